@@ -1,0 +1,340 @@
+//! Blocks, by how much of them was checked: [`Header`] and [`Body`] as they travel, [`ProposedBlock`] well formed with
+//! every proof verified, [`FinalBlock`] with a certificate. What a block does to the state is runtime's business.
+
+use std::collections::BTreeSet;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::certificate::{CommitCertificate, ValidatorSet};
+use crate::codec::Versioned;
+use crate::error::{BlockError, CertificateError};
+use crate::hash::Domain;
+use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
+use crate::limits::{BLOCK_RECORDS_MAX, BODY_BYTES_MAX, HEADER_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
+use crate::merkle;
+use crate::proof::{SignedProof, VerifiedProof};
+use crate::units::{Height, Round, Timestamp};
+
+/// All that a block's hash covers. Its first encoded byte is the version.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Header {
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Number of the block.
+    pub height: Height,
+    /// Attempt in which it was proposed.
+    pub round: Round,
+    /// When it was proposed, by the proposer's clock.
+    pub timestamp_ms: Timestamp,
+    /// Hash of the block below; zero for genesis.
+    pub parent: BlockHash,
+    /// Who proposed it; zero for genesis.
+    pub proposer: NodeId,
+    /// Merkle root over the ids of its records: see [`crate::merkle`].
+    pub records_root: Digest,
+    /// Number of records.
+    pub record_count: u32,
+    /// Digest over every byte of its proofs.
+    pub proofs_root: Digest,
+    /// Root of the state on which this block is executed, which is the state after its parent. The genesis block, which
+    /// has no parent, names the state that it begins with.
+    pub state_root: Digest,
+    /// Hash of the validator set that votes on it.
+    pub validators_hash: Digest,
+    /// Makes the hash start with zeros: a stamp against spam that elects nobody.
+    pub nonce: u64,
+}
+
+impl Versioned for Header {
+    const NAME: &'static str = "header";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = HEADER_BYTES_MAX;
+}
+
+impl Header {
+    /// The block's hash.
+    pub fn hash(&self) -> BlockHash {
+        BlockHash::new(*Domain::BLOCK.hash(&self.encode()).as_bytes())
+    }
+}
+
+/// What a block carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Body {
+    /// Proofs in their order.
+    #[borsh(deserialize_with = "crate::codec::bounded::proofs")]
+    pub proofs: Vec<SignedProof>,
+}
+
+impl Versioned for Body {
+    const NAME: &'static str = "body";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = BODY_BYTES_MAX;
+}
+
+/// Digest over every byte of the proofs, in order.
+pub fn proofs_root(proofs: &[VerifiedProof]) -> Digest {
+    let digests: Vec<Digest> = proofs.iter().map(VerifiedProof::digest).collect();
+    Domain::PROOFS.hash_of(&digests)
+}
+
+/// Whether a hash starts with this many zero hex digits.
+pub fn has_stamp(hash: &BlockHash, zero_digits: u8) -> bool {
+    let digits = hash.as_bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.take(usize::from(zero_digits)).all(|digit| digit == 0)
+}
+
+/// What a proposer decides about a block; the rest of the header follows from the proofs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Number of the block.
+    pub height: Height,
+    /// Attempt.
+    pub round: Round,
+    /// When.
+    pub timestamp_ms: Timestamp,
+    /// Hash of the block below.
+    pub parent: BlockHash,
+    /// Who proposes.
+    pub proposer: NodeId,
+    /// Root of the state after the parent.
+    pub state_root: Digest,
+    /// Hash of the set that will vote.
+    pub validators_hash: Digest,
+}
+
+/// A block that is well formed and whose every proof is verified. Whether it fits on the chain's state, runtime tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProposedBlock {
+    header: Header,
+    hash: BlockHash,
+    proofs: Vec<VerifiedProof>,
+}
+
+impl ProposedBlock {
+    /// Builds a block from verified proofs and finds its stamp.
+    pub fn seal(draft: Draft, proofs: Vec<VerifiedProof>, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
+        if zero_digits > STAMP_ZERO_DIGITS_MAX {
+            return Err(BlockError::StampTooHard { digits: zero_digits });
+        }
+        let records = record_ids(draft.height, &proofs)?;
+        let mut header = Header {
+            records_root: merkle::records_root(draft.height, &records),
+            record_count: count_of(&proofs),
+            proofs_root: proofs_root(&proofs),
+            chain_id: draft.chain_id,
+            height: draft.height,
+            round: draft.round,
+            timestamp_ms: draft.timestamp_ms,
+            parent: draft.parent,
+            proposer: draft.proposer,
+            state_root: draft.state_root,
+            validators_hash: draft.validators_hash,
+            nonce: 0,
+        };
+        let mut hash = header.hash();
+        while !has_stamp(&hash, zero_digits) {
+            header.nonce += 1;
+            hash = header.hash();
+        }
+        Ok(ProposedBlock { header, hash, proofs })
+    }
+
+    /// Checks a block that somebody else built: every rule that needs no state, every signature of every proof.
+    pub fn check(header: Header, body: Body, chain_id: &ChainId, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
+        if header.chain_id != *chain_id {
+            return Err(BlockError::Chain { got: header.chain_id, expected: chain_id.clone() });
+        }
+        let hash = header.hash();
+        if !has_stamp(&hash, zero_digits) {
+            return Err(BlockError::Stamp { hash, digits: zero_digits });
+        }
+        check_count(&header, &body)?;
+        let proofs = verify_proofs(body, chain_id)?;
+        let records = record_ids(header.height, &proofs)?;
+        let root = merkle::records_root(header.height, &records);
+        if header.records_root != root {
+            return Err(BlockError::RecordsRoot { header: header.records_root, body: root });
+        }
+        let root = proofs_root(&proofs);
+        if header.proofs_root != root {
+            return Err(BlockError::ProofsRoot { header: header.proofs_root, body: root });
+        }
+        Ok(ProposedBlock { header, hash, proofs })
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Its hash.
+    pub fn hash(&self) -> BlockHash {
+        self.hash
+    }
+
+    /// Its proofs, in order.
+    pub fn proofs(&self) -> &[VerifiedProof] {
+        &self.proofs
+    }
+
+    /// Its body, as it travels.
+    pub fn body(&self) -> Body {
+        Body { proofs: self.proofs.iter().map(|proof| proof.proof().clone()).collect() }
+    }
+}
+
+fn check_count(header: &Header, body: &Body) -> Result<(), BlockError> {
+    let got = body.proofs.len();
+    if got > BLOCK_RECORDS_MAX {
+        return Err(BlockError::TooManyRecords { got });
+    }
+    if u32::try_from(got) != Ok(header.record_count) {
+        return Err(BlockError::RecordCount { header: header.record_count, body: got });
+    }
+    Ok(())
+}
+
+fn verify_proofs(body: Body, chain_id: &ChainId) -> Result<Vec<VerifiedProof>, BlockError> {
+    let verify = |(index, proof): (usize, SignedProof)| {
+        proof.verify(chain_id).map_err(|fault| BlockError::Proof { index, fault })
+    };
+    body.proofs.into_iter().enumerate().map(verify).collect()
+}
+
+/// Ids of the records of a block above genesis; checks number and sameness.
+fn record_ids(height: Height, proofs: &[VerifiedProof]) -> Result<Vec<RecordId>, BlockError> {
+    if height == Height::ZERO {
+        return Err(BlockError::GenesisHeight);
+    }
+    if proofs.len() > BLOCK_RECORDS_MAX {
+        return Err(BlockError::TooManyRecords { got: proofs.len() });
+    }
+    let size: usize = proofs.iter().map(VerifiedProof::size_bytes).sum();
+    if size > BODY_BYTES_MAX {
+        return Err(BlockError::BodyTooLong { got: size });
+    }
+    let mut seen = BTreeSet::new();
+    for proof in proofs {
+        if !seen.insert(proof.record_id()) {
+            return Err(BlockError::DuplicateRecord { record: proof.record_id() });
+        }
+    }
+    Ok(proofs.iter().map(VerifiedProof::record_id).collect())
+}
+
+fn count_of(proofs: &[VerifiedProof]) -> u32 {
+    u32::try_from(proofs.len()).expect("`record_ids` bounds the number of proofs")
+}
+
+/// A block that more than two thirds of its validators signed. It stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinalBlock {
+    block: ProposedBlock,
+    certificate: CommitCertificate,
+}
+
+impl FinalBlock {
+    /// Joins a block with its certificate, after checking that the set is the block's and the certificate the set's.
+    pub fn new(
+        block: ProposedBlock,
+        certificate: CommitCertificate,
+        set: &ValidatorSet,
+    ) -> Result<FinalBlock, CertificateError> {
+        verify_certificate(&block.header, &block.hash, &certificate, set)?;
+        Ok(FinalBlock { block, certificate })
+    }
+
+    /// The block.
+    pub fn block(&self) -> &ProposedBlock {
+        &self.block
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &Header {
+        &self.block.header
+    }
+
+    /// Its hash.
+    pub fn hash(&self) -> BlockHash {
+        self.block.hash
+    }
+
+    /// What made it final.
+    pub fn certificate(&self) -> &CommitCertificate {
+        &self.certificate
+    }
+}
+
+/// Checks that a certificate makes the block of this header final, by the set that the header names.
+pub(crate) fn verify_certificate(
+    header: &Header,
+    hash: &BlockHash,
+    certificate: &CommitCertificate,
+    set: &ValidatorSet,
+) -> Result<(), CertificateError> {
+    let set_hash = set.hash();
+    if set_hash != header.validators_hash {
+        return Err(CertificateError::WrongSet { got: set_hash, expected: header.validators_hash });
+    }
+    if certificate.height != header.height {
+        return Err(CertificateError::WrongHeight { got: certificate.height, expected: header.height });
+    }
+    if certificate.block_hash != *hash {
+        return Err(CertificateError::WrongBlock { got: certificate.block_hash, expected: *hash });
+    }
+    certificate.verify(&header.chain_id, set)?;
+    Ok(())
+}
+
+/// The first block, which everyone computes from the genesis file and nobody signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenesisBlock {
+    header: Header,
+    hash: BlockHash,
+    validators: ValidatorSet,
+}
+
+impl GenesisBlock {
+    /// The block at height 0: no parent, no records, no stamp. `state_root` is the root of the state it begins with; the
+    /// parameters of the chain must be part of that state, so that the genesis hash covers them.
+    pub fn new(
+        chain_id: ChainId,
+        timestamp_ms: Timestamp,
+        validators: ValidatorSet,
+        state_root: Digest,
+    ) -> GenesisBlock {
+        let header = Header {
+            chain_id,
+            height: Height::ZERO,
+            round: Round::ZERO,
+            timestamp_ms,
+            parent: BlockHash::ZERO,
+            proposer: NodeId::ZERO,
+            records_root: merkle::records_root(Height::ZERO, &[]),
+            record_count: 0,
+            proofs_root: proofs_root(&[]),
+            state_root,
+            validators_hash: validators.hash(),
+            nonce: 0,
+        };
+        GenesisBlock { hash: header.hash(), header, validators }
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The genesis hash.
+    pub fn hash(&self) -> BlockHash {
+        self.hash
+    }
+
+    /// Who votes on the block above.
+    pub fn validators(&self) -> &ValidatorSet {
+        &self.validators
+    }
+}

@@ -1,0 +1,124 @@
+//! BLAKE3 in domains: one constant each, so that a hash made for one purpose never counts for another.
+
+use borsh::BorshSerialize;
+
+use crate::codec;
+use crate::ids::Digest;
+
+/// What a hash is for. The text is BLAKE3's key derivation context; changing one is a consensus change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Domain(&'static str);
+
+impl Domain {
+    /// Id of a request.
+    pub const REQUEST: Domain = Domain("aria/request/v1");
+    /// Id of a record.
+    pub const RECORD: Domain = Domain("aria/record/v1");
+    /// Hash of a block's header.
+    pub const BLOCK: Domain = Domain("aria/block/v1");
+    /// Digest of all proofs of a block.
+    pub const PROOFS: Domain = Domain("aria/proofs/v1");
+    /// Records root of a block without records.
+    pub const NO_RECORDS: Domain = Domain("aria/no-records/v1");
+    /// Hash of a validator set.
+    pub const VALIDATORS: Domain = Domain("aria/validators/v1");
+    /// Commitment to the token ids of a prompt.
+    pub const COMMIT_PROMPT: Domain = Domain("aria/commit/prompt/v1");
+    /// Commitment to the token ids of all choices of an answer.
+    pub const COMMIT_OUTPUT: Domain = Domain("aria/commit/output/v1");
+    /// Commitment to the stop strings of a request.
+    pub const COMMIT_STOP: Domain = Domain("aria/commit/stop/v1");
+    /// Commitment to the logit bias of a request.
+    pub const COMMIT_LOGIT_BIAS: Domain = Domain("aria/commit/logit-bias/v1");
+    /// A requester's signature over its request.
+    pub const SIGN_REQUEST: Domain = Domain("aria/sign/request/v1");
+    /// A stage node's signature over a record.
+    pub const SIGN_STAGE: Domain = Domain("aria/sign/stage/v1");
+    /// A requester's signature over the record it received.
+    pub const SIGN_RECEIPT: Domain = Domain("aria/sign/receipt/v1");
+    /// A validator's precommit.
+    pub const SIGN_PRECOMMIT: Domain = Domain("aria/sign/precommit/v1");
+    /// Checksum of a value in the store.
+    pub const STORE_VALUE: Domain = Domain("aria/store-value/v1");
+
+    /// Hash of bytes in this domain.
+    pub fn hash(self, bytes: &[u8]) -> Digest {
+        Digest::new(blake3::derive_key(self.0, bytes))
+    }
+
+    /// Hash of a value's borsh bytes in this domain.
+    pub fn hash_of<T: BorshSerialize>(self, value: &T) -> Digest {
+        self.hash(&codec::to_bytes(value))
+    }
+}
+
+/// Salt of a commitment: 32 bytes from the system's source, known to the parties only.
+pub type Salt = [u8; 32];
+
+/// Commitment to the token ids of a prompt: what a request shows of it.
+pub fn commit_prompt(salt: &Salt, tokens: &[u32]) -> Digest {
+    Domain::COMMIT_PROMPT.hash_of(&(salt, tokens))
+}
+
+/// Commitment to the token ids of every choice of an answer, in the order of the choices.
+pub fn commit_output(salt: &Salt, choices: &[Vec<u32>]) -> Digest {
+    Domain::COMMIT_OUTPUT.hash_of(&(salt, choices))
+}
+
+/// Commitment to the stop strings of a request, in the order given.
+pub fn commit_stop(salt: &Salt, stop: &[String]) -> Digest {
+    Domain::COMMIT_STOP.hash_of(&(salt, stop))
+}
+
+/// Commitment to the logit bias of a request: token ids, ascending, with their bias in parts per million.
+pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
+    Domain::COMMIT_LOGIT_BIAS.hash_of(&(salt, bias_ppm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Domain; 15] = [
+        Domain::REQUEST,
+        Domain::RECORD,
+        Domain::BLOCK,
+        Domain::PROOFS,
+        Domain::NO_RECORDS,
+        Domain::VALIDATORS,
+        Domain::COMMIT_PROMPT,
+        Domain::COMMIT_OUTPUT,
+        Domain::COMMIT_STOP,
+        Domain::COMMIT_LOGIT_BIAS,
+        Domain::SIGN_REQUEST,
+        Domain::SIGN_STAGE,
+        Domain::SIGN_RECEIPT,
+        Domain::SIGN_PRECOMMIT,
+        Domain::STORE_VALUE,
+    ];
+
+    #[test]
+    fn one_text_in_two_domains_gives_two_hashes() {
+        let hashes: std::collections::BTreeSet<Digest> = ALL.iter().map(|domain| domain.hash(b"same")).collect();
+        assert_eq!(hashes.len(), ALL.len());
+    }
+
+    #[test]
+    fn a_hash_of_a_value_is_the_hash_of_its_bytes() {
+        assert_eq!(Domain::BLOCK.hash_of(&7u16), Domain::BLOCK.hash(&[7, 0]));
+        assert_eq!(Domain::BLOCK.hash(b"x"), Digest::new(blake3::derive_key("aria/block/v1", b"x")));
+    }
+
+    #[test]
+    fn commitments_hide_behind_their_salt_and_bind_every_token() {
+        let prompt = commit_prompt(&[1; 32], &[1, 2, 3]);
+        assert_ne!(prompt, commit_prompt(&[2; 32], &[1, 2, 3]));
+        assert_ne!(prompt, commit_prompt(&[1; 32], &[1, 2, 4]));
+        assert_ne!(prompt, commit_prompt(&[1; 32], &[1, 2]));
+        assert_eq!(prompt, commit_prompt(&[1; 32], &[1, 2, 3]));
+        // Tokens cannot move from one choice to the next.
+        assert_ne!(commit_output(&[1; 32], &[vec![1], vec![2]]), commit_output(&[1; 32], &[vec![1, 2], vec![]]));
+        assert_ne!(commit_stop(&[1; 32], &["ab".into()]), commit_stop(&[1; 32], &["a".into(), "b".into()]));
+        assert_ne!(commit_logit_bias(&[1; 32], &[(1, -1)]), commit_logit_bias(&[1; 32], &[(1, 1)]));
+    }
+}

@@ -1,0 +1,155 @@
+//! Key pairs and signatures: one sign and one verify per purpose, never over bare bytes. Sole user of ed25519-dalek.
+//!
+//! What is signed is a hash in the purpose's domain over the chain id and the value, so that no signature counts on
+//! another chain or in another role. Verification is the strict one everywhere, and a key must be written in its
+//! canonical form: two spellings of one key would be two nodes.
+
+use std::fmt;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use zeroize::Zeroizing;
+
+use crate::hash::Domain;
+use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId, RequestId};
+use crate::units::{Height, Round};
+
+mod file;
+
+pub use file::KeyError;
+
+/// An ed25519 signature.
+#[derive(Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Signature([u8; 64]);
+
+impl Signature {
+    /// From its bytes. Whether it is valid is another question.
+    pub const fn new(bytes: [u8; 64]) -> Signature {
+        Signature(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({self})")
+    }
+}
+
+/// A node's secret. Wiped from memory when dropped; never shown.
+pub struct NodeKey {
+    signing: SigningKey,
+}
+
+impl fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeKey(secret of {})", self.node_id())
+    }
+}
+
+impl NodeKey {
+    /// A fresh key from the system's source of randomness.
+    pub fn generate() -> Result<NodeKey, KeyError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut()).map_err(|fault| KeyError::Randomness { reason: fault.to_string() })?;
+        Ok(NodeKey::from_seed(&seed))
+    }
+
+    /// The key that belongs to a seed.
+    pub fn from_seed(seed: &[u8; 32]) -> NodeKey {
+        NodeKey { signing: SigningKey::from_bytes(seed) }
+    }
+
+    /// The public half.
+    pub fn node_id(&self) -> NodeId {
+        NodeId::new(self.signing.verifying_key().to_bytes())
+    }
+
+    /// As requester, over what is asked.
+    pub fn sign_request(&self, chain_id: &ChainId, request: &RequestId) -> Signature {
+        self.sign(request_message(chain_id, request))
+    }
+
+    /// As the node that ran stage number `stage`, over the record.
+    pub fn sign_stage(&self, chain_id: &ChainId, record: &RecordId, stage: u16) -> Signature {
+        self.sign(stage_message(chain_id, record, stage))
+    }
+
+    /// As requester, over the record received.
+    pub fn sign_receipt(&self, chain_id: &ChainId, record: &RecordId) -> Signature {
+        self.sign(receipt_message(chain_id, record))
+    }
+
+    /// As validator, over the block to commit.
+    pub fn sign_precommit(&self, chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Signature {
+        self.sign(precommit_message(chain_id, height, round, block))
+    }
+
+    fn sign(&self, message: Digest) -> Signature {
+        Signature(self.signing.sign(message.as_bytes()).to_bytes())
+    }
+}
+
+/// Whether `requester` signed the request.
+pub fn verify_request(requester: &NodeId, chain_id: &ChainId, request: &RequestId, signature: &Signature) -> bool {
+    verify(requester, request_message(chain_id, request), signature)
+}
+
+/// Whether `node` signed the record as the one that ran stage number `stage`.
+pub fn verify_stage(node: &NodeId, chain_id: &ChainId, record: &RecordId, stage: u16, signature: &Signature) -> bool {
+    verify(node, stage_message(chain_id, record, stage), signature)
+}
+
+/// Whether `requester` signed the receipt of the record.
+pub fn verify_receipt(requester: &NodeId, chain_id: &ChainId, record: &RecordId, signature: &Signature) -> bool {
+    verify(requester, receipt_message(chain_id, record), signature)
+}
+
+/// Whether `validator` signed the precommit.
+pub fn verify_precommit(
+    validator: &NodeId,
+    chain_id: &ChainId,
+    height: Height,
+    round: Round,
+    block: &BlockHash,
+    signature: &Signature,
+) -> bool {
+    verify(validator, precommit_message(chain_id, height, round, block), signature)
+}
+
+fn request_message(chain_id: &ChainId, request: &RequestId) -> Digest {
+    Domain::SIGN_REQUEST.hash_of(&(chain_id, request))
+}
+
+fn stage_message(chain_id: &ChainId, record: &RecordId, stage: u16) -> Digest {
+    Domain::SIGN_STAGE.hash_of(&(chain_id, record, stage))
+}
+
+fn receipt_message(chain_id: &ChainId, record: &RecordId) -> Digest {
+    Domain::SIGN_RECEIPT.hash_of(&(chain_id, record))
+}
+
+fn precommit_message(chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Digest {
+    Domain::SIGN_PRECOMMIT.hash_of(&(chain_id, height, round, block))
+}
+
+fn verify(node: &NodeId, message: Digest, signature: &Signature) -> bool {
+    let Ok(key) = VerifyingKey::from_bytes(node.as_bytes()) else {
+        return false;
+    };
+    if key.to_edwards().compress().as_bytes() != node.as_bytes() {
+        return false;
+    }
+    let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
+    key.verify_strict(message.as_bytes(), &signature).is_ok()
+}

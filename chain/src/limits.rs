@@ -1,0 +1,97 @@
+//! Every size and count of the protocol, each with its reason. Those that a genesis may narrow are upper bounds here.
+
+/// Longest name of a chain: room for a word and a key prefix, and short enough for a log line.
+pub const CHAIN_ID_BYTES_MAX: usize = 48;
+
+/// Stages of one pipeline. Four times the deepest network measured.
+pub const STAGES_MAX: usize = 32;
+
+/// Choices of one request: what OpenAI's door allows, with room.
+pub const CHOICES_MAX: u8 = 128;
+
+/// Longest encoding of a request: fixed fields and the longest chain id come to 330 bytes.
+pub const REQUEST_BYTES_MAX: usize = 384;
+
+/// Encoded stage: node id and two layer numbers.
+pub const STAGE_BYTES: usize = 36;
+
+/// Longest encoding of a record: 32 stages and 250 bytes of fixed fields.
+pub const RECORD_BYTES_MAX: usize = 256 + STAGES_MAX * STAGE_BYTES;
+
+/// Encoded signature.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// Longest encoding of a signed proof: request, record, a signature per stage, two by the requester.
+pub const PROOF_BYTES_MAX: usize = REQUEST_BYTES_MAX + RECORD_BYTES_MAX + (STAGES_MAX + 2) * SIGNATURE_BYTES + 8;
+
+/// Records of one block. Building their Merkle tree takes milliseconds, verifying their signatures a tenth of a second.
+pub const BLOCK_RECORDS_MAX: usize = 1_024;
+
+/// Longest encoding of a body: a block travels in one message of at most 16 MiB and is held in memory several times.
+pub const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+/// Longest encoding of a header; the chain id is its only part of variable length.
+pub const HEADER_BYTES_MAX: usize = 384;
+
+/// Members of a validator set: every member signs every block, and every node verifies all of it.
+pub const VALIDATORS_MAX: usize = 100;
+
+/// Encoded member of a validator set: node id and power.
+pub const VALIDATOR_BYTES: usize = 40;
+
+/// Longest encoding of a validator set.
+pub const VALIDATOR_SET_BYTES_MAX: usize = 8 + VALIDATORS_MAX * VALIDATOR_BYTES;
+
+/// Longest encoding of a certificate: every member's id and signature.
+pub const CERTIFICATE_BYTES_MAX: usize = 64 + VALIDATORS_MAX * (32 + SIGNATURE_BYTES);
+
+/// Sum of all power. Far below 2^63, so that the proposer's priorities fit signed 64 bits.
+pub const POWER_TOTAL_MAX: u64 = 1 << 60;
+
+/// Most hex digits of a stamp that a header can be asked for: six are 16 million hashes, seconds of work.
+pub const STAMP_ZERO_DIGITS_MAX: u8 = 6;
+
+/// Largest value in the store, header of the value included. Measured: above this the database keeps leaf pages in
+/// files that it neither syncs nor removes.
+pub const STORE_VALUE_BYTES_MAX: usize = 6 * 1_024;
+
+/// Piece of a value that is split over several keys.
+pub const STORE_CHUNK_BYTES: usize = 4 * 1_024;
+
+/// Longest key of a state entry.
+pub const STATE_KEY_BYTES_MAX: usize = 128;
+
+/// Longest value of a state entry.
+pub const STATE_VALUE_BYTES_MAX: usize = 4 * 1_024;
+
+/// Records of one page of a listing.
+pub const PAGE_RECORDS_MAX: usize = 100;
+
+/// Index entries looked at for one page. A filter that matches little ends its page early and gives a cursor.
+pub const PAGE_SCAN_MAX: usize = 10_000;
+
+/// State entries of one scan.
+pub const STATE_SCAN_MAX: usize = 1_000;
+
+/// Proofs waiting for a block.
+pub const MEMPOOL_PROOFS_MAX: usize = 10_000;
+
+/// Bytes of all waiting proofs.
+pub const MEMPOOL_BYTES_MAX: usize = 32 * 1_024 * 1_024;
+
+/// Waiting proofs of one requester: nobody fills the pool alone. A local node is one requester, so this is generous.
+pub const MEMPOOL_PER_REQUESTER_MAX: usize = 2_500;
+
+/// Nodes of one Merkle proof: a tree of 2^40 records, far above any block.
+pub const MERKLE_PROOF_NODES_MAX: usize = 40;
+
+/// Longest key file: a PKCS#8 key takes 250 bytes.
+pub const KEY_FILE_BYTES_MAX: u64 = 4 * 1_024;
+
+const _: () = assert!(PROOF_BYTES_MAX <= STORE_CHUNK_BYTES, "a proof fits one store value");
+const _: () = assert!(BLOCK_RECORDS_MAX * PROOF_BYTES_MAX + 8 <= BODY_BYTES_MAX, "the fullest body is allowed");
+const _: () = assert!(VALIDATOR_SET_BYTES_MAX <= STORE_CHUNK_BYTES, "a validator set fits one store value");
+const _: () = assert!(STATE_VALUE_BYTES_MAX + 64 <= STORE_VALUE_BYTES_MAX, "a state value fits one store value");
+const _: () = assert!(STORE_CHUNK_BYTES + 64 <= STORE_VALUE_BYTES_MAX, "a chunk fits one store value");
+const _: () = assert!(BLOCK_RECORDS_MAX <= 1 << MERKLE_PROOF_NODES_MAX, "a record of a full block can be proven");
+const _: () = assert!(MEMPOOL_PER_REQUESTER_MAX <= MEMPOOL_PROOFS_MAX, "the pool is larger than one's share");

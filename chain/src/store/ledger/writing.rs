@@ -1,0 +1,121 @@
+//! What a commit writes, and which blocks it takes.
+
+use std::collections::BTreeMap;
+
+use super::super::error::StoreError;
+use super::super::schema::{self, Place, Tree, Writes};
+use super::super::{StateChanges, Tip};
+use super::{Ledger, Tables};
+use crate::block::{FinalBlock, Header};
+use crate::certificate::CommitCertificate;
+use crate::codec::Versioned;
+use crate::ids::{BlockHash, RecordId};
+use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, STORE_CHUNK_BYTES};
+use crate::record::RecordStatus;
+use crate::units::Height;
+
+impl<T: Tables> Ledger<T> {
+    /// Whether a block stands on the tip of this chain.
+    pub(super) fn check_next(&self, header: &Header) -> Result<(), StoreError> {
+        let tip = self.tip_now();
+        if header.chain_id != self.chain.chain_id {
+            return Err(StoreError::ForeignBlock {
+                got: header.chain_id.clone(),
+                expected: self.chain.chain_id.clone(),
+            });
+        }
+        let expected = Height::new(tip.height.get().saturating_add(1));
+        if header.height != expected {
+            return Err(StoreError::NotNext { got: header.height, expected });
+        }
+        if header.parent != tip.hash {
+            return Err(StoreError::OtherParent { got: header.parent, expected: tip.hash });
+        }
+        if header.state_root != tip.state_root {
+            return Err(StoreError::OtherState { got: header.state_root, expected: tip.state_root });
+        }
+        Ok(())
+    }
+
+    /// Proofs of a block with their indexes; takes their statuses out of `statuses`.
+    pub(super) fn write_records(
+        &self,
+        writes: &mut Writes,
+        block: &FinalBlock,
+        statuses: &mut BTreeMap<RecordId, RecordStatus>,
+    ) -> Result<(), StoreError> {
+        let height = block.header().height;
+        for (index, proof) in (0u32..).zip(block.block().proofs()) {
+            let id = proof.record_id();
+            if self.place(&id)?.is_some() {
+                return Err(StoreError::RecordTwice { record: id });
+            }
+            let status = statuses.remove(&id).unwrap_or(RecordStatus::Included);
+            let place = schema::place_key(height, index);
+            let record = proof.record();
+            for stage in &record.stages {
+                put_index(writes, Tree::Nodes, &schema::node_prefix(&stage.node_id), &place, &id);
+            }
+            put_index(writes, Tree::Models, &schema::model_prefix(&record.model_id), &place, &id);
+            put_index(writes, Tree::Statuses, &schema::status_prefix(status), &place, &id);
+            writes.put(Tree::Proofs, place, &proof.proof().encode());
+            writes.put_borsh(Tree::Records, id.as_bytes().to_vec(), &Place { height, index, status });
+            writes.remove(Tree::Pending, id.as_bytes().to_vec());
+        }
+        Ok(())
+    }
+
+    /// Statuses of records of earlier blocks.
+    pub(super) fn write_statuses(
+        &self,
+        writes: &mut Writes,
+        statuses: BTreeMap<RecordId, RecordStatus>,
+    ) -> Result<(), StoreError> {
+        for (id, status) in statuses {
+            let Some(old) = self.place(&id)? else {
+                return Err(StoreError::UnknownRecord { record: id });
+            };
+            let place = schema::place_key(old.height, old.index);
+            writes.remove(Tree::Statuses, [schema::status_prefix(old.status), place.clone()].concat());
+            put_index(writes, Tree::Statuses, &schema::status_prefix(status), &place, &id);
+            writes.put_borsh(Tree::Records, id.as_bytes().to_vec(), &Place { status, ..old });
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn tip_of(header: &Header, hash: BlockHash, changes: &StateChanges) -> Tip {
+    Tip { height: header.height, hash, timestamp_ms: header.timestamp_ms, state_root: changes.state_root }
+}
+
+pub(super) fn write_header(writes: &mut Writes, header: &Header, hash: &BlockHash) {
+    writes.put(Tree::Headers, schema::block_key(header.height), &header.encode());
+    writes.put_borsh(Tree::Hashes, hash.as_bytes().to_vec(), &header.height);
+}
+
+pub(super) fn write_certificate(writes: &mut Writes, certificate: &CommitCertificate) {
+    let bytes = certificate.encode();
+    for (piece, chunk) in (0u16..).zip(bytes.chunks(STORE_CHUNK_BYTES)) {
+        writes.put(Tree::Certificates, schema::piece_key(certificate.height, piece), chunk);
+    }
+}
+
+pub(super) fn write_state(writes: &mut Writes, entries: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+    for (key, value) in entries {
+        if key.len() > STATE_KEY_BYTES_MAX {
+            return Err(StoreError::StateTooLong { part: "key", got: key.len(), max: STATE_KEY_BYTES_MAX });
+        }
+        match value {
+            Some(value) if value.len() > STATE_VALUE_BYTES_MAX => {
+                return Err(StoreError::StateTooLong { part: "value", got: value.len(), max: STATE_VALUE_BYTES_MAX });
+            }
+            Some(value) => writes.put(Tree::State, key.clone(), value),
+            None => writes.remove(Tree::State, key.clone()),
+        }
+    }
+    Ok(())
+}
+
+fn put_index(writes: &mut Writes, tree: Tree, prefix: &[u8], place: &[u8], id: &RecordId) {
+    writes.put(tree, [prefix, place].concat(), id.as_bytes());
+}

@@ -1,0 +1,159 @@
+//! Encodings are pinned: one digest per type. A change here is a change of consensus or of the disk format, and is made
+//! in a commit of its own that says why.
+
+#![allow(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
+
+use aria_chain::block::{Body, Header};
+use aria_chain::certificate::{CommitCertificate, ValidatorSet};
+use aria_chain::codec::{Versioned, to_bytes};
+use aria_chain::error::CodecError;
+use aria_chain::proof::SignedProof;
+use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus};
+use aria_chain::request::{InferenceRequest, TaskType};
+use aria_chain::store::Tip;
+use aria_chain::store::schema::Place;
+use aria_chain::units::{Height, Timestamp};
+use proptest::prelude::*;
+
+#[allow(dead_code, reason = "each test target uses a part of it")]
+mod support;
+use support::{Chain, Maker, proof, state_root, validators};
+
+fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let chain = Chain::new(4);
+    let block = chain.finalise(chain.propose(vec![proof(1), proof(2)]));
+    let tip =
+        Tip { height: Height::new(7), hash: block.hash(), timestamp_ms: Timestamp::new(8), state_root: state_root(7) };
+    let place = Place { height: Height::new(7), index: 3, status: RecordStatus::Verified };
+    vec![
+        ("request", Maker::default().request().encode()),
+        ("record", Maker::default().record().encode()),
+        ("proof", Maker::default().signed().encode()),
+        ("header", block.header().encode()),
+        ("body", block.block().body().encode()),
+        ("vote", to_bytes(&chain.votes(block.block())[0])),
+        ("certificate", block.certificate().encode()),
+        ("validator set", validators(4).encode()),
+        ("tip", to_bytes(&tip)),
+        ("place", to_bytes(&place)),
+    ]
+}
+
+#[test]
+fn encodings_do_not_change() {
+    let found: Vec<String> = samples()
+        .iter()
+        .map(|(name, bytes)| format!("{name} {} {}", bytes.len(), &blake3::hash(bytes).to_hex()[..32]))
+        .collect();
+    let expected = include_str!("data/encodings.txt");
+    assert_eq!(found, expected.lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn ids_do_not_change() {
+    let maker = Maker::default();
+    let chain = Chain::new(4);
+    let found = [
+        maker.request().id().to_string(),
+        maker.record().id().to_string(),
+        proof(0).digest().to_string(),
+        chain.genesis.hash().to_string(),
+        chain.propose(vec![proof(1)]).hash().to_string(),
+        validators(4).hash().to_string(),
+        aria_chain::merkle::empty_root().to_string(),
+    ];
+    let expected = include_str!("data/ids.txt");
+    assert_eq!(found.to_vec(), expected.lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn numbers_of_variants_are_pinned() {
+    let bytes = |status: RecordStatus| to_bytes(&status);
+    let statuses: Vec<Vec<u8>> = RecordStatus::ALL.into_iter().map(bytes).collect();
+    assert_eq!(statuses, [[1], [2], [3], [4], [5], [6]]);
+    let names: Vec<&str> = RecordStatus::ALL.into_iter().map(RecordStatus::name).collect();
+    assert_eq!(names, ["included", "verified", "refuted", "unavailable", "accepted", "self_audited"]);
+    for status in RecordStatus::ALL {
+        assert_eq!(serde_json::to_string(&status).unwrap(), format!("\"{}\"", status.name()));
+    }
+    assert_eq!((to_bytes(&EnergySource::Measured), to_bytes(&EnergySource::Estimated)), (vec![1], vec![2]));
+    let classes = [BackendClass::Canonical, BackendClass::External, BackendClass::Simulation];
+    assert_eq!(classes.map(|class| to_bytes(&class)), [[1], [2], [3]]);
+    assert_eq!((to_bytes(&TaskType::Any), to_bytes(&TaskType::Embedding)), (vec![0], vec![5]));
+    for unknown in [0, 7, 255] {
+        assert!(borsh::from_slice::<RecordStatus>(&[unknown]).is_err());
+    }
+}
+
+/// Decodes, and checks that what is accepted has no second spelling.
+fn decode<T: Versioned>(bytes: &[u8]) -> Result<(), CodecError> {
+    let value = T::decode(bytes)?;
+    assert_eq!(value.encode(), bytes, "an accepted encoding is the only one");
+    Ok(())
+}
+
+fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
+    match name {
+        "request" => decode::<InferenceRequest>(bytes),
+        "record" => decode::<InferenceRecord>(bytes),
+        "proof" => decode::<SignedProof>(bytes),
+        "header" => decode::<Header>(bytes),
+        "body" => decode::<Body>(bytes),
+        "certificate" => decode::<CommitCertificate>(bytes),
+        "validator set" => decode::<ValidatorSet>(bytes),
+        other => panic!("no versioned type is called {other}"),
+    }
+}
+
+const VERSIONED: [&str; 7] = ["request", "record", "proof", "header", "body", "certificate", "validator set"];
+
+fn sample(name: &str) -> Vec<u8> {
+    samples().into_iter().find(|(other, _)| *other == name).unwrap().1
+}
+
+#[test]
+fn every_cut_and_every_addition_is_refused() {
+    for name in VERSIONED {
+        let bytes = sample(name);
+        decode_as(name, &bytes).unwrap();
+        for length in 0..bytes.len() {
+            decode_as(name, &bytes[..length]).unwrap_err();
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        decode_as(name, &longer).unwrap_err();
+        let mut newer = bytes;
+        newer[0] = 2;
+        let refused = decode_as(name, &newer).unwrap_err();
+        assert!(matches!(refused, CodecError::Version { got: 2, known: 1, .. }), "{refused}");
+    }
+}
+
+#[test]
+fn a_length_that_promises_gigabytes_is_refused_unread() {
+    // The body's number of proofs follows its version byte.
+    let refused = Body::decode(&[1, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
+    assert!(refused.contains("4294967295 items, at most 1024"), "{refused}");
+    let refused = Header::decode(&[1, 0xff, 0xff, 0xff, 0x7f]).unwrap_err().to_string();
+    assert!(refused.contains("chain_id has 2147483647 items, at most 48"), "{refused}");
+    assert!(matches!(Header::decode(&[1; 1_000]), Err(CodecError::TooLong { got: 1_000, .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn altered_bytes_are_refused_or_are_another_value(
+        which in 0usize..7, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+    ) {
+        let name = VERSIONED[which];
+        let mut bytes = sample(name);
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        let _: Result<(), CodecError> = decode_as(name, &bytes);
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_harm(which in 0usize..7, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _: Result<(), CodecError> = decode_as(VERSIONED[which], &bytes);
+    }
+}
