@@ -1,0 +1,322 @@
+//! A block on a state: the rules that it keeps in the context of its parent, and the changes that it makes.
+//!
+//! [`ProposedBlock`] passed every rule that needs no state: chain, stamp, counts, roots, signatures. The rules here, in
+//! the order in which they are checked:
+//!
+//! 1. it is of this chain and stamped as this chain asks
+//! 2. its height follows its parent's
+//! 3. its parent is the parent
+//! 4. it keeps its distance from its parent
+//! 5. without records it is a heartbeat, and comes no earlier
+//! 6. a validator proposed it
+//! 7. it names the validator set that votes on it
+//! 8. it names the root of the state it is executed on
+//! 9. it has no more records than this chain allows
+//! 10. its body is no longer than this chain allows
+//! 11. each record may be included: [`crate::rules::record`]
+//!
+//! Time reaches this module as the timestamps of a block and its parent. Whether a block is ahead of the clock is for the
+//! node to ask, before it votes: [`check_clock`].
+
+use aria_chain::block::{Header, ProposedBlock, has_stamp};
+use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
+use aria_chain::proof::VerifiedProof;
+use aria_chain::record::RecordStatus;
+use aria_chain::store::StateChanges;
+use aria_chain::units::{Height, Millis, Timestamp};
+
+use crate::genesis::Genesis;
+use crate::params::Params;
+use crate::rules::record::{self, InclusionError, Place, RecordFault};
+use crate::rules::settle::Settlement;
+use crate::state::{Overlay, StateError, View, key};
+
+/// Why a block is invalid on its parent. One variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockFault {
+    /// Rule 1.
+    #[error("block is for chain {got}, this is {expected}")]
+    Chain {
+        /// As the header says.
+        got: ChainId,
+        /// This chain.
+        expected: ChainId,
+    },
+    /// Rule 1.
+    #[error("block hash {hash} has fewer than {digits} leading zero digits")]
+    Stamp {
+        /// The hash.
+        hash: BlockHash,
+        /// See [`Params::stamp_zero_digits`].
+        digits: u8,
+    },
+    /// Rule 2.
+    #[error("block has height {got}, the one on this parent has {expected}")]
+    Height {
+        /// As the header says.
+        got: Height,
+        /// The parent's and one.
+        expected: Height,
+    },
+    /// Rule 3.
+    #[error("block names parent {got}, the tip is {expected}")]
+    Parent {
+        /// As the header says.
+        got: BlockHash,
+        /// Hash of the parent.
+        expected: BlockHash,
+    },
+    /// Rule 4.
+    #[error("block is of {timestamp}, less than {interval_ms} ms after its parent's {parent}")]
+    TooSoon {
+        /// Of the block.
+        timestamp: Timestamp,
+        /// Of the parent.
+        parent: Timestamp,
+        /// See [`Params::block_interval_ms`].
+        interval_ms: u64,
+    },
+    /// Rule 5.
+    #[error("block without records is of {timestamp}, less than {heartbeat_ms} ms after its parent's {parent}")]
+    EmptyTooSoon {
+        /// Of the block.
+        timestamp: Timestamp,
+        /// Of the parent.
+        parent: Timestamp,
+        /// See [`Params::heartbeat_ms`].
+        heartbeat_ms: u64,
+    },
+    /// Rule 6.
+    #[error("proposer {proposer} is no validator")]
+    Proposer {
+        /// As the header says.
+        proposer: NodeId,
+    },
+    /// Rule 7.
+    #[error("block names validator set {got}, the set that votes is {expected}")]
+    Validators {
+        /// As the header says.
+        got: Digest,
+        /// Of this chain.
+        expected: Digest,
+    },
+    /// Rule 8.
+    #[error("block names state root {got}, the state after its parent has {expected}")]
+    StateRoot {
+        /// As the header says.
+        got: Digest,
+        /// Of the state.
+        expected: Digest,
+    },
+    /// Rule 9.
+    #[error("block has {got} records, this chain allows {max}")]
+    TooManyRecords {
+        /// In the block.
+        got: usize,
+        /// See [`Params::records_per_block_max`].
+        max: u32,
+    },
+    /// Rule 10.
+    #[error("body has {got} bytes, this chain allows {max}")]
+    BodyTooLong {
+        /// Of the block.
+        got: usize,
+        /// See [`Params::block_bytes_max`].
+        max: u32,
+    },
+    /// Rule 11.
+    #[error("record {record} at index {index}: {fault}")]
+    Record {
+        /// Its place in the block.
+        index: usize,
+        /// The record.
+        record: RecordId,
+        /// Why it may not be included.
+        fault: RecordFault,
+    },
+    /// Asked by a node before it votes; never by re-execution.
+    #[error("block is of {timestamp}, more than {skew_ms} ms ahead of the clock's {now}; check this node's clock")]
+    AheadOfClock {
+        /// Of the block.
+        timestamp: Timestamp,
+        /// By the clock.
+        now: Timestamp,
+        /// See [`Params::clock_skew_ms`].
+        skew_ms: u64,
+    },
+}
+
+/// A block that is invalid, or a state that cannot be used. The first is the proposer's fault; on the second a node stops
+/// and votes for nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// See [`BlockFault`].
+    #[error(transparent)]
+    Invalid(#[from] BlockFault),
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What a valid block does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutedBlock {
+    /// Its changes to the state, and the records that settled.
+    pub changes: StateChanges,
+    /// How each record settled, in the order of the block.
+    pub settlements: Vec<Settlement>,
+}
+
+/// Executes a block on the state after its parent.
+pub fn execute(
+    block: &ProposedBlock,
+    parent: &Header,
+    state: &dyn View,
+    genesis: &Genesis,
+) -> Result<ExecutedBlock, ExecuteError> {
+    let mut run = Run::begin(block.header().height, block.header().timestamp_ms, state, genesis)?;
+    check_context(block.header(), parent, genesis)?;
+    run.check_state_root(block.header())?;
+    check_sizes(block.proofs(), genesis.params())?;
+    for (index, proof) in block.proofs().iter().enumerate() {
+        run.include(proof).map_err(|error| match error {
+            InclusionError::Fault(fault) => BlockFault::Record { index, record: proof.record_id(), fault }.into(),
+            InclusionError::State(error) => ExecuteError::State(error),
+        })?;
+    }
+    run.end()
+}
+
+/// Whether a block is ahead of this node's clock.
+pub fn check_clock(header: &Header, now: Timestamp, params: &Params) -> Result<(), BlockFault> {
+    let (timestamp, skew_ms) = (header.timestamp_ms, params.clock_skew_ms);
+    if timestamp.since(now) > Millis::new(skew_ms) {
+        return Err(BlockFault::AheadOfClock { timestamp, now, skew_ms });
+    }
+    Ok(())
+}
+
+/// Rules 1 to 7: the header against its parent and the chain.
+pub(crate) fn check_context(header: &Header, parent: &Header, genesis: &Genesis) -> Result<(), BlockFault> {
+    check_seal(header, genesis)?;
+    let expected = parent.height.next().ok();
+    if Some(header.height) != expected {
+        return Err(BlockFault::Height { got: header.height, expected: expected.unwrap_or(parent.height) });
+    }
+    let expected = parent.hash();
+    if header.parent != expected {
+        return Err(BlockFault::Parent { got: header.parent, expected });
+    }
+    check_distance(header.timestamp_ms, header.record_count == 0, parent, genesis.params())?;
+    let validators = genesis.validators();
+    if validators.power_of(&header.proposer) == 0 {
+        return Err(BlockFault::Proposer { proposer: header.proposer });
+    }
+    let expected = validators.hash();
+    if header.validators_hash != expected {
+        return Err(BlockFault::Validators { got: header.validators_hash, expected });
+    }
+    Ok(())
+}
+
+/// Rule 1. A block that came from outside passed it before; one of our own making did not.
+fn check_seal(header: &Header, genesis: &Genesis) -> Result<(), BlockFault> {
+    if header.chain_id != *genesis.chain_id() {
+        return Err(BlockFault::Chain { got: header.chain_id.clone(), expected: genesis.chain_id().clone() });
+    }
+    let (hash, digits) = (header.hash(), genesis.params().stamp_zero_digits);
+    if !has_stamp(&hash, digits) {
+        return Err(BlockFault::Stamp { hash, digits });
+    }
+    Ok(())
+}
+
+/// Rules 4 and 5.
+pub(crate) fn check_distance(
+    timestamp: Timestamp,
+    is_empty: bool,
+    parent: &Header,
+    params: &Params,
+) -> Result<(), BlockFault> {
+    let parent = parent.timestamp_ms;
+    let distance = timestamp.since(parent);
+    let (interval_ms, heartbeat_ms) = (params.block_interval_ms, params.heartbeat_ms);
+    if distance < Millis::new(interval_ms) {
+        return Err(BlockFault::TooSoon { timestamp, parent, interval_ms });
+    }
+    if is_empty && distance < Millis::new(heartbeat_ms) {
+        return Err(BlockFault::EmptyTooSoon { timestamp, parent, heartbeat_ms });
+    }
+    Ok(())
+}
+
+/// Rules 9 and 10.
+fn check_sizes(proofs: &[VerifiedProof], params: &Params) -> Result<(), BlockFault> {
+    let max = params.records_per_block_max;
+    if !fits(proofs.len(), max) {
+        return Err(BlockFault::TooManyRecords { got: proofs.len(), max });
+    }
+    let (got, max) = (body_bytes(proofs), params.block_bytes_max);
+    if !fits(got, max) {
+        return Err(BlockFault::BodyTooLong { got, max });
+    }
+    Ok(())
+}
+
+pub(crate) fn body_bytes(proofs: &[VerifiedProof]) -> usize {
+    proofs.iter().fold(0, |sum: usize, proof| sum.saturating_add(proof.size_bytes()))
+}
+
+pub(crate) fn fits(size: usize, max: u32) -> bool {
+    u32::try_from(size).is_ok_and(|size| size <= max)
+}
+
+/// A block's execution under way. The proposer drives it record by record, and so does [`execute`].
+pub(crate) struct Run<'a> {
+    place: Place<'a>,
+    overlay: Overlay<'a>,
+    settled: Vec<(RecordId, Settlement)>,
+}
+
+impl<'a> Run<'a> {
+    /// What every block does before its records.
+    pub(crate) fn begin(
+        height: Height,
+        timestamp: Timestamp,
+        state: &'a dyn View,
+        genesis: &'a Genesis,
+    ) -> Result<Run<'a>, StateError> {
+        let mut overlay = Overlay::new(state);
+        record::forget_expired(height, &mut overlay)?;
+        let epoch = genesis.params().epoch_of(height);
+        let mut totals = overlay.read().epoch_totals(epoch)?;
+        totals.blocks = totals.blocks.saturating_add(1);
+        overlay.put(key::epoch(epoch), &totals);
+        Ok(Run { place: Place { genesis, height, timestamp }, overlay, settled: Vec::new() })
+    }
+
+    /// Rule 8.
+    fn check_state_root(&self, header: &Header) -> Result<(), ExecuteError> {
+        let expected = self.overlay.read().state_root()?;
+        if header.state_root != expected {
+            return Err(BlockFault::StateRoot { got: header.state_root, expected }.into());
+        }
+        Ok(())
+    }
+
+    /// Includes the next record; where it fails, nothing changed.
+    pub(crate) fn include(&mut self, proof: &VerifiedProof) -> Result<(), InclusionError> {
+        let settlement = record::include(proof, self.place, &mut self.overlay)?;
+        self.settled.push((proof.record_id(), settlement));
+        Ok(())
+    }
+
+    /// The result.
+    pub(crate) fn end(self) -> Result<ExecutedBlock, ExecuteError> {
+        let mut changes = self.overlay.seal()?;
+        let (records, settlements): (Vec<_>, Vec<_>) = self.settled.into_iter().unzip();
+        let statuses = records.into_iter().zip(settlements.iter().map(Settlement::status));
+        changes.statuses = statuses.filter(|(_, status)| *status != RecordStatus::Included).collect();
+        Ok(ExecutedBlock { changes, settlements })
+    }
+}

@@ -1,0 +1,315 @@
+//! Genesis parameters: the numbers on which all nodes of a chain agree, and the relations that must hold between
+//! them. A chain whose parameters contradict each other does not start.
+
+use std::num::NonZeroU64;
+
+use aria_chain::limits::{BLOCK_RECORDS_MAX, BODY_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
+use aria_chain::units::{Epoch, Height};
+use borsh::BorshSerialize;
+use serde::{Deserialize, Serialize};
+
+/// One whole in parts per million.
+pub const PPM: u32 = 1_000_000;
+
+/// Largest energy bonus that a genesis may promise. Ten times leaves the reward far inside 64 bits.
+pub const BONUS_PPM_MAX: u32 = 10 * PPM;
+
+/// Parameters of a chain. Fixed at genesis; every field is part of the genesis hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Least time between a block and its parent.
+    pub block_interval_ms: u64,
+    /// A block without records is valid only this long after its parent.
+    pub heartbeat_ms: u64,
+    /// Blocks of one epoch: epoch = height / this.
+    pub epoch_blocks: u64,
+    /// Most records in one block.
+    pub records_per_block_max: u32,
+    /// Largest encoded body of a block.
+    pub block_bytes_max: u32,
+    /// Leading zero hex digits of every block hash: a stamp against spam. It elects nobody.
+    pub stamp_zero_digits: u8,
+    /// How far a timestamp may lie ahead of the clock it is compared with.
+    pub clock_skew_ms: u64,
+    /// How old a record may be when a block includes it.
+    pub record_age_ms_max: u64,
+    /// How far ahead a request may expire. Bounds the set of request ids to remember.
+    pub request_expiry_blocks_max: u64,
+    /// Most energy of one record.
+    pub energy_uj_max: u64,
+    /// Longest latency of one record.
+    pub latency_ms_max: u64,
+    /// Prompt tokens count as work up to this many times the generated ones.
+    pub prompt_credit_ratio: u32,
+    /// Reward of one record at full quality and neutral efficiency, in nano-ARIA.
+    pub base_rate_nano: u64,
+    /// Quality is judged by the time of an answer this long.
+    pub quality_tokens: u32,
+    /// Up to this time the quality is full.
+    pub quality_full_ms: u64,
+    /// This much later it is zero.
+    pub quality_span_ms: u64,
+    /// Energy of a generated token at which efficiency is neutral.
+    pub energy_baseline_uj: u64,
+    /// Least energy that 10^9 operations can take; a claim below it counts as this.
+    pub energy_floor_uj_per_gigaop: u64,
+    /// Smallest efficiency factor.
+    pub bonus_min_ppm: u32,
+    /// Largest efficiency factor, for measured energy.
+    pub bonus_max_ppm: u32,
+}
+
+/// Why a genesis' parameters are refused. One variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParamsError {
+    /// Quantities that divide or bound something are positive.
+    #[error("parameter {field} is zero; give it a positive value")]
+    Zero {
+        /// The parameter.
+        field: &'static str,
+    },
+    /// A heartbeat is a block, and blocks keep their distance.
+    #[error("heartbeat_ms {heartbeat_ms} is below block_interval_ms {block_interval_ms}; raise the heartbeat")]
+    HeartbeatTooShort {
+        /// As given.
+        heartbeat_ms: u64,
+        /// As given.
+        block_interval_ms: u64,
+    },
+    /// Otherwise a record could be older than allowed and from the future at once.
+    #[error("clock_skew_ms {clock_skew_ms} is not below record_age_ms_max {record_age_ms_max}; lower the skew")]
+    SkewTooWide {
+        /// As given.
+        clock_skew_ms: u64,
+        /// As given.
+        record_age_ms_max: u64,
+    },
+    /// See [`BLOCK_RECORDS_MAX`].
+    #[error("records_per_block_max {records} is above {BLOCK_RECORDS_MAX}; lower it")]
+    TooManyRecords {
+        /// As given.
+        records: u32,
+    },
+    /// See [`BODY_BYTES_MAX`].
+    #[error("block_bytes_max {bytes} is above {BODY_BYTES_MAX}; lower it")]
+    BlockTooBig {
+        /// As given.
+        bytes: u32,
+    },
+    /// See [`STAMP_ZERO_DIGITS_MAX`].
+    #[error("stamp_zero_digits {digits} is above {STAMP_ZERO_DIGITS_MAX}; the stamp is no lottery, lower it")]
+    StampTooHard {
+        /// As given.
+        digits: u8,
+    },
+    /// Efficiency is clamped between the two.
+    #[error("bonus_min_ppm {min} is above bonus_max_ppm {max}; exchange them")]
+    BonusInverted {
+        /// As given.
+        min: u32,
+        /// As given.
+        max: u32,
+    },
+    /// Unknown energy earns exactly one whole, so one whole lies between the bounds.
+    #[error("the bonus range {min}..{max} ppm does not contain 1000000, the bonus of unknown energy; widen it")]
+    BonusNotNeutral {
+        /// As given.
+        min: u32,
+        /// As given.
+        max: u32,
+    },
+    /// See [`BONUS_PPM_MAX`].
+    #[error("bonus_max_ppm {max} is above {BONUS_PPM_MAX}; lower it")]
+    BonusTooHigh {
+        /// As given.
+        max: u32,
+    },
+    /// A block of the best records must not overflow the supply.
+    #[error("base_rate_nano {base_rate_nano} can overflow the reward of one block; lower it")]
+    RewardOverflow {
+        /// As given.
+        base_rate_nano: u64,
+    },
+}
+
+impl Params {
+    /// Checks every relation between the parameters.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        self.check_positive()?;
+        if self.heartbeat_ms < self.block_interval_ms {
+            let Params { heartbeat_ms, block_interval_ms, .. } = *self;
+            return Err(ParamsError::HeartbeatTooShort { heartbeat_ms, block_interval_ms });
+        }
+        if self.clock_skew_ms >= self.record_age_ms_max {
+            let Params { clock_skew_ms, record_age_ms_max, .. } = *self;
+            return Err(ParamsError::SkewTooWide { clock_skew_ms, record_age_ms_max });
+        }
+        self.check_sizes()?;
+        self.check_rewards()
+    }
+
+    fn check_positive(&self) -> Result<(), ParamsError> {
+        let fields = [
+            ("block_interval_ms", self.block_interval_ms),
+            ("epoch_blocks", self.epoch_blocks),
+            ("records_per_block_max", u64::from(self.records_per_block_max)),
+            ("block_bytes_max", u64::from(self.block_bytes_max)),
+            ("record_age_ms_max", self.record_age_ms_max),
+            ("request_expiry_blocks_max", self.request_expiry_blocks_max),
+            ("energy_uj_max", self.energy_uj_max),
+            ("latency_ms_max", self.latency_ms_max),
+            ("quality_tokens", u64::from(self.quality_tokens)),
+            ("quality_span_ms", self.quality_span_ms),
+            ("energy_baseline_uj", self.energy_baseline_uj),
+        ];
+        match fields.into_iter().find(|(_, value)| *value == 0) {
+            Some((field, _)) => Err(ParamsError::Zero { field }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_sizes(&self) -> Result<(), ParamsError> {
+        if exceeds(self.records_per_block_max, BLOCK_RECORDS_MAX) {
+            return Err(ParamsError::TooManyRecords { records: self.records_per_block_max });
+        }
+        if exceeds(self.block_bytes_max, BODY_BYTES_MAX) {
+            return Err(ParamsError::BlockTooBig { bytes: self.block_bytes_max });
+        }
+        if self.stamp_zero_digits > STAMP_ZERO_DIGITS_MAX {
+            return Err(ParamsError::StampTooHard { digits: self.stamp_zero_digits });
+        }
+        Ok(())
+    }
+
+    fn check_rewards(&self) -> Result<(), ParamsError> {
+        let (min, max) = (self.bonus_min_ppm, self.bonus_max_ppm);
+        if min > max {
+            return Err(ParamsError::BonusInverted { min, max });
+        }
+        if min > PPM || max < PPM {
+            return Err(ParamsError::BonusNotNeutral { min, max });
+        }
+        if max > BONUS_PPM_MAX {
+            return Err(ParamsError::BonusTooHigh { max });
+        }
+        let best = u128::from(self.base_rate_nano).saturating_mul(u128::from(max)).div_ceil(u128::from(PPM));
+        if best.saturating_mul(u128::from(self.records_per_block_max)) > u128::from(u64::MAX) {
+            return Err(ParamsError::RewardOverflow { base_rate_nano: self.base_rate_nano });
+        }
+        Ok(())
+    }
+
+    /// [`Params::quality_span_ms`], which [`Params::check`] found positive.
+    pub(crate) fn quality_span(&self) -> NonZeroU64 {
+        positive(self.quality_span_ms)
+    }
+
+    /// The epoch of a height.
+    pub fn epoch_of(&self, height: Height) -> Epoch {
+        Epoch::new(height.get().div_euclid(positive(self.epoch_blocks).get()))
+    }
+}
+
+/// Whether a parameter is above a limit of the protocol.
+fn exceeds(value: u32, limit: usize) -> bool {
+    usize::try_from(value).map_or(true, |value| value > limit)
+}
+
+/// A parameter that [`Params::check`] found positive. Unchecked parameters count as one instead of dividing by zero.
+fn positive(value: u64) -> NonZeroU64 {
+    NonZeroU64::new(value).unwrap_or(NonZeroU64::MIN)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The values of the devnet, which `tests/vectors.rs` compares with the file.
+    pub(crate) fn params() -> Params {
+        Params {
+            block_interval_ms: 200,
+            heartbeat_ms: 60_000,
+            epoch_blocks: 100,
+            records_per_block_max: 256,
+            block_bytes_max: 4_194_304,
+            stamp_zero_digits: 2,
+            clock_skew_ms: 30_000,
+            record_age_ms_max: 3_600_000,
+            request_expiry_blocks_max: 20_000,
+            energy_uj_max: 1_000_000_000,
+            latency_ms_max: 300_000,
+            prompt_credit_ratio: 2,
+            base_rate_nano: 1_000_000,
+            quality_tokens: 50,
+            quality_full_ms: 1_000,
+            quality_span_ms: 4_000,
+            energy_baseline_uj: 150_000,
+            energy_floor_uj_per_gigaop: 1_000,
+            bonus_min_ppm: 500_000,
+            bonus_max_ppm: 2_000_000,
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_a_span_of_heights() {
+        let epoch = |height| params().epoch_of(Height::new(height)).get();
+        assert_eq!([epoch(0), epoch(99), epoch(100), epoch(199), epoch(u64::MAX)], [0, 0, 1, 1, u64::MAX / 100]);
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Params), expected: &ParamsError) {
+        let mut changed = params();
+        change(&mut changed);
+        assert_eq!(changed.check().as_ref(), Err(expected));
+    }
+
+    #[test]
+    fn the_devnet_is_consistent() {
+        assert_eq!(params().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_divides_or_bounds_is_positive() {
+        let zero = |field| ParamsError::Zero { field };
+        refused(|p| p.block_interval_ms = 0, &zero("block_interval_ms"));
+        refused(|p| p.epoch_blocks = 0, &zero("epoch_blocks"));
+        refused(|p| p.records_per_block_max = 0, &zero("records_per_block_max"));
+        refused(|p| p.block_bytes_max = 0, &zero("block_bytes_max"));
+        refused(|p| p.record_age_ms_max = 0, &zero("record_age_ms_max"));
+        refused(|p| p.request_expiry_blocks_max = 0, &zero("request_expiry_blocks_max"));
+        refused(|p| p.energy_uj_max = 0, &zero("energy_uj_max"));
+        refused(|p| p.latency_ms_max = 0, &zero("latency_ms_max"));
+        refused(|p| p.quality_tokens = 0, &zero("quality_tokens"));
+        refused(|p| p.quality_span_ms = 0, &zero("quality_span_ms"));
+        refused(|p| p.energy_baseline_uj = 0, &zero("energy_baseline_uj"));
+    }
+
+    #[test]
+    fn times_fit_each_other() {
+        let short = ParamsError::HeartbeatTooShort { heartbeat_ms: 199, block_interval_ms: 200 };
+        refused(|p| p.heartbeat_ms = 199, &short);
+        let wide = ParamsError::SkewTooWide { clock_skew_ms: 3_600_000, record_age_ms_max: 3_600_000 };
+        refused(|p| p.clock_skew_ms = 3_600_000, &wide);
+    }
+
+    #[test]
+    fn sizes_stay_within_the_limits() {
+        refused(|p| p.records_per_block_max = 1_025, &ParamsError::TooManyRecords { records: 1_025 });
+        refused(|p| p.block_bytes_max = 4_194_305, &ParamsError::BlockTooBig { bytes: 4_194_305 });
+        refused(|p| p.stamp_zero_digits = 7, &ParamsError::StampTooHard { digits: 7 });
+    }
+
+    #[test]
+    fn rewards_cannot_overflow_or_invert() {
+        refused(|p| p.bonus_min_ppm = 3_000_000, &ParamsError::BonusInverted { min: 3_000_000, max: 2_000_000 });
+        refused(|p| p.bonus_max_ppm = 900_000, &ParamsError::BonusNotNeutral { min: 500_000, max: 900_000 });
+        refused(|p| p.bonus_min_ppm = 1_000_001, &ParamsError::BonusNotNeutral { min: 1_000_001, max: 2_000_000 });
+        refused(|p| p.bonus_max_ppm = 10_000_001, &ParamsError::BonusTooHigh { max: 10_000_001 });
+        // 2^64 / (2.0 x 256 records)
+        let edge = 36_028_797_018_963_967;
+        refused(|p| p.base_rate_nano = edge + 1, &ParamsError::RewardOverflow { base_rate_nano: edge + 1 });
+        let at_the_edge = Params { base_rate_nano: edge, ..params() };
+        assert_eq!(at_the_edge.check(), Ok(()));
+    }
+}

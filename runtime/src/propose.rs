@@ -1,0 +1,123 @@
+//! A block from what is waiting: the proposer's side of [`crate::execute`]. What would make the block invalid is left
+//! out and named, so that the caller can drop it.
+
+use aria_chain::block::{Draft, Header, ProposedBlock};
+use aria_chain::error::BlockError;
+use aria_chain::ids::{NodeId, RecordId};
+use aria_chain::proof::VerifiedProof;
+use aria_chain::units::{Round, Timestamp};
+
+use crate::execute::{BlockFault, ExecuteError, ExecutedBlock, Run, check_context, check_distance, fits};
+use crate::genesis::Genesis;
+use crate::params::Params;
+use crate::rules::record::{InclusionError, RecordFault};
+use crate::state::{Reader, StateError, View};
+
+/// Where and by whom a block is proposed.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<'a> {
+    /// The tip.
+    pub parent: &'a Header,
+    /// Attempt at this height.
+    pub round: Round,
+    /// When, by the proposer's clock.
+    pub timestamp: Timestamp,
+    /// Who proposes.
+    pub proposer: NodeId,
+}
+
+/// A record that cannot be included, and why.
+pub type Skipped = (RecordId, RecordFault);
+
+/// What became of the waiting proofs.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The block and what it does. `None`: nothing can be included and no heartbeat is due.
+    pub block: Option<(ProposedBlock, ExecutedBlock)>,
+    /// Records that cannot be included in a block here. Those that found no room are not among them.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why nothing could be proposed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The slot is none: too early, or not a validator's.
+    #[error(transparent)]
+    Slot(#[from] BlockFault),
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The chosen proofs do not form a block.
+    #[error(transparent)]
+    Seal(#[from] BlockError),
+}
+
+impl From<ExecuteError> for ProposeError {
+    fn from(error: ExecuteError) -> ProposeError {
+        match error {
+            ExecuteError::Invalid(fault) => ProposeError::Slot(fault),
+            ExecuteError::State(error) => ProposeError::State(error),
+        }
+    }
+}
+
+/// Builds, executes and stamps a block of as many of the waiting proofs, in their order, as are valid and fit.
+pub fn propose(
+    slot: Slot<'_>,
+    waiting: impl IntoIterator<Item = VerifiedProof>,
+    state: &dyn View,
+    genesis: &Genesis,
+) -> Result<Proposal, ProposeError> {
+    let height = slot
+        .parent
+        .height
+        .next()
+        .map_err(|_| BlockFault::Height { got: slot.parent.height, expected: slot.parent.height })?;
+    let params = genesis.params();
+    check_distance(slot.timestamp, false, slot.parent, params)?;
+    let mut run = Run::begin(height, slot.timestamp, state, genesis)?;
+    let (chosen, skipped) = choose(waiting, &mut run, params)?;
+    if check_distance(slot.timestamp, chosen.is_empty(), slot.parent, params).is_err() {
+        return Ok(Proposal { block: None, skipped });
+    }
+    let draft = Draft {
+        chain_id: genesis.chain_id().clone(),
+        height,
+        round: slot.round,
+        timestamp_ms: slot.timestamp,
+        parent: slot.parent.hash(),
+        proposer: slot.proposer,
+        state_root: Reader(state).state_root()?,
+        validators_hash: genesis.validators().hash(),
+    };
+    let block = ProposedBlock::seal(draft, chosen, params.stamp_zero_digits)?;
+    check_context(block.header(), slot.parent, genesis)?;
+    Ok(Proposal { block: Some((block, run.end()?)), skipped })
+}
+
+/// Takes proofs as long as there is room.
+fn choose(
+    waiting: impl IntoIterator<Item = VerifiedProof>,
+    run: &mut Run<'_>,
+    params: &Params,
+) -> Result<(Vec<VerifiedProof>, Vec<Skipped>), StateError> {
+    let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
+    let mut size_bytes: usize = 0;
+    for proof in waiting {
+        let with_it = size_bytes.saturating_add(proof.size_bytes());
+        let has_room =
+            fits(chosen.len().saturating_add(1), params.records_per_block_max) && fits(with_it, params.block_bytes_max);
+        if !has_room {
+            break;
+        }
+        match run.include(&proof) {
+            Ok(()) => {
+                size_bytes = with_it;
+                chosen.push(proof);
+            }
+            Err(InclusionError::Fault(fault)) => skipped.push((proof.record_id(), fault)),
+            Err(InclusionError::State(error)) => return Err(error),
+        }
+    }
+    Ok((chosen, skipped))
+}

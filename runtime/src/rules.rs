@@ -1,0 +1,7 @@
+//! The rules of each kind of content of a block, validated in the context of the state.
+//!
+//! - [`record`]: may an inference record be included here?
+//! - [`settle`]: what it earns, and for whom
+
+pub mod record;
+pub mod settle;

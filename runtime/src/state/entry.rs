@@ -1,0 +1,107 @@
+//! What the state holds, and its bytes: a format version, then borsh.
+
+use aria_chain::units::{Microjoules, NanoAria, Overflow, WorkUnits};
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::work::Shape;
+
+/// Version of every value's bytes. A later version reads this one.
+const VERSION: u8 = 1;
+
+/// A node's money. An account exists from its first credit on, or from genesis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Account {
+    /// Free to spend.
+    pub balance: NanoAria,
+    /// Held as security.
+    pub bond: NanoAria,
+    /// Next nonce of a transaction of this account.
+    pub nonce: u64,
+    /// All rewards ever paid to it.
+    pub rewards_total: NanoAria,
+}
+
+/// A registered model: what its work is reckoned from.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Model {
+    /// Name for people. The digest is the name for the chain.
+    pub name: String,
+    /// Its sizes.
+    pub shape: Shape,
+}
+
+/// Amounts in existence. Invariant: balances and bonds of all accounts add up to `genesis + issued`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Supply {
+    /// Given out at genesis.
+    pub genesis: NanoAria,
+    /// Minted as rewards since.
+    pub issued: NanoAria,
+}
+
+impl Supply {
+    /// All that exists.
+    pub fn total(&self) -> Result<NanoAria, Overflow> {
+        self.genesis.checked_add(self.issued)
+    }
+}
+
+/// What happened in one epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct EpochTotals {
+    /// Blocks.
+    pub blocks: u64,
+    /// Records included.
+    pub records: u64,
+    /// Records that settled with work.
+    pub settled: u64,
+    /// Prompt tokens of the included records.
+    pub prompt_tokens: u64,
+    /// Generated tokens of the included records.
+    pub generated_tokens: u64,
+    /// Energy of the included records.
+    pub energy_uj: Microjoules,
+    /// Work credited.
+    pub work: WorkUnits,
+    /// Rewards paid.
+    pub rewards: NanoAria,
+}
+
+/// A value as the state stores it.
+pub(crate) fn encode(value: &impl BorshSerialize) -> Vec<u8> {
+    borsh::to_vec(&(VERSION, value)).expect("writing to memory does not fail")
+}
+
+/// A value from its bytes. `None`: another version, too few or too many bytes.
+pub(crate) fn decode<T: BorshDeserialize>(bytes: &[u8]) -> Option<T> {
+    let (version, rest) = bytes.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    borsh::from_slice(rest).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_round_trip() {
+        let account = Account { balance: NanoAria::new(7), nonce: 3, ..Account::default() };
+        assert_eq!(decode(&encode(&account)), Some(account));
+        let shape = Shape { layers: 1, dim: 2, ffn: 3, heads: 4, kv_heads: 5, head_dim: 6, vocab: 7 };
+        let model = Model { name: "m".to_owned(), shape };
+        assert_eq!(decode(&encode(&model)), Some(model));
+    }
+
+    #[test]
+    fn damaged_values_are_refused() {
+        let good = encode(&7_u64);
+        assert_eq!(decode::<u64>(&good), Some(7));
+        assert_eq!(good, [1, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(decode::<u64>(&[]), None);
+        assert_eq!(decode::<u64>(&good[..8]), None);
+        assert_eq!(decode::<u64>(&[&good[..], &[0]].concat()), None);
+        assert_eq!(decode::<u64>(&[&[2], &good[1..]].concat()), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Every key of the state, byte by byte. The first byte names the table; numbers are big-endian, so that a scan
+//! meets them in order.
+//!
+//! | Key | Value |
+//! |---|---|
+//! | `00` | lattice sum of all other entries, 2048 bytes |
+//! | `01` | genesis hash |
+//! | `02` | [`Supply`](crate::state::Supply) |
+//! | `03` node | [`Account`](crate::state::Account) |
+//! | `04` model | [`Model`](crate::state::Model) |
+//! | `05` epoch (8) node | [`WorkUnits`](aria_chain::units::WorkUnits) of the node in the epoch |
+//! | `06` epoch (8) | [`EpochTotals`](crate::state::EpochTotals) |
+//! | `07` expiry height (8) request | height (8) of the block that holds the record of this request |
+
+use aria_chain::ids::{ModelId, NodeId, RequestId};
+use aria_chain::units::{Epoch, Height};
+
+/// The sum over all other entries; the only one that the sum leaves out.
+pub const LATTICE: &[u8] = &[0x00];
+/// Hash of the genesis that this state grew from.
+pub const GENESIS: &[u8] = &[0x01];
+/// Amounts issued.
+pub const SUPPLY: &[u8] = &[0x02];
+/// Table of accounts.
+pub const ACCOUNTS: &[u8] = &[0x03];
+/// Table of registered models.
+pub const MODELS: &[u8] = &[0x04];
+/// Table of work by epoch and node.
+pub const WORK: &[u8] = &[0x05];
+/// Table of totals by epoch.
+pub const EPOCHS: &[u8] = &[0x06];
+/// Table of request ids that have been counted.
+pub const REQUESTS: &[u8] = &[0x07];
+
+/// The account of a node.
+pub fn account(node: &NodeId) -> Vec<u8> {
+    [ACCOUNTS, node.as_bytes()].concat()
+}
+
+/// A registered model.
+pub fn model(model: &ModelId) -> Vec<u8> {
+    [MODELS, model.as_bytes()].concat()
+}
+
+/// All work of an epoch.
+pub fn work_of_epoch(epoch: Epoch) -> Vec<u8> {
+    [WORK, &epoch.get().to_be_bytes()].concat()
+}
+
+/// The work of a node in an epoch.
+pub fn work(epoch: Epoch, node: &NodeId) -> Vec<u8> {
+    [WORK, &epoch.get().to_be_bytes(), node.as_bytes()].concat()
+}
+
+/// The totals of an epoch.
+pub fn epoch(epoch: Epoch) -> Vec<u8> {
+    [EPOCHS, &epoch.get().to_be_bytes()].concat()
+}
+
+/// A counted request. The expiry is part of the request, hence of its id: the key follows from either.
+pub fn request(expiry: Height, request: &RequestId) -> Vec<u8> {
+    [REQUESTS, &expiry.get().to_be_bytes(), request.as_bytes()].concat()
+}
+
+/// The expiry height inside a key of [`REQUESTS`].
+pub fn expiry_of_request(key: &[u8]) -> Option<Height> {
+    let bytes = key.strip_prefix(REQUESTS)?.first_chunk::<8>()?;
+    Some(Height::new(u64::from_be_bytes(*bytes)))
+}
+
+/// The id inside a key that ends in one.
+pub fn last_id(key: &[u8]) -> Option<[u8; 32]> {
+    key.last_chunk::<32>().copied()
+}

@@ -1,0 +1,224 @@
+//! A whole chain, executed again: every stored block against the rules, and the stored state against what the blocks
+//! make of genesis. This is what `ledger verify` runs.
+
+use std::ops::ControlFlow;
+
+use aria_chain::block::{FinalBlock, GenesisBlock, Header, ProposedBlock};
+use aria_chain::error::{BlockError, CertificateError};
+use aria_chain::ids::{BlockHash, RecordId};
+use aria_chain::limits::STATE_SCAN_MAX;
+use aria_chain::record::RecordStatus;
+use aria_chain::store::{Store, StoreError, StoredBlock};
+use aria_chain::units::Height;
+
+use crate::execute::{BlockFault, ExecuteError, execute};
+use crate::genesis::Genesis;
+use crate::rules::settle::Settlement;
+use crate::state::{MemoryState, StateError};
+
+/// What is wrong with a stored chain. One variant per kind; the rule is inside.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyFault {
+    /// The store cannot give the block.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(#[from] StoreError),
+    /// Blocks follow each other without a gap.
+    #[error("the store has no block at this height")]
+    Missing,
+    /// The first block is the one of the genesis file.
+    #[error("the store begins with block {got}, the genesis file with {expected}; use the genesis file of this chain")]
+    Genesis {
+        /// In the store.
+        got: BlockHash,
+        /// From the file.
+        expected: BlockHash,
+    },
+    /// See [`BlockError`].
+    #[error("the block is not well formed: {0}")]
+    Malformed(#[from] BlockError),
+    /// Every block above genesis carries its certificate.
+    #[error("the block has no certificate")]
+    NoCertificate,
+    /// See [`CertificateError`].
+    #[error("the block's certificate does not hold: {0}")]
+    Certificate(#[from] CertificateError),
+    /// See [`BlockFault`].
+    #[error("the block is invalid on its parent: {0}")]
+    Invalid(#[from] BlockFault),
+    /// The re-executed state cannot be used: a fault of this program.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Each record stands in the index with the status that its block gives it.
+    #[error("record {record} has status {got} in the store, its block gives {expected}", got = shown(.got), expected = .expected.name())]
+    Status {
+        /// The record.
+        record: RecordId,
+        /// In the store.
+        got: Option<RecordStatus>,
+        /// By execution.
+        expected: RecordStatus,
+    },
+    /// The store's state is what its blocks make of genesis, entry by entry.
+    #[error("the state entry at key {key} is not what the blocks make of it")]
+    StateEntry {
+        /// Key of the first entry that differs, in hex.
+        key: String,
+    },
+}
+
+fn shown(status: &Option<RecordStatus>) -> &'static str {
+    status.map_or("none", RecordStatus::name)
+}
+
+/// The outcome of a verification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// First height asked for.
+    pub from: Height,
+    /// Last height verified, or the one before the fault.
+    pub to: Height,
+    /// Blocks verified between the two, both included.
+    pub blocks: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Whether the stored state was compared, entry by entry: only where the verification reached the tip.
+    pub is_state_compared: bool,
+    /// Whether the caller stopped it.
+    pub is_stopped: bool,
+    /// The first bad height and what is wrong there.
+    pub fault: Option<(Height, VerifyFault)>,
+}
+
+/// Verifies the heights `from..=to`, or up to the tip where that is lower. Blocks below `from` are executed as well,
+/// because their state is needed; a fault among them is reported like any other. `progress` hears of every block and may
+/// stop.
+pub fn verify_chain(
+    store: &dyn Store,
+    genesis: &Genesis,
+    from: Height,
+    to: Height,
+    progress: &mut dyn FnMut(Height) -> ControlFlow<()>,
+) -> VerifyReport {
+    let nothing = VerifyReport {
+        from,
+        to: from,
+        blocks: 0,
+        records: 0,
+        is_state_compared: false,
+        is_stopped: false,
+        fault: None,
+    };
+    let mut replay =
+        Replay { store, genesis, state: MemoryState::new(), tip: genesis.block().header().clone(), report: nothing };
+    if let Err((height, fault)) = replay.run(to, progress) {
+        replay.report.fault = Some((height, fault));
+    }
+    replay.report
+}
+
+struct Replay<'a> {
+    store: &'a dyn Store,
+    genesis: &'a Genesis,
+    state: MemoryState,
+    tip: Header,
+    report: VerifyReport,
+}
+
+impl Replay<'_> {
+    fn run(
+        &mut self,
+        to: Height,
+        progress: &mut dyn FnMut(Height) -> ControlFlow<()>,
+    ) -> Result<(), (Height, VerifyFault)> {
+        let top = self.store.tip().map_err(|error| (Height::ZERO, error.into()))?.height;
+        let mut height = Height::ZERO;
+        loop {
+            self.step(height).map_err(|fault| (height, fault))?;
+            if progress(height).is_break() {
+                self.report.is_stopped = true;
+                return Ok(());
+            }
+            match height.next() {
+                Ok(next) if next <= to.min(top) => height = next,
+                _ => break,
+            }
+        }
+        if height == top {
+            self.compare_state().map_err(|fault| (top, fault))?;
+            self.report.is_state_compared = true;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, height: Height) -> Result<(), VerifyFault> {
+        let stored = self.store.block(height)?.ok_or(VerifyFault::Missing)?;
+        let records = if height == Height::ZERO { self.begin(&stored)? } else { self.block(stored)? };
+        if height >= self.report.from {
+            self.report.to = height;
+            self.report.blocks = self.report.blocks.saturating_add(1);
+            self.report.records = self.report.records.saturating_add(records);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, stored: &StoredBlock) -> Result<u64, VerifyFault> {
+        let expected: GenesisBlock = self.genesis.block();
+        if stored.hash != expected.hash() || stored.header != *expected.header() {
+            return Err(VerifyFault::Genesis { got: stored.hash, expected: expected.hash() });
+        }
+        self.state.apply(&self.genesis.changes().entries);
+        Ok(0)
+    }
+
+    fn block(&mut self, stored: StoredBlock) -> Result<u64, VerifyFault> {
+        let digits = self.genesis.params().stamp_zero_digits;
+        let certificate = stored.certificate.ok_or(VerifyFault::NoCertificate)?;
+        let block = ProposedBlock::check(stored.header, stored.body, self.genesis.chain_id(), digits)?;
+        let executed = execute(&block, &self.tip, &self.state, self.genesis).map_err(|error| match error {
+            ExecuteError::Invalid(fault) => VerifyFault::Invalid(fault),
+            ExecuteError::State(error) => VerifyFault::State(error),
+        })?;
+        let block = FinalBlock::new(block, certificate, self.genesis.validators())?;
+        self.check_statuses(block.block(), &executed.settlements)?;
+        self.state.apply(&executed.changes.entries);
+        self.tip = block.header().clone();
+        Ok(u64::from(self.tip.record_count))
+    }
+
+    fn check_statuses(&self, block: &ProposedBlock, settlements: &[Settlement]) -> Result<(), VerifyFault> {
+        for (proof, settlement) in block.proofs().iter().zip(settlements) {
+            let (record, expected) = (proof.record_id(), settlement.status());
+            let got = self.store.record(&record)?.map(|entry| entry.status);
+            if got != Some(expected) {
+                return Err(VerifyFault::Status { record, got, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// The state after the tip, ours and the store's, page by page in order of key.
+    fn compare_state(&self) -> Result<(), VerifyFault> {
+        let mut ours = self.state.entries();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.state_scan(&[], after.as_deref(), STATE_SCAN_MAX)?;
+            for (key, value) in &page {
+                match ours.next() {
+                    Some(entry) if entry == (key.as_slice(), value.as_slice()) => {}
+                    // The smaller key is the one that only one side has.
+                    Some((own, _)) => return Err(differs(own.min(key))),
+                    None => return Err(differs(key)),
+                }
+            }
+            match page.last() {
+                Some((key, _)) => after = Some(key.clone()),
+                None => break,
+            }
+        }
+        ours.next().map_or(Ok(()), |(key, _)| Err(differs(key)))
+    }
+}
+
+fn differs(key: &[u8]) -> VerifyFault {
+    VerifyFault::StateEntry { key: key.iter().map(|byte| format!("{byte:02x}")).collect() }
+}
