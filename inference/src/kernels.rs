@@ -1,0 +1,253 @@
+//! The hot loops, one table of functions per kind of CPU, chosen once at start.
+//!
+//! [`Kernels::detect`] takes the best path this CPU has, [`Kernels::forced`] a named one or an error. Every function of every
+//! table equals its scalar twin in [`crate::arith`] bit for bit; `tests/kernels.rs` compares them over odd shapes.
+//!
+//! Float kernels are written once, in `float.rs`, over the sixteen lanes of `lanes.rs`; a path supplies the lanes. Only the integer products of
+//! ternary matrices are written per path, since their sums are exact in any order.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::arith::norm::RowScale;
+use crate::hyper::Gate;
+use crate::pool::Columns;
+
+pub mod packed;
+pub mod self_test;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float;
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+pub use packed::{Block, FloatMatrix, Packed};
+
+/// A kernel path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KernelKind {
+    /// Plain Rust with software fma. Runs everywhere, slowly.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL, without VNNI.
+    Avx512Plain,
+    /// The same with VNNI.
+    Avx512,
+    /// aarch64.
+    Neon,
+}
+
+impl KernelKind {
+    /// Every path, slowest first.
+    pub const ALL: [KernelKind; 5] =
+        [KernelKind::Scalar, KernelKind::Neon, KernelKind::Avx2, KernelKind::Avx512Plain, KernelKind::Avx512];
+
+    /// The name used in options and output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            KernelKind::Scalar => "scalar",
+            KernelKind::Avx2 => "avx2",
+            KernelKind::Avx512Plain => "avx512-plain",
+            KernelKind::Avx512 => "avx512",
+            KernelKind::Neon => "neon",
+        }
+    }
+
+    /// Whether this CPU has what the path needs.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            KernelKind::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            KernelKind::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            KernelKind::Avx512Plain => {
+                KernelKind::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "x86_64")]
+            KernelKind::Avx512 => KernelKind::Avx512Plain.is_available() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(not(target_arch = "x86_64"))]
+            KernelKind::Avx2 | KernelKind::Avx512Plain | KernelKind::Avx512 => false,
+            KernelKind::Neon => cfg!(target_arch = "aarch64"),
+        }
+    }
+}
+
+impl fmt::Display for KernelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A kernel path that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// No path has this name.
+    #[error("kernel: {0:?} is not one of scalar, avx2, avx512-plain, avx512, neon")]
+    Unknown(String),
+    /// The CPU lacks an instruction set.
+    #[error("kernel: this CPU cannot run the {0} path; leave the option out to get the best it has")]
+    Unavailable(KernelKind),
+}
+
+impl FromStr for KernelKind {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        KernelKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| KernelError::Unknown(name.to_owned()))
+    }
+}
+
+/// Some 16-row groups of a packed ternary matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct TernarySlice<'a> {
+    /// `groups * per_group` blocks, group after group.
+    pub blocks: &'a [Block],
+    /// Blocks of one group: columns / 16, rounded up.
+    pub per_group: usize,
+    /// The tensor's scale, once per group.
+    pub scales: &'a [f32],
+}
+
+/// Quantised rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Activations<'a> {
+    /// `[rows][stride]`; columns past the width are zero.
+    pub q: &'a [i8],
+    /// Bytes of a row: 16 per block.
+    pub stride: usize,
+    /// What belongs to each row.
+    pub scales: &'a [RowScale],
+}
+
+/// Some rows of an embedding, in the file's own precision.
+#[derive(Clone, Copy, Debug)]
+pub enum FloatSlice<'a> {
+    /// binary16 patterns.
+    F16(&'a [u16]),
+    /// bfloat16 patterns.
+    Bf16(&'a [u16]),
+    /// binary32.
+    F32(&'a [f32]),
+}
+
+/// What the kernel does with a product: replaces the output, or adds to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// `y = product`
+    Set,
+    /// `y = y + product`, the residual connection.
+    Add,
+}
+
+/// R6: outputs of the groups in the slice, for every row of activations. `out` has 16 columns per group.
+pub type TernaryFn = fn(&TernarySlice<'_>, &Activations<'_>, Store, &mut Columns<'_>);
+/// R4 and R5, see [`crate::arith::norm::norm_quantise`].
+pub type NormQuantiseFn = fn(x: &[f32], gain: &[f32], eps: f32, q: &mut [i8]) -> Option<RowScale>;
+/// R4, see [`crate::arith::norm::rms_norm`].
+pub type NormFn = fn(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32]) -> bool;
+/// R10 over groups of 16 gates followed by 16 ups: `pairs` is twice as long as `out`.
+pub type GateFn = fn(gate: Gate, pairs: &[f32], out: &mut [f32]);
+/// R8, see [`crate::arith::attention::attend`].
+pub type AttendFn = fn(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool;
+/// binary16 rounding of a row; false if one is not finite afterwards.
+pub type NarrowFn = fn(values: &[f32], halves: &mut [u16]) -> bool;
+/// R11: `out[t][v] = dot(x_t, E_v)`; `x` is `[out.rows()][dim]`.
+pub type HeadFn = fn(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>);
+/// R9 over a slice, in place.
+pub type ExpFn = fn(values: &mut [f32]);
+/// R3, see [`crate::arith::lanes::dot`] and [`crate::arith::lanes::sum`].
+pub type SumFn = fn(values: &[f32]) -> f32;
+
+/// The functions of one path.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the types of the fields carry the documentation")]
+pub struct Kernels {
+    pub kind: KernelKind,
+    pub ternary: TernaryFn,
+    pub norm_quantise: NormQuantiseFn,
+    pub norm: NormFn,
+    pub gate: GateFn,
+    pub attend: AttendFn,
+    pub narrow: NarrowFn,
+    pub head: HeadFn,
+    pub exp: ExpFn,
+    pub sum: SumFn,
+}
+
+impl Kernels {
+    /// The fastest path of this CPU.
+    #[must_use]
+    pub fn detect() -> Kernels {
+        KernelKind::ALL
+            .into_iter()
+            .rev()
+            .find_map(|kind| Kernels::forced(kind).ok())
+            .expect("the scalar path is always available")
+    }
+
+    /// A named path.
+    pub fn forced(kind: KernelKind) -> Result<Kernels, KernelError> {
+        if !kind.is_available() {
+            return Err(KernelError::Unavailable(kind));
+        }
+        match kind {
+            KernelKind::Scalar => Ok(scalar::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            KernelKind::Avx2 => Ok(avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            KernelKind::Avx512Plain => Ok(avx512::PLAIN),
+            #[cfg(target_arch = "x86_64")]
+            KernelKind::Avx512 => Ok(avx512::VNNI),
+            #[cfg(target_arch = "aarch64")]
+            KernelKind::Neon => Ok(neon::KERNELS),
+            #[cfg(not(target_arch = "x86_64"))]
+            KernelKind::Avx2 | KernelKind::Avx512Plain | KernelKind::Avx512 => Err(KernelError::Unavailable(kind)),
+            #[cfg(not(target_arch = "aarch64"))]
+            KernelKind::Neon => Err(KernelError::Unavailable(kind)),
+        }
+    }
+}
+
+/// The checks every ternary kernel makes before it touches memory.
+fn check_ternary(matrix: &TernarySlice<'_>, activations: &Activations<'_>, out: &mut Columns<'_>) {
+    let groups = matrix.scales.len();
+    assert_eq!(matrix.blocks.len(), groups * matrix.per_group, "blocks of every group");
+    assert_eq!(activations.stride, matrix.per_group * packed::BLOCK_COLUMNS, "activations as wide as the matrix");
+    assert_eq!(activations.q.len(), activations.stride * activations.scales.len(), "one scale per row");
+    assert_eq!(out.rows(), activations.scales.len(), "one output row per activation row");
+    if out.rows() > 0 {
+        assert_eq!(out.row(0).len(), groups * packed::GROUP_ROWS, "one output column per matrix row");
+    }
+}
+
+/// The length of a vocabulary slice, after checking it and `x` against `dim` and `out`.
+fn check_head(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) -> usize {
+    let len = match rows {
+        FloatSlice::F16(bits) | FloatSlice::Bf16(bits) => bits.len(),
+        FloatSlice::F32(values) => values.len(),
+    };
+    assert!(dim > 0 && len.is_multiple_of(dim), "whole rows of an embedding");
+    assert_eq!(x.len(), dim * out.rows(), "one hidden state per output row");
+    let count = len / dim;
+    if out.rows() > 0 {
+        assert_eq!(out.row(0).len(), count, "one logit per embedding row");
+    }
+    count
+}

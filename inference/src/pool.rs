@@ -1,0 +1,529 @@
+//! Threads for one forward pass: spin briefly for the next phase, park when none comes.
+//!
+//! A forward pass of a large model has about 150 phases of 20 to 100 microseconds. Waking a parked thread costs as much as such a
+//! phase, so workers spin between phases; an idle node must not burn a core, so they park after about 50
+//! microseconds.
+//!
+//! Everything shared mutably is handed out by this module as disjoint pieces: callers stay safe code. This file is an island of
+//! `unsafe`; each use says what keeps the pieces apart.
+#![expect(unsafe_code, reason = "island: hands disjoint parts of one buffer to several threads")]
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
+
+use crate::arith::mode::{self, FloatModeError};
+
+/// Most threads of a pool. More than any CPU that runs one model well; bounds arrays.
+pub const THREADS_MAX: usize = 256;
+/// Turns of the spin loop before a thread parks: about 50 microseconds.
+const SPINS: u32 = 10_000;
+/// Turns after which a spinning thread lets others run, for machines with fewer cores than threads.
+const SPINS_PER_YIELD: u32 = 500;
+
+/// The job of one phase, with its lifetime erased. Valid while `pending` is not zero.
+type Job = *const (dyn Fn(usize) + Sync);
+
+struct Shared {
+    /// Counts phases. A worker runs when it sees a new one.
+    epoch: AtomicU32,
+    /// Workers that have not finished the current phase.
+    pending: AtomicUsize,
+    /// Written by the caller before `epoch` rises, read by workers after.
+    job: UnsafeCell<Option<Job>>,
+    /// Which workers have parked or are about to.
+    parked: Vec<AtomicBool>,
+    /// The caller, while it is parked.
+    caller: Mutex<Option<Thread>>,
+    caller_parked: AtomicBool,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+}
+
+// SAFETY: `job` is the only field that is not Sync by itself. It is written only by the owner of the pool (`run` takes `&mut self`) while
+// `pending` is zero, i.e. while no worker reads it, and published by the store to `epoch`.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw pointer in `job` points to a `Sync` closure that outlives the phase; see `run`.
+unsafe impl Send for Shared {}
+
+/// A fixed set of threads; the caller of a phase is one of them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish_non_exhaustive()
+    }
+}
+
+/// A pool could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The number of threads is out of range.
+    #[error("threads: must be between 1 and {THREADS_MAX}, not {0}")]
+    Threads(usize),
+    /// The system refused a thread.
+    #[error("cannot start a compute thread: {0}; lower the number of threads")]
+    Spawn(std::io::Error),
+    /// A thread does not compute floats as IEEE 754 says.
+    #[error(transparent)]
+    FloatMode(#[from] FloatModeError),
+}
+
+impl Pool {
+    /// Starts `threads - 1` workers. Each checks its float environment (R1).
+    pub fn new(threads: usize) -> Result<Pool, PoolError> {
+        if !(1..=THREADS_MAX).contains(&threads) {
+            return Err(PoolError::Threads(threads));
+        }
+        let shared = Arc::new(Shared {
+            epoch: AtomicU32::new(0),
+            pending: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            parked: (0..threads).map(|_| AtomicBool::new(false)).collect(),
+            caller: Mutex::new(None),
+            caller_parked: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for index in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let worker = std::thread::Builder::new()
+                .name(format!("aria-compute-{index}"))
+                .spawn(move || work(&shared, index))
+                .map_err(PoolError::Spawn)?;
+            pool.workers.push(worker);
+        }
+        pool.check_float_mode()?;
+        Ok(pool)
+    }
+
+    /// Threads, the caller included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Checks the float environment of every thread (R1): at the start, and before a result is signed.
+    pub fn check_float_mode(&mut self) -> Result<(), FloatModeError> {
+        let verdict = Mutex::new(Ok(()));
+        self.run(&|_| {
+            if let Err(error) = mode::check() {
+                *verdict.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+            }
+        });
+        verdict.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `job(thread)` once on every thread and returns when all are done.
+    ///
+    /// # Panics
+    /// If a job panicked.
+    pub fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
+        if self.workers.is_empty() {
+            job(0);
+            return;
+        }
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. The pointer is used by workers in this phase only, and this function does not return (nor unwind:
+        // the caller's own part is caught) before `pending` is zero, i.e. before the last use.
+        let erased: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job) };
+        shared.pending.store(self.workers.len(), Ordering::Relaxed);
+        // SAFETY: no worker reads `job` now: all finished the phase before (`pending` was zero) and wait for `epoch`.
+        unsafe { *shared.job.get() = Some(erased) };
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (parked, worker) in shared.parked[1..].iter().zip(&self.workers) {
+            if parked.load(Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
+        self.wait();
+        if let Err(panic) = own {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(!self.shared.panicked.load(Ordering::Relaxed), "a compute thread panicked");
+    }
+
+    /// Waits until every worker has finished the phase.
+    fn wait(&self) {
+        let shared = &*self.shared;
+        let mut spins = 0;
+        while shared.pending.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < SPINS {
+                relax(spins);
+                continue;
+            }
+            *shared.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+            shared.caller_parked.store(true, Ordering::SeqCst);
+            if shared.pending.load(Ordering::SeqCst) != 0 {
+                std::thread::park();
+            }
+            shared.caller_parked.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Splits `units` column groups in contiguous runs over as many threads as get `grain` of them, and hands each its columns of every matrix.
+    ///
+    /// # Panics
+    /// If the units do not fit a matrix's row, or its rows its buffer.
+    pub fn columns<const N: usize>(
+        &mut self,
+        units: usize,
+        grain: usize,
+        matrices: [Matrix<'_>; N],
+        job: impl Fn(Range<usize>, &mut [Columns<'_>; N]) + Sync,
+    ) {
+        let threads = (units / grain.max(1)).clamp(1, self.threads());
+        for matrix in &matrices {
+            assert!(units * matrix.unit <= matrix.stride, "columns lie inside of a row");
+            assert!(matrix.rows * matrix.stride <= matrix.data_len, "rows lie inside of the buffer");
+        }
+        let matrices = &matrices;
+        let part = move |thread: usize| {
+            let range = if thread < threads { share(units, thread, threads) } else { 0..0 };
+            if range.is_empty() {
+                return;
+            }
+            let mut parts = std::array::from_fn(|i| {
+                let m = &matrices[i];
+                Columns {
+                    data: m.data,
+                    rows: m.rows,
+                    stride: m.stride,
+                    start: range.start * m.unit,
+                    width: range.len() * m.unit,
+                    owner: PhantomData,
+                }
+            });
+            job(range, &mut parts);
+        };
+        if threads == 1 { part(0) } else { self.run(&part) }
+    }
+
+    /// Runs `job(state, index, chunk of a, chunk of b)` for each pair of chunks. Threads take the next `grain` indices when they are done with
+    /// theirs; `states` has one entry per thread.
+    ///
+    /// # Panics
+    /// If the buffers are shorter than `count` chunks, or there are fewer states than threads.
+    pub fn chunks<S: Send, A: Send, B: Send>(
+        &mut self,
+        count: usize,
+        grain: usize,
+        states: &mut [S],
+        a: (&mut [A], usize),
+        b: (&mut [B], usize),
+        job: impl Fn(&mut S, usize, &mut [A], &mut [B]) + Sync,
+    ) {
+        let ((a, a_len), (b, b_len)) = (a, b);
+        assert!(a.len() >= count * a_len && b.len() >= count * b_len, "buffers hold every chunk");
+        assert!(states.len() >= self.threads(), "one state per thread");
+        let grain = grain.max(1);
+        if count <= grain || self.workers.is_empty() {
+            for index in 0..count {
+                job(
+                    &mut states[0],
+                    index,
+                    &mut a[index * a_len..(index + 1) * a_len],
+                    &mut b[index * b_len..(index + 1) * b_len],
+                );
+            }
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        let (states, a, b) = (Parts::new(states), Parts::new(a), Parts::new(b));
+        self.run(&|thread| {
+            // SAFETY: each thread index runs once per phase, so its state is borrowed once.
+            let state = unsafe { &mut states.part(thread, 1)[0] };
+            loop {
+                let first = next.fetch_add(grain, Ordering::Relaxed);
+                if first >= count {
+                    return;
+                }
+                for index in first..count.min(first + grain) {
+                    // SAFETY: the counter gives every index to one thread only, and chunks of different indices are disjoint; the lengths
+                    // were checked above.
+                    let (a, b) = unsafe { (a.part(index, a_len), b.part(index, b_len)) };
+                    job(state, index, a, b);
+                }
+            }
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker catches panics of its jobs, so joining fails only if the runtime itself is broken.
+            let _ended = worker.join();
+        }
+    }
+}
+
+/// One turn of waiting.
+fn relax(spins: u32) {
+    if spins.is_multiple_of(SPINS_PER_YIELD) {
+        std::thread::yield_now();
+    } else {
+        std::hint::spin_loop();
+    }
+}
+
+/// The life of a worker.
+fn work(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        seen = next_epoch(shared, index, seen);
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        // SAFETY: `epoch` rose after the job was written, and the caller neither writes it again nor lets the closure die before this worker
+        // lowers `pending` below.
+        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
+            if let Some(job) = *shared.job.get() {
+                (*job)(index);
+            }
+        }));
+        if outcome.is_err() {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        if shared.pending.fetch_sub(1, Ordering::SeqCst) == 1 && shared.caller_parked.load(Ordering::SeqCst) {
+            let caller = shared.caller.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(caller) = caller {
+                caller.unpark();
+            }
+        }
+    }
+}
+
+/// Waits for a phase other than `seen`: spinning first, then parked.
+fn next_epoch(shared: &Shared, index: usize, seen: u32) -> u32 {
+    let mut spins = 0;
+    loop {
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        if epoch != seen {
+            return epoch;
+        }
+        spins += 1;
+        if spins < SPINS {
+            relax(spins);
+            continue;
+        }
+        // Either this thread sees the new epoch below, or the caller sees `parked` and unparks: both are SeqCst.
+        shared.parked[index].store(true, Ordering::SeqCst);
+        if shared.epoch.load(Ordering::SeqCst) == seen {
+            std::thread::park();
+        }
+        shared.parked[index].store(false, Ordering::SeqCst);
+    }
+}
+
+/// The contiguous share of `units` that belongs to one thread.
+fn share(units: usize, thread: usize, threads: usize) -> Range<usize> {
+    units * thread / threads..units * (thread + 1) / threads
+}
+
+/// A row-major buffer whose columns are to be split: `rows` rows of `stride`, in column groups of `unit`.
+#[derive(Debug)]
+pub struct Matrix<'a> {
+    data: *mut f32,
+    data_len: usize,
+    rows: usize,
+    stride: usize,
+    unit: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: stands for an exclusive borrow of floats, which may move between threads.
+unsafe impl Send for Matrix<'_> {}
+// SAFETY: a shared `Matrix` gives no access; only `Pool::columns` does, to disjoint columns.
+unsafe impl Sync for Matrix<'_> {}
+
+impl<'a> Matrix<'a> {
+    /// Borrows `data` for one phase.
+    #[must_use]
+    pub fn new(data: &'a mut [f32], rows: usize, stride: usize, unit: usize) -> Matrix<'a> {
+        Matrix { data: data.as_mut_ptr(), data_len: data.len(), rows, stride, unit, owner: PhantomData }
+    }
+
+    /// All columns as one part, for callers with one thread.
+    ///
+    /// # Panics
+    /// If the buffer is shorter than its rows.
+    #[must_use]
+    pub fn into_columns(self, units: usize) -> Columns<'a> {
+        assert!(self.rows * self.stride <= self.data_len && units * self.unit <= self.stride, "columns lie inside");
+        Columns {
+            data: self.data,
+            rows: self.rows,
+            stride: self.stride,
+            start: 0,
+            width: units * self.unit,
+            owner: PhantomData,
+        }
+    }
+}
+
+/// Some columns of a matrix, exclusively.
+#[derive(Debug)]
+pub struct Columns<'a> {
+    data: *mut f32,
+    rows: usize,
+    stride: usize,
+    start: usize,
+    width: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+impl Columns<'_> {
+    /// Rows of the matrix.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// These columns of one row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "a row of the matrix");
+        // SAFETY: `Pool::columns` and `Matrix::into_columns` checked that rows * stride lies in the buffer and that start + width <= stride; parts
+        // of other threads hold other columns; `&mut self` keeps this part's rows from being borrowed twice.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride + self.start), self.width) }
+    }
+}
+
+/// A buffer that several threads take disjoint parts of.
+struct Parts<'a, T> {
+    data: *mut T,
+    len: usize,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: hands out exclusive parts of a slice of `Send` values; `part`'s contract keeps them disjoint.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    fn new(data: &'a mut [T]) -> Parts<'a, T> {
+        Parts { data: data.as_mut_ptr(), len: data.len(), owner: PhantomData }
+    }
+
+    /// The `index`-th part of `len` elements.
+    ///
+    /// # Safety
+    /// No two live parts may have the same index, and all calls use one `len`.
+    #[expect(clippy::mut_from_ref, reason = "the contract keeps parts disjoint")]
+    unsafe fn part(&self, index: usize, len: usize) -> &mut [T] {
+        assert!((index + 1) * len <= self.len, "a part lies inside of its buffer");
+        // SAFETY: inside of the buffer by the assertion, disjoint from other parts by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(index * len), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Matrix, Pool, share};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_thread_runs_every_phase_once() {
+        for threads in [1, 2, 3, 8] {
+            let mut pool = Pool::new(threads).expect("threads start");
+            let counts: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            for phase in 1..=300 {
+                pool.run(&|thread| {
+                    counts[thread].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == phase));
+            }
+        }
+    }
+
+    #[test]
+    fn parked_threads_wake() {
+        let mut pool = Pool::new(3).expect("threads start");
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            let ran = AtomicUsize::new(0);
+            pool.run(&|thread| {
+                if thread == 2 {
+                    // The caller has to park for this one.
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(ran.load(Ordering::Relaxed), 3);
+        }
+    }
+
+    #[test]
+    fn shares_cover_without_overlap() {
+        for units in 0..20 {
+            for threads in 1..9 {
+                let mut next = 0;
+                for thread in 0..threads {
+                    let range = share(units, thread, threads);
+                    assert_eq!(range.start, next);
+                    next = range.end;
+                }
+                assert_eq!(next, units);
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_disjoint_and_complete() {
+        let mut pool = Pool::new(3).expect("threads start");
+        let mut data = vec![0.0; 4 * 22];
+        pool.columns(5, 1, [Matrix::new(&mut data, 4, 22, 4)], |range, [part]| {
+            for row in 0..part.rows() {
+                assert_eq!(part.row(row).len(), range.len() * 4);
+                for value in part.row(row) {
+                    *value += 1.0;
+                }
+            }
+        });
+        for row in data.chunks(22) {
+            assert!(row[..20].iter().all(|&v| v == 1.0) && row[20..].iter().all(|&v| v == 0.0));
+        }
+    }
+
+    #[test]
+    fn chunks_are_visited_once() {
+        let mut pool = Pool::new(4).expect("threads start");
+        let (mut a, mut b) = (vec![0_u32; 300], vec![0_u8; 100]);
+        let mut visits = [0_usize; 4];
+        pool.chunks(100, 3, &mut visits, (&mut a, 3), (&mut b, 1), |visits, index, a, b| {
+            *visits += 1;
+            for value in a {
+                *value += u32::try_from(index).expect("small") + 1;
+            }
+            b[0] += 1;
+        });
+        assert_eq!(visits.iter().sum::<usize>(), 100);
+        assert!(a.chunks(3).enumerate().all(|(i, c)| c.iter().all(|&v| v as usize == i + 1)));
+        assert!(b.iter().all(|&v| v == 1));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        let mut pool = Pool::new(2).expect("threads start");
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.run(&|thread| assert_ne!(thread, 1, "expected in this test"));
+        }));
+        assert!(caught.is_err());
+    }
+}

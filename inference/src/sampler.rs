@@ -1,0 +1,339 @@
+//! R12 and R13: from logits to one token, the same on every machine.
+//!
+//! Order of work: logit bias; repetition, presence and frequency penalty; the `top_k` greatest in the order of R12; division by
+//! the temperature; softmax; the cuts `top_p` and `min_p`; one draw. Temperature 0 takes the first of the order instead.
+
+use crate::arith::exp::exp32;
+use crate::digest::ModelDigest;
+
+/// Greatest `top_k`; 0 stands for it.
+pub const TOP_K_MAX: u32 = 1024;
+/// Greatest temperature.
+pub const TEMPERATURE_MAX: f32 = 2.0;
+/// Entries of a logit bias, OpenAI's limit.
+pub const LOGIT_BIAS_MAX: usize = 300;
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy, up to [`TEMPERATURE_MAX`].
+    pub temperature: f32,
+    /// Smallest probability mass kept, in (0, 1].
+    pub top_p: f32,
+    /// Candidates kept, up to [`TOP_K_MAX`]; 0 means that many.
+    pub top_k: u32,
+    /// Probability relative to the likeliest below which candidates are cut, in [0, 1].
+    pub min_p: f32,
+    /// Positive logits of seen tokens are divided by it, negative ones multiplied. In (0, 10]; 1 is off. Prompt counts.
+    pub repetition_penalty: f32,
+    /// Subtracted once from the logits of generated tokens, in [-2, 2].
+    pub presence_penalty: f32,
+    /// Subtracted for each time a token was generated, in [-2, 2].
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens, in [-100, 100]. Each token at most once.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Keys the draws.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 40,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl Sampling {
+    /// The likeliest token, always.
+    #[must_use]
+    pub fn greedy() -> Sampling {
+        Sampling { temperature: 0.0, ..Sampling::default() }
+    }
+
+    /// Checks every parameter against its range.
+    pub fn check(&self, vocab: usize) -> Result<(), SamplingError> {
+        let range = |field, value: f32, low: f32, high: f32| {
+            if value >= low && value <= high { Ok(()) } else { Err(SamplingError::Range { field, value, low, high }) }
+        };
+        range("temperature", self.temperature, 0.0, TEMPERATURE_MAX)?;
+        range("top_p", self.top_p, f32::MIN_POSITIVE, 1.0)?;
+        range("min_p", self.min_p, 0.0, 1.0)?;
+        range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)?;
+        range("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        if self.top_k > TOP_K_MAX {
+            return Err(SamplingError::TopK(self.top_k));
+        }
+        if self.logit_bias.len() > LOGIT_BIAS_MAX {
+            return Err(SamplingError::BiasCount(self.logit_bias.len()));
+        }
+        for (index, &(token, bias)) in self.logit_bias.iter().enumerate() {
+            if token as usize >= vocab {
+                return Err(SamplingError::BiasToken { token, vocab });
+            }
+            if self.logit_bias[..index].iter().any(|&(other, _)| other == token) {
+                return Err(SamplingError::BiasTwice(token));
+            }
+            range("logit_bias", bias, -100.0, 100.0)?;
+        }
+        Ok(())
+    }
+}
+
+/// A sampling parameter outside of its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SamplingError {
+    /// A number outside of its interval.
+    #[error("{field}: must be between {low} and {high}, not {value}")]
+    Range {
+        /// The parameter.
+        field: &'static str,
+        /// What it was.
+        value: f32,
+        /// Least allowed.
+        low: f32,
+        /// Greatest allowed.
+        high: f32,
+    },
+    /// `top_k` too great.
+    #[error("top_k: must be at most {TOP_K_MAX} (0 means that many), not {0}")]
+    TopK(u32),
+    /// Too many biased tokens.
+    #[error("logit_bias: at most {LOGIT_BIAS_MAX} tokens, not {0}")]
+    BiasCount(usize),
+    /// A biased token outside of the vocabulary.
+    #[error("logit_bias: token id {token} is not below the vocabulary size {vocab}")]
+    BiasToken {
+        /// The id.
+        token: u32,
+        /// The model's vocabulary size.
+        vocab: usize,
+    },
+    /// A token with two biases.
+    #[error("logit_bias: token id {0} appears twice")]
+    BiasTwice(u32),
+}
+
+impl SamplingError {
+    /// The parameter that has to change.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            SamplingError::Range { field, .. } => field,
+            SamplingError::TopK(_) => "top_k",
+            SamplingError::BiasCount(_) | SamplingError::BiasToken { .. } | SamplingError::BiasTwice(_) => "logit_bias",
+        }
+    }
+}
+
+/// What the draws of a request are bound to: the model and the prompt, nothing that a node could choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawDomain([u8; 32]);
+
+impl DrawDomain {
+    /// BLAKE3 over the model's digest and the prompt's token ids.
+    #[must_use]
+    pub fn new(model: &ModelDigest, prompt: &[u32]) -> DrawDomain {
+        let mut hasher = blake3::Hasher::new_derive_key("aria/draw-domain/v1");
+        hasher.update(&model.0);
+        for token in prompt {
+            hasher.update(&token.to_le_bytes());
+        }
+        DrawDomain(*hasher.finalize().as_bytes())
+    }
+
+    /// The 53-bit fraction in [0, 1) for one choice and position under `seed`.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit binary64 exactly")]
+    pub fn draw(&self, seed: u64, choice: u32, position: u32) -> f64 {
+        let key = blake3::derive_key("aria/draw-key/v1", &seed.to_le_bytes());
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&self.0).update(&choice.to_le_bytes()).update(&position.to_le_bytes());
+        let mut word = [0; 8];
+        hasher.finalize_xof().fill(&mut word);
+        (u64::from_le_bytes(word) >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
+    }
+}
+
+/// Draws the tokens of one choice. It remembers what was seen, for the penalties.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    domain: DrawDomain,
+    choice: u32,
+    /// (token, occurrences in the prompt, occurrences generated), in order of token.
+    seen: Vec<(u32, u32, u32)>,
+    /// Candidates in the order of R12; kept to be reused.
+    top: Vec<(u32, f32)>,
+}
+
+impl Sampler {
+    /// A sampler for one choice of a request. The parameters were checked by [`Sampling::check`].
+    #[must_use]
+    pub fn new(sampling: &Sampling, domain: DrawDomain, choice: u32, prompt: &[u32]) -> Sampler {
+        let mut sampler = Sampler {
+            sampling: sampling.clone(),
+            domain,
+            choice,
+            seen: Vec::new(),
+            top: Vec::with_capacity(effective_top_k(sampling) + 1),
+        };
+        if sampler.has_penalties() {
+            let mut sorted = prompt.to_vec();
+            sorted.sort_unstable();
+            for run in sorted.chunk_by(|a, b| a == b) {
+                let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
+                sampler.seen.push((run[0], count, 0));
+            }
+        }
+        sampler
+    }
+
+    /// The token for `position`. `logits` is overwritten by biases and penalties.
+    pub fn next(&mut self, logits: &mut [f32], position: u32) -> u32 {
+        self.adjust(logits);
+        let token = if self.sampling.temperature == 0.0 {
+            argmax(logits)
+        } else {
+            greatest(logits, effective_top_k(&self.sampling), &mut self.top);
+            let u = self.domain.draw(self.sampling.seed, self.choice, position);
+            pick(&mut self.top, &self.sampling, u)
+        };
+        self.saw(token);
+        token
+    }
+
+    fn has_penalties(&self) -> bool {
+        let s = &self.sampling;
+        s.repetition_penalty != 1.0 || s.presence_penalty != 0.0 || s.frequency_penalty != 0.0
+    }
+
+    /// Remembers a generated token.
+    fn saw(&mut self, token: u32) {
+        if !self.has_penalties() {
+            return;
+        }
+        match self.seen.binary_search_by_key(&token, |entry| entry.0) {
+            Ok(at) => self.seen[at].2 += 1,
+            Err(at) => self.seen.insert(at, (token, 0, 1)),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are bounded by the context, far below 2^24")]
+    fn adjust(&self, logits: &mut [f32]) {
+        for &(token, bias) in &self.sampling.logit_bias {
+            logits[token as usize] += bias;
+        }
+        if !self.has_penalties() {
+            return;
+        }
+        let s = &self.sampling;
+        for &(token, _, generated) in &self.seen {
+            let l = &mut logits[token as usize];
+            *l = if *l > 0.0 { *l / s.repetition_penalty } else { *l * s.repetition_penalty };
+            if generated > 0 {
+                *l -= s.presence_penalty;
+                *l -= s.frequency_penalty * generated as f32;
+            }
+        }
+    }
+}
+
+fn effective_top_k(sampling: &Sampling) -> usize {
+    let k = if sampling.top_k == 0 { TOP_K_MAX } else { sampling.top_k };
+    k as usize
+}
+
+/// R12: the index of the greatest logit, the lowest on a tie.
+#[must_use]
+pub fn argmax(logits: &[f32]) -> u32 {
+    // Sixteen running maxima let the compiler use wide registers; their order does not matter to a maximum.
+    let mut best = [f32::NEG_INFINITY; 16];
+    for chunk in logits.chunks(16) {
+        for (b, &l) in best.iter_mut().zip(chunk) {
+            *b = if l > *b { l } else { *b };
+        }
+    }
+    let greatest = best.into_iter().fold(f32::NEG_INFINITY, |m, l| if l > m { l } else { m });
+    let index = logits.iter().position(|&l| l == greatest).unwrap_or(0);
+    u32::try_from(index).expect("a vocabulary has fewer than 2^32 tokens: token ids are u32")
+}
+
+/// Whether `a` comes before `b` in the order of R12.
+fn before(a: (u32, f32), b: (u32, f32)) -> bool {
+    a.1 > b.1 || (a.1 == b.1 && a.0 < b.0)
+}
+
+/// The `k` first of the order of R12, in that order.
+pub fn greatest(logits: &[f32], k: usize, top: &mut Vec<(u32, f32)>) {
+    top.clear();
+    if k == 0 {
+        return;
+    }
+    let mut least = f32::NEG_INFINITY;
+    for (id, &l) in (0_u32..).zip(logits) {
+        // Ids rise, so an equal logit never displaces an earlier one.
+        if top.len() == k && l <= least {
+            continue;
+        }
+        let at = top.partition_point(|&entry| before(entry, (id, l)));
+        top.insert(at, (id, l));
+        top.truncate(k);
+        least = top.last().map_or(f32::NEG_INFINITY, |entry| entry.1);
+    }
+}
+
+/// Temperature, softmax, cuts and the draw over candidates in the order of R12.
+fn pick(top: &mut [(u32, f32)], sampling: &Sampling, u: f64) -> u32 {
+    let t = sampling.temperature;
+    let m = top[0].1 / t;
+    let mut z = 0.0_f32;
+    for (_, l) in top.iter_mut() {
+        *l = exp32(*l / t - m);
+        z += *l;
+    }
+    let kept = cut(top, z, sampling);
+    let total: f64 = kept.iter().map(|&(_, e)| f64::from(e)).sum();
+    let threshold = u * total;
+    let mut cumulative = 0.0_f64;
+    let mut last = kept[0].0;
+    for &(token, e) in kept {
+        if e > 0.0 {
+            last = token;
+        }
+        cumulative += f64::from(e);
+        if cumulative > threshold {
+            return token;
+        }
+    }
+    last
+}
+
+/// The candidates that survive `top_p` (the shortest prefix that holds the mass) and `min_p`.
+fn cut<'a>(top: &'a [(u32, f32)], z: f32, sampling: &Sampling) -> &'a [(u32, f32)] {
+    let mass = sampling.top_p * z;
+    let floor = sampling.min_p * top[0].1;
+    let mut cumulative = 0.0_f32;
+    let mut length = 0;
+    for &(_, e) in top {
+        if length > 0 && (cumulative >= mass || e < floor) {
+            break;
+        }
+        cumulative += e;
+        length += 1;
+    }
+    &top[..length]
+}
+
+#[cfg(test)]
+#[path = "sampler/tests.rs"]
+mod tests;
