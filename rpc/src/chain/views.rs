@@ -1,0 +1,148 @@
+//! What rests in the store, as JSON. Field names are those of the seed documents where they have one: a block has `index`,
+//! `timestamp`, `previous_hash`, `miner_id`; ids and hashes are hex without prefix; amounts are decimal text.
+
+use aria_chain::{
+    block::Header,
+    certificate::CommitCertificate,
+    proof::SignedProof,
+    record::{BackendClass, EnergySource, RecordEntry},
+    store::{StoredBlock, Tip},
+};
+use aria_runtime::rating::rating;
+use serde_json::{Value, json};
+
+/// The block that an answer speaks of.
+pub fn at(tip: &Tip) -> Value {
+    json!({"height": tip.height, "hash": tip.hash})
+}
+
+/// A header.
+pub fn header(header: &Header) -> Value {
+    json!({
+        "index": header.height,
+        "hash": header.hash(),
+        "chain_id": header.chain_id,
+        "round": header.round,
+        "timestamp": header.timestamp_ms,
+        "previous_hash": header.parent,
+        "miner_id": header.proposer,
+        "record_count": header.record_count,
+        "records_root": header.records_root,
+        "proofs_root": header.proofs_root,
+        "state_root": header.state_root,
+        "validators_hash": header.validators_hash,
+        "nonce": header.nonce,
+    })
+}
+
+/// A certificate.
+pub fn certificate(certificate: &CommitCertificate) -> Value {
+    let signatures = certificate
+        .signatures
+        .iter()
+        .map(|one| json!({"node_id": one.node_id, "signature": one.signature.to_string()}));
+    json!({
+        "height": certificate.height,
+        "round": certificate.round,
+        "block_hash": certificate.block_hash,
+        "signatures": signatures.collect::<Vec<Value>>(),
+    })
+}
+
+/// A block with its records as given.
+pub fn block(block: &StoredBlock, records: Vec<Value>) -> Value {
+    let mut view = header(&block.header);
+    view["records"] = Value::Array(records);
+    view
+}
+
+/// A record. `model` is the name that the chain knows its model by.
+pub fn record(entry: &RecordEntry, model: Option<&str>) -> Value {
+    let record = &entry.record;
+    let node_ids: Vec<_> = record.stages.iter().map(|stage| stage.node_id).collect();
+    let stages: Vec<Value> = record
+        .stages
+        .iter()
+        .map(|stage| json!({"node_id": stage.node_id, "layer_start": stage.layer_start, "layer_end": stage.layer_end}))
+        .collect();
+    let letter = rating(record.energy_uj.get(), u64::from(record.tokens_generated));
+    json!({
+        "id": entry.id,
+        "status": entry.status,
+        "height": entry.height,
+        "index": entry.index,
+        "request_id": record.request_id,
+        "query_hash": record.query_hash,
+        "output_hash": record.output_hash,
+        "model_id": record.model_id,
+        "model": model,
+        "node_ids": node_ids,
+        "stages": stages,
+        "backend": backend(record.backend),
+        "energy_mj": millijoules(record.energy_uj.get()),
+        "energy_source": source(record.energy_source),
+        "rating": letter.map(|letter| letter.to_string()),
+        "latency_ms": record.latency_ms,
+        "first_token_ms": record.first_token_ms,
+        "prompt_tokens": record.prompt_tokens,
+        "tokens_generated": record.tokens_generated,
+        "timestamp": record.timestamp_ms,
+        "transcript_root": record.transcript_root,
+    })
+}
+
+/// The whole proof of a record: request, record, every signature.
+pub fn useful_work_proof(proof: &SignedProof) -> Value {
+    let request = &proof.request;
+    let stage_signatures: Vec<String> = proof.stage_signatures.iter().map(ToString::to_string).collect();
+    json!({
+        "request": {
+            "id": request.id(),
+            "chain_id": request.chain_id,
+            "model_id": request.model_id,
+            "prompt_commitment": request.prompt_commitment,
+            "temperature_ppm": request.temperature_ppm,
+            "top_p_ppm": request.top_p_ppm,
+            "top_k": request.top_k,
+            "min_p_ppm": request.min_p_ppm,
+            "repetition_penalty_ppm": request.repetition_penalty_ppm,
+            "presence_penalty_ppm": request.presence_penalty_ppm,
+            "frequency_penalty_ppm": request.frequency_penalty_ppm,
+            "logit_bias_commitment": request.logit_bias_commitment,
+            "seed": request.seed.to_string(),
+            "choices": request.choices,
+            "max_tokens": request.max_tokens,
+            "stop_commitment": request.stop_commitment,
+            "task_type": request.task_type,
+            "max_fee": request.max_fee.to_string(),
+            "requester": request.requester,
+            "nonce": request.nonce.to_string(),
+            "expiry": request.expiry,
+        },
+        "record_id": proof.record.id(),
+        "request_signature": proof.request_signature.to_string(),
+        "stage_signatures": stage_signatures,
+        "receipt_signature": proof.receipt_signature.to_string(),
+    })
+}
+
+/// Microjoules as decimal millijoules.
+#[expect(clippy::cast_precision_loss, reason = "shown to people; the exact number is in the record")]
+pub fn millijoules(microjoules: u64) -> f64 {
+    microjoules as f64 / 1000.0
+}
+
+fn source(source: EnergySource) -> &'static str {
+    match source {
+        EnergySource::Measured => "measured",
+        EnergySource::Estimated => "estimated",
+    }
+}
+
+fn backend(class: BackendClass) -> &'static str {
+    match class {
+        BackendClass::Canonical => "canonical",
+        BackendClass::External => "external",
+        BackendClass::Simulation => "simulation",
+    }
+}

@@ -1,0 +1,352 @@
+//! All that the doors ask of a node. The node implements [`Services`]; the doors know nothing else of it.
+//!
+//! Calls marked *blocks* read the disk: the doors make them on blocking threads. The others return at once.
+
+use std::sync::Arc;
+
+use aria_chain::{
+    store::{Store, StoreError},
+    units::Height,
+};
+use aria_inference::{
+    backend::CancelToken,
+    chat::ChatMessage,
+    generation::{FinishReason, RequestError},
+    sampler::Sampling,
+};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// A node, as its doors see it.
+pub trait Services: Send + Sync + 'static {
+    /// Whether it can answer prompts, and if not, why.
+    fn readiness(&self) -> Readiness;
+
+    /// The models it serves. Empty until ready.
+    fn models(&self) -> Vec<ModelCard>;
+
+    /// Starts an answer. What goes wrong later comes as an event.
+    fn generate(&self, call: GenerateCall) -> Result<Generation, GenerateError>;
+
+    /// Blocks, records and state at rest. Its methods block.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// What the node is and does now.
+    fn status(&self) -> NodeStatus;
+
+    /// Proofs that wait for a block.
+    fn mempool(&self) -> MempoolView;
+
+    /// Parameters of the chain as JSON: field names of the genesis file.
+    fn params(&self) -> serde_json::Value;
+
+    /// Account of a node after the tip. *Blocks.*
+    fn account(&self, node: &aria_chain::ids::NodeId) -> Result<Option<AccountView>, StoreError>;
+
+    /// Name of a registered model. *Blocks.*
+    fn model_name(&self, model: &aria_chain::ids::ModelId) -> Result<Option<String>, StoreError>;
+
+    /// Checks blocks `from..=to` (to the tip, if none): hashes, signatures, roots, and the state by executing them again. *Blocks.*
+    fn verify(&self, from: Height, to: Option<Height>) -> Result<VerifyView, StoreError>;
+
+    /// Metrics in the text format of Prometheus.
+    fn metrics(&self) -> String;
+
+    /// Begins an orderly stop.
+    fn stop(&self);
+}
+
+/// Whether prompts can be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// They can.
+    Ready,
+    /// Not now, because of this.
+    NotReady {
+        /// In words, for people.
+        reason: String,
+    },
+}
+
+/// A model that is served.
+#[derive(Debug, Clone)]
+pub struct ModelCard {
+    /// Name to ask for.
+    pub id: String,
+    /// When this node loaded it, seconds since 1970.
+    pub created: u64,
+    /// Canonical digest, 64 hex digits.
+    pub digest: String,
+    /// Version of the arithmetic.
+    pub arithmetic: u32,
+    /// Tokens of prompt and answer together.
+    pub context: usize,
+    /// Weights.
+    pub parameters: u64,
+    /// What runs it: `builtin` or `simulation`.
+    pub backend: &'static str,
+}
+
+/// What is to be continued.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// A conversation, through the model's chat template.
+    Chat(Vec<ChatMessage>),
+    /// Bare text.
+    Text(String),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+/// An order for an answer, its parameters in range as far as the door can tell.
+#[derive(Debug, Clone)]
+pub struct GenerateCall {
+    /// Name of the model.
+    pub model: String,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How many answers.
+    pub choices: u32,
+    /// Most tokens of each; the rest of the context if none.
+    pub max_tokens: Option<u32>,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
+    /// How to draw. Its seed is used only if [`GenerateCall::is_seeded`].
+    pub sampling: Sampling,
+    /// Whether the client chose the seed; if not, the node draws one.
+    pub is_seeded: bool,
+    /// Report logarithms of probabilities, and this many alternatives.
+    pub logprobs: Option<u8>,
+}
+
+/// An answer in the making.
+#[derive(Debug)]
+pub struct Generation {
+    /// Id of the signed request, 64 hex digits.
+    pub request_id: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// What happens, in order; the last is `Done` or `Failed`.
+    pub events: mpsc::Receiver<GenerationEvent>,
+    /// Ends the answer when it is dropped, which is harmless after the end.
+    pub guard: CancelGuard,
+}
+
+/// Cancels a generation when dropped: the client went away.
+#[derive(Debug)]
+pub struct CancelGuard(pub CancelToken);
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What happens to an answer.
+#[derive(Debug, Clone)]
+pub enum GenerationEvent {
+    /// One more token.
+    Token {
+        /// Of which choice.
+        choice: u32,
+        /// Text that it released; may be empty.
+        text: String,
+        /// If asked for.
+        logprob: Option<Logprob>,
+    },
+    /// A choice ended.
+    ChoiceDone {
+        /// Which.
+        choice: u32,
+        /// Why.
+        finish: FinishReason,
+        /// Text that was held back until now.
+        text: String,
+    },
+    /// All ended; the record is signed and on disk.
+    Done(Box<Finished>),
+    /// No answer after all.
+    Failed(GenerateError),
+}
+
+/// Logarithm of a token's probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprob {
+    /// The drawn token.
+    pub drawn: TokenChance,
+    /// The likeliest ones.
+    pub top: Vec<TokenChance>,
+}
+
+/// A token and the logarithm of its probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenChance {
+    /// Its bytes: may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm.
+    pub logprob: f32,
+}
+
+/// The end of an answer, with exact counts.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of all choices.
+    pub completion_tokens: u32,
+    /// What is ours alone.
+    pub aria: AriaExtension,
+}
+
+/// The object `aria` of an answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct AriaExtension {
+    /// The record on its way into a block; nothing if the answer cannot be recorded, and then the log says why.
+    pub record_id: Option<String>,
+    /// The signed request.
+    pub request_id: String,
+    /// Nodes that ran it, in order.
+    pub node_ids: Vec<String>,
+    /// What ran it.
+    pub backend: &'static str,
+    /// Energy in millijoules.
+    pub energy_mj: f64,
+    /// `measured` or `estimated`.
+    pub energy_source: &'static str,
+    /// Whole milliseconds from the start to the last token.
+    pub latency_ms: u64,
+    /// Whole milliseconds from the start to the first token.
+    pub first_token_ms: u64,
+    /// Root of the transcript; equal on every machine for the same request and salt.
+    pub transcript_root: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GenerateError {
+    /// The model is not served here.
+    #[error("The model `{0}` does not exist or is not served by this node; see /v1/models.")]
+    UnknownModel(String),
+    /// The model is still being loaded, or the node is stopping.
+    #[error("{reason}")]
+    NotReady {
+        /// In words.
+        reason: String,
+    },
+    /// Too much is waiting.
+    #[error("{reason}")]
+    Busy {
+        /// In words.
+        reason: String,
+        /// When it is worth another try.
+        retry_after_s: u64,
+    },
+    /// A parameter cannot work with this model.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The messages cannot be put into the model's template.
+    #[error("messages: {0}")]
+    Messages(String),
+    /// The engine failed.
+    #[error("{0}")]
+    Engine(String),
+}
+
+/// What a node is and does.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeStatus {
+    /// Public key.
+    pub node_id: String,
+    /// Name of its chain.
+    pub chain_id: String,
+    /// Hash of the first block.
+    pub genesis_hash: String,
+    /// Of the program.
+    pub version: &'static str,
+    /// Process id.
+    pub pid: u32,
+    /// Whole seconds since the start.
+    pub uptime_s: u64,
+    /// Whether prompts are answered.
+    pub ready: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Model served.
+    pub model: Option<String>,
+    /// What runs it.
+    pub backend: Option<&'static str>,
+    /// Instruction set in use.
+    pub kernel: Option<&'static str>,
+    /// Threads of a forward pass.
+    pub threads: Option<usize>,
+    /// Answers in the making.
+    pub active: usize,
+    /// Requests that wait.
+    pub queued: usize,
+    /// Requests that may wait.
+    pub queue_max: usize,
+    /// Whether the store still writes; if not, why.
+    pub store_fault: Option<String>,
+    /// Connected peers.
+    pub peers: usize,
+    /// Blocks of an epoch.
+    pub epoch_blocks: u64,
+}
+
+/// Proofs that wait for a block.
+#[derive(Debug, Clone, Serialize)]
+pub struct MempoolView {
+    /// How many.
+    pub pending: usize,
+    /// Their size.
+    pub bytes: usize,
+    /// Most that may wait.
+    pub pending_max: usize,
+    /// Arrival of the oldest, milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
+}
+
+/// Money and merit of a node.
+#[derive(Debug, Clone, Serialize)]
+pub struct AccountView {
+    /// The node.
+    pub node_id: String,
+    /// Nano-ARIA, free.
+    pub balance: String,
+    /// Nano-ARIA, held as security.
+    pub bond: String,
+    /// Nano-ARIA ever earned.
+    pub rewards_total: String,
+    /// Next nonce.
+    pub nonce: u64,
+    /// Work units of the current epoch.
+    pub work: u64,
+}
+
+/// What a check of the chain found.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyView {
+    /// Nothing wrong.
+    pub ok: bool,
+    /// First height checked.
+    pub from: u64,
+    /// Last height checked.
+    pub to: u64,
+    /// Blocks checked.
+    pub blocks: u64,
+    /// Records in them.
+    pub records: u64,
+    /// The first fault.
+    pub fault: Option<FaultView>,
+}
+
+/// A fault in the chain.
+#[derive(Debug, Clone, Serialize)]
+pub struct FaultView {
+    /// Where.
+    pub height: u64,
+    /// The rule that is broken, a stable word.
+    pub rule: String,
+    /// In words.
+    pub message: String,
+}
