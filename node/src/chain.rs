@@ -1,0 +1,121 @@
+//! What the services of a node share of the chain: genesis, store, mempool, key, clock.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+use aria_chain::{
+    block::{Header, ProposedBlock},
+    keys::NodeKey,
+    mempool::{Mempool, MempoolLimits},
+    proof::VerifiedProof,
+    store::{Pending, Store},
+    units::{Height, Round, Timestamp},
+};
+use aria_runtime::{
+    genesis::Genesis,
+    propose::{Slot, propose},
+    state::StoreView,
+};
+use tokio::sync::Notify;
+
+use crate::{clock::Clock, error::NodeError};
+
+/// The chain as this node holds it.
+pub struct Chain {
+    /// Where it began.
+    pub genesis: Genesis,
+    /// Where it rests.
+    pub store: Arc<dyn Store>,
+    /// This node's key.
+    pub key: Arc<NodeKey>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Told when a proof begins to wait.
+    pub wake: Notify,
+    mempool: Mutex<Mempool>,
+    tip_height: AtomicU64,
+}
+
+impl Chain {
+    /// Opens the node's view of the chain: what was waiting when the node stopped waits again.
+    pub fn new(
+        genesis: Genesis,
+        store: Arc<dyn Store>,
+        key: Arc<NodeKey>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Chain, NodeError> {
+        let tip = store.tip()?.height;
+        let mempool = Mutex::new(Mempool::new(MempoolLimits::default()));
+        let chain =
+            Chain { genesis, store, key, clock, wake: Notify::new(), mempool, tip_height: AtomicU64::new(tip.get()) };
+        let now = Timestamp::new(chain.clock.now_ms());
+        for signed in chain.store.pending()? {
+            let record = signed.record.id();
+            let readmitted = signed.verify(chain.genesis.chain_id()).map_err(|error| error.to_string());
+            if let Err(error) =
+                readmitted.and_then(|proof| chain.mempool().insert(proof, tip, now).map_err(|error| error.to_string()))
+            {
+                tracing::warn!(%record, %error, "was waiting and is dropped");
+                chain.store.drop_pending(&[record])?;
+            }
+        }
+        Ok(chain)
+    }
+
+    /// The proofs that wait. Held for short sections only, never across an await.
+    pub fn mempool(&self) -> MutexGuard<'_, Mempool> {
+        self.mempool.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Header of the last final block.
+    pub fn tip_header(&self) -> Result<Header, NodeError> {
+        let height = self.store.tip()?.height;
+        let header = self.store.header(height)?;
+        header
+            .ok_or(NodeError::Task { task: "store", reason: format!("the tip's header (height {height}) is missing") })
+    }
+
+    /// Height of the last final block, from memory.
+    pub fn tip_height(&self) -> Height {
+        Height::new(self.tip_height.load(Ordering::Acquire))
+    }
+
+    /// Whether the next block could hold this proof: nobody is given the id of a record that no block will have.
+    pub fn check_includable(&self, proof: &VerifiedProof) -> Result<(), String> {
+        let parent = self.tip_header().map_err(|error| error.to_string())?;
+        let earliest_ms = parent.timestamp_ms.get().saturating_add(self.genesis.params().block_interval_ms);
+        let timestamp = Timestamp::new(self.clock.now_ms().max(earliest_ms));
+        let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: self.key.node_id() };
+        let proposal =
+            propose(slot, [proof.clone()], &self.view(), &self.genesis).map_err(|error| error.to_string())?;
+        proposal.skipped.first().map_or(Ok(()), |(_, fault)| Err(fault.to_string()))
+    }
+
+    /// The state after the tip, for runtime.
+    pub fn view(&self) -> StoreView<'_> {
+        StoreView(&*self.store)
+    }
+
+    /// Makes a proof wait, on disk and in the pool. When this returns a client may be told. Blocks for a disk sync.
+    pub fn acknowledge(&self, proof: VerifiedProof) -> Result<(), NodeError> {
+        let tip = self.store.tip()?.height;
+        self.mempool().check(&proof, tip).map_err(|error| NodeError::Mempool(error.to_string()))?;
+        if self.store.put_pending(&proof)? != Pending::Final {
+            let now = Timestamp::new(self.clock.now_ms());
+            self.mempool().insert(proof, tip, now).map_err(|error| NodeError::Mempool(error.to_string()))?;
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Notes a final block that the store has.
+    pub fn advance(&self, block: &ProposedBlock) {
+        self.tip_height.store(block.header().height.get(), Ordering::Release);
+        metrics::counter!("aria_blocks_total").increment(1);
+        metrics::counter!("aria_records_sealed_total").increment(block.proofs().len() as u64);
+        #[expect(clippy::cast_precision_loss, reason = "a height for a chart")]
+        metrics::gauge!("aria_height").set(block.header().height.get() as f64);
+    }
+}

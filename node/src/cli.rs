@@ -1,0 +1,228 @@
+//! The command tree. No logic: every command is carried out in `commands/`.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// `aria`: a blockchain client whose mining is AI inference.
+#[derive(Debug, Parser)]
+#[command(name = "aria", version, about, arg_required_else_help = true, propagate_version = true)]
+pub struct Cli {
+    /// Folder of this node's keys, chain and models [default: ~/.aria]
+    #[arg(long, global = true, env = "ARIA_HOME", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Configuration file [default: DATA_DIR/config.toml, if it exists]
+    #[arg(long, global = true, env = "ARIA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to log, as in `info` or `aria_node=debug`
+    #[arg(long, global = true, env = "ARIA_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// How log lines look
+    #[arg(long, global = true, env = "ARIA_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The groups of commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start, look at and stop the node of a data directory
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(NodeCommand),
+    /// Ask the model a question
+    Infer(InferArgs),
+    /// Models that this machine has
+    #[command(subcommand, arg_required_else_help = true)]
+    Model(ModelCommand),
+    /// Read and check the chain
+    #[command(subcommand, arg_required_else_help = true)]
+    Ledger(LedgerCommand),
+    /// Keys of this node
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(KeyCommand),
+}
+
+/// `aria node …`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Start a node: model, chain and doors in one process
+    Start(Box<StartArgs>),
+    /// Show what the running node is doing
+    Status,
+    /// Stop the running node, letting open answers end first
+    Stop,
+}
+
+/// Flags of `aria node start`. Each may also stand in the environment or in the configuration file.
+#[derive(Debug, Default, Clone, Args)]
+pub struct StartArgs {
+    /// Address that the doors bind; anything but loopback needs an API key
+    #[arg(long, env = "ARIA_HOST")]
+    pub host: Option<IpAddr>,
+    /// Port for peers (0 = any free port) [default: 8765]
+    #[arg(long, short, env = "ARIA_PORT")]
+    pub port: Option<u16>,
+    /// Port of the OpenAI API (0 = any free port) [default: 3000]
+    #[arg(long, env = "ARIA_API_PORT")]
+    pub api_port: Option<u16>,
+    /// Port of JSON-RPC, HTTP and WebSocket (0 = any free port) [default: 9944]
+    #[arg(long, env = "ARIA_RPC_PORT")]
+    pub rpc_port: Option<u16>,
+    /// Port of the status page (0 = any free port) [default: 8080]
+    #[arg(long, env = "ARIA_DASHBOARD_PORT")]
+    pub dashboard_port: Option<u16>,
+    /// Model: a name from `aria model list`, or the path of a GGUF file [default: aria-tiny, which is built in]
+    #[arg(long, short, env = "ARIA_MODEL")]
+    pub model: Option<String>,
+    /// What runs the model [default: auto]
+    #[arg(long, env = "ARIA_BACKEND")]
+    pub backend: Option<BackendChoice>,
+    /// Threads of one forward pass [default: one per core]
+    #[arg(long, env = "ARIA_THREADS")]
+    pub threads: Option<usize>,
+    /// Instruction set of the engine [default: the best this CPU has]
+    #[arg(long, env = "ARIA_KERNEL", value_parser = ["scalar", "avx2", "avx512", "neon"])]
+    pub kernel: Option<String>,
+    /// Chain to join: a genesis file [default: a local development chain of this node alone]
+    #[arg(long, env = "ARIA_GENESIS", value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+    /// Allow a non-loopback address without an API key
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// `--backend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// The exact engine, if it can run the model
+    Auto,
+    /// The exact engine
+    Builtin,
+    /// Made-up answers for tests of other software; marked in every answer and record, earns nothing
+    #[value(alias = "sim")]
+    #[serde(alias = "sim")]
+    Simulation,
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Flags of `aria infer`.
+#[derive(Debug, Clone, Args)]
+pub struct InferArgs {
+    /// The question; `-` reads it from standard input
+    pub prompt: String,
+    /// Model: a name from `aria model list`, or the path of a GGUF file
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// Longest answer, in tokens
+    #[arg(long, short = 't', default_value_t = 256)]
+    pub max_tokens: u32,
+    /// 0 takes the likeliest token each time; higher is more varied
+    #[arg(long, default_value_t = 0.7)]
+    pub temperature: f32,
+    /// Draw only from the likeliest tokens that make up this share
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// The same seed and prompt give the same answer
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Instruction that precedes the question
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Threads, when no node is running
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Instruction set of the engine, when no node is running
+    #[arg(long, env = "ARIA_KERNEL", value_parser = ["scalar", "avx2", "avx512", "neon"])]
+    pub kernel: Option<String>,
+}
+
+/// `aria model …`
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// List the built-in model and those in DATA_DIR/models
+    List,
+}
+
+/// `aria ledger …`
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Height, records, tokens and energy of the chain
+    Stats,
+    /// Check every hash, signature, root and state of the chain
+    Verify(VerifyArgs),
+    /// Write blocks as JSON, one a line
+    Export(ExportArgs),
+}
+
+/// Flags of `aria ledger verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// First height
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// Last height [default: the tip]
+    #[arg(long)]
+    pub to: Option<u64>,
+}
+
+/// Flags of `aria ledger export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// First height
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// Last height [default: the tip]
+    #[arg(long)]
+    pub to: Option<u64>,
+    /// File to write [default: standard output]
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+}
+
+/// `aria key …`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Show this node's id; makes the key if there is none
+    Show,
+    /// Make an API key, needed when the node binds more than loopback
+    Api,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_seeds_spelling_of_simulation_is_read() {
+        let cli = Cli::try_parse_from(["aria", "node", "start", "--backend", "sim"]).expect("parses");
+        let Command::Node(NodeCommand::Start(args)) = cli.command else { panic!("node start") };
+        assert_eq!(args.backend, Some(BackendChoice::Simulation));
+    }
+}

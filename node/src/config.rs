@@ -1,0 +1,205 @@
+//! Configuration: flags over environment over file over defaults. Unknown fields of the file are refused.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::{
+    cli::{BackendChoice, LogFormat, StartArgs},
+    error::NodeError,
+};
+
+/// Largest configuration file read. A full one is under 2 KiB.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// `config.toml`, every field optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// `[node]`
+    #[serde(default)]
+    pub node: NodeSection,
+    /// `[api]`
+    #[serde(default)]
+    pub api: ApiSection,
+    /// `[log]`
+    #[serde(default)]
+    pub log: LogSection,
+}
+
+/// `[node]`: the flags of `aria node start`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSection {
+    host: Option<IpAddr>,
+    port: Option<u16>,
+    api_port: Option<u16>,
+    rpc_port: Option<u16>,
+    dashboard_port: Option<u16>,
+    model: Option<String>,
+    backend: Option<BackendChoice>,
+    threads: Option<usize>,
+    kernel: Option<String>,
+    genesis: Option<PathBuf>,
+}
+
+/// `[api]`: who may use the OpenAI door, and how much.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSection {
+    /// Origins that browsers may call from; none by default.
+    #[serde(default)]
+    pub cors_origins: Vec<String>,
+    /// Answers in the making at once; more wait.
+    pub sessions_max: Option<usize>,
+    /// Requests that wait; more are told to come back.
+    pub queue_max: Option<usize>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// Filter, as in `--log`.
+    pub filter: Option<String>,
+    /// Format, as in `--log-format`.
+    pub format: Option<LogFormat>,
+}
+
+/// What a node runs with, all settled.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Address of the doors.
+    pub host: IpAddr,
+    /// Peers.
+    pub port: u16,
+    /// OpenAI API.
+    pub api_port: u16,
+    /// JSON-RPC.
+    pub rpc_port: u16,
+    /// Status page.
+    pub dashboard_port: u16,
+    /// Name or path.
+    pub model: String,
+    /// What runs it.
+    pub backend: BackendChoice,
+    /// Threads of a forward pass; none = one per core.
+    pub threads: Option<usize>,
+    /// Forced instruction set.
+    pub kernel: Option<String>,
+    /// Genesis file; none = the data directory's own, else a fresh local chain.
+    pub genesis: Option<PathBuf>,
+    /// No key needed on a public address.
+    pub insecure: bool,
+    /// Browser origins.
+    pub cors_origins: Vec<String>,
+    /// Answers at once.
+    pub sessions_max: usize,
+    /// Requests waiting.
+    pub queue_max: usize,
+}
+
+impl ConfigFile {
+    /// Reads the named file, or `config.toml` of the data directory if there is one.
+    pub fn load(named: Option<&Path>, data_dir: &Path) -> Result<ConfigFile, NodeError> {
+        let path = named.map_or_else(|| data_dir.join("config.toml"), Path::to_path_buf);
+        let fault = |reason: String| NodeError::Config { path: path.clone(), reason };
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(ConfigFile::default());
+            }
+            Err(error) => return Err(fault(error.to_string())),
+            Ok(meta) if meta.len() > CONFIG_BYTES_MAX => {
+                return Err(fault(format!("is larger than {CONFIG_BYTES_MAX} bytes")));
+            }
+            Ok(_) => {}
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| fault(error.to_string()))
+    }
+}
+
+impl NodeConfig {
+    /// Settles flags (which hold the environment's values too) over the file over the defaults.
+    pub fn settle(flags: &StartArgs, file: &ConfigFile) -> Result<NodeConfig, NodeError> {
+        let threads = flags.threads.or(file.node.threads);
+        if threads == Some(0) || threads.is_some_and(|threads| threads > THREADS_MAX) {
+            return Err(NodeError::Value { name: "threads", reason: format!("must be 1 to {THREADS_MAX}") });
+        }
+        let sessions_max = file.api.sessions_max.unwrap_or(8);
+        let queue_max = file.api.queue_max.unwrap_or(64);
+        if sessions_max == 0 || sessions_max > SESSIONS_MAX {
+            return Err(NodeError::Value { name: "api.sessions_max", reason: format!("must be 1 to {SESSIONS_MAX}") });
+        }
+        Ok(NodeConfig {
+            host: flags.host.or(file.node.host).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port: flags.port.or(file.node.port).unwrap_or(8765),
+            api_port: flags.api_port.or(file.node.api_port).unwrap_or(3000),
+            rpc_port: flags.rpc_port.or(file.node.rpc_port).unwrap_or(9944),
+            dashboard_port: flags.dashboard_port.or(file.node.dashboard_port).unwrap_or(8080),
+            model: flags
+                .model
+                .clone()
+                .or_else(|| file.node.model.clone())
+                .unwrap_or_else(|| crate::model::EMBEDDED_NAME.to_owned()),
+            backend: flags.backend.or(file.node.backend).unwrap_or(BackendChoice::Auto),
+            threads,
+            kernel: flags.kernel.clone().or_else(|| file.node.kernel.clone()),
+            genesis: flags.genesis.clone().or_else(|| file.node.genesis.clone()),
+            insecure: flags.insecure,
+            cors_origins: file.api.cors_origins.clone(),
+            sessions_max,
+            queue_max,
+        })
+    }
+}
+
+/// More threads than any one machine this runs on has cores.
+const THREADS_MAX: usize = 1024;
+/// Each session holds a key-value cache.
+const SESSIONS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> ConfigFile {
+        toml::from_str(text).expect("a good file")
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let flags = StartArgs { api_port: Some(1), ..StartArgs::default() };
+        let config = NodeConfig::settle(&flags, &file("[node]\napi_port = 2\nrpc_port = 3")).expect("settles");
+        assert_eq!((config.api_port, config.rpc_port, config.dashboard_port), (1, 3, 8080));
+        assert!(config.host.is_loopback());
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_by_name() {
+        let error = toml::from_str::<ConfigFile>("[node]\napi_prt = 2").expect_err("a typo");
+        assert!(error.to_string().contains("api_prt"), "{error}");
+    }
+
+    #[test]
+    fn zero_threads_are_refused() {
+        let flags = StartArgs { threads: Some(0), ..StartArgs::default() };
+        assert!(matches!(
+            NodeConfig::settle(&flags, &ConfigFile::default()),
+            Err(NodeError::Value { name: "threads", .. })
+        ));
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert!(ConfigFile::load(None, root.path()).is_ok());
+        assert!(matches!(
+            ConfigFile::load(Some(&root.path().join("x.toml")), root.path()),
+            Err(NodeError::Config { .. })
+        ));
+    }
+}

@@ -1,0 +1,132 @@
+//! What can go wrong in a node, each with what to do about it.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// Errors of the node. The binary prints them as they are.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Neither flag, environment nor home folder names a place.
+    #[error("no home folder is known: name a data directory with --data-dir or ARIA_HOME")]
+    NoHome,
+    /// The data directory or a file in it cannot be used.
+    #[error("{}: {source}{}", path.display(), remedy(source))]
+    DataDir {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `config.toml`.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value that is out of range.
+    #[error("{name} {reason}")]
+    Value {
+        /// Flag or field.
+        name: &'static str,
+        /// What it must be.
+        reason: String,
+    },
+    /// A port is taken or may not be bound.
+    #[error("{door} cannot listen on {address}: {source}; {}", bind_remedy(source, flag))]
+    Bind {
+        /// Which door.
+        door: &'static str,
+        /// Its flag.
+        flag: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Open to the network without a key.
+    #[error(
+        "{host} can be reached by others and there is no API key: make one with `aria key api`, or say --insecure if that is meant"
+    )]
+    Exposed {
+        /// The address asked for.
+        host: std::net::IpAddr,
+    },
+    /// A model cannot be found.
+    #[error("there is no model `{name}`: `aria model list` shows those at hand, and a path to a GGUF file works too")]
+    NoModel {
+        /// What was asked for.
+        name: String,
+    },
+    /// A model cannot be run.
+    #[error("model `{name}` cannot be run: {reason}")]
+    Model {
+        /// Which.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The genesis file.
+    #[error("genesis {}: {reason}", path.display())]
+    Genesis {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// This node's key is no validator of the chain, and following others needs peers.
+    #[error(
+        "node {node_id} is no validator of chain {chain_id}, and this version has no peers to follow: start without --genesis for a local chain"
+    )]
+    NotValidator {
+        /// Our key.
+        node_id: String,
+        /// The chain.
+        chain_id: String,
+    },
+    /// Keys.
+    #[error(transparent)]
+    Key(#[from] aria_chain::keys::KeyError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] aria_chain::store::StoreError),
+    /// The state transition refused a block of ours.
+    #[error("block production stopped: {0}")]
+    Execution(String),
+    /// The mempool does not take a proof.
+    #[error("the answer's record cannot wait for a block: {0}")]
+    Mempool(String),
+    /// A task of ours broke an invariant.
+    #[error("{task} ended unexpectedly: {reason}")]
+    Task {
+        /// Which.
+        task: &'static str,
+        /// How.
+        reason: String,
+    },
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; the folder must be writable by this user: choose another with --data-dir"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space, or choose another disk with --data-dir"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; a folder is needed here: choose another with --data-dir"
+        }
+        _ => "",
+    }
+}
+
+fn bind_remedy(source: &io::Error, flag: &str) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program has this port: choose another with {flag} (0 = any free port)")
+        }
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 need privileges: choose another with {flag}"),
+        _ => format!("choose another address with --host or port with {flag}"),
+    }
+}

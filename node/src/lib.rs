@@ -1,0 +1,29 @@
+//! The ARIA node: wires chain, runtime, inference and doors, and is the library behind the binary `aria`.
+//!
+//! It refuses to decide what the other packages decide: validity is runtime's, arithmetic is inference's, shapes of answers
+//! are rpc's. Here are tasks, clocks, files and the order in which they start and stop. In reading order:
+//!
+//! - [`node`]: how a node starts and stops
+//! - [`chain`]: what the services share of the chain
+//! - [`consensus`]: from waiting proofs to final blocks
+//! - [`services`]: what the doors get; one answer from order to acknowledged record
+//! - [`model`]: which model is served
+//! - [`supervisor`], [`clock`], [`telemetry`]: tasks, time, logs
+//! - [`config`], [`data_dir`], [`cli`], [`client`]: what a person sets, where it lies, what a person types
+//! - [`commands`]: what each command does
+//! - [`error`]: what can go wrong, and the remedy
+
+pub mod chain;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod consensus;
+pub mod data_dir;
+pub mod error;
+pub mod model;
+pub mod node;
+pub mod services;
+pub mod supervisor;
+pub mod telemetry;

@@ -1,0 +1,306 @@
+//! How a node starts and stops.
+//!
+//! Starting: folder, key, genesis, store (one process per folder is found out here), doors, then the model, which may take
+//! long; until it is loaded `/health` says 503 with the reason. Stopping goes the other way: doors first, the store last.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use aria_chain::{
+    keys::NodeKey,
+    store::{OpenOptions, SledStore, Store},
+};
+use aria_inference::{engine::EngineOptions, kernels::KernelKind};
+use aria_rpc::{
+    auth::Gate,
+    dashboard, openai,
+    server::{self, Listener},
+    services::Services,
+};
+use aria_runtime::genesis::Genesis;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::spawn_blocking,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::Chain,
+    clock::{Clock, SystemClock},
+    config::NodeConfig,
+    consensus,
+    data_dir::{DataDir, RunningNode},
+    error::NodeError,
+    model::{self, Located},
+    services::{NodeServices, Served},
+    supervisor::{Ended, Stage, Supervisor},
+};
+
+/// The development chain: `genesis/devnet.toml`.
+const DEVNET: &str = include_str!("../../genesis/devnet.toml");
+
+/// Connections of one door.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Bytes of all key-value caches. A session of the 2B model takes 77 kB a token.
+const KV_BYTES_MAX: u64 = 2 << 30;
+
+/// A node that runs.
+pub struct Node {
+    dir: DataDir,
+    supervisor: Supervisor,
+    stop: CancellationToken,
+    served: Arc<OnceLock<Served>>,
+    /// What it tells about itself.
+    pub running: RunningNode,
+}
+
+impl Node {
+    /// Starts everything; returns when prompts are answered. `stop` ends it, also while it starts.
+    pub async fn start(config: &NodeConfig, data_dir: &Path, stop: CancellationToken) -> Result<Node, NodeError> {
+        let dir = DataDir::create(data_dir)?;
+        let keys = dir.api_keys()?;
+        if !config.host.is_loopback() && keys.is_empty() && !config.insecure {
+            return Err(NodeError::Exposed { host: config.host });
+        }
+        let located = model::locate(&config.model, &dir.models())?;
+        let kernel = kernel_of(config.kernel.as_deref())?;
+        let metrics = install_metrics();
+        let chain = Arc::new(open_chain(config, &dir)?);
+
+        let supervisor = Supervisor::default();
+        let served: Arc<OnceLock<Served>> = Arc::default();
+        let spawner = supervisor.spawner(Stage::Engine);
+        let services = NodeServices::new(
+            Arc::clone(&chain),
+            Arc::clone(&served),
+            spawner,
+            stop.clone(),
+            metrics,
+            config.queue_max,
+        );
+        let services: Arc<dyn Services> = Arc::new(services);
+        let doors = open_doors(config, &dir, keys, &supervisor, &services).await?;
+        let block_maker = Arc::clone(&chain);
+        supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, stop));
+
+        let running = RunningNode {
+            pid: std::process::id(),
+            data_dir: std::path::absolute(dir.path()).unwrap_or_else(|_| dir.path().to_path_buf()),
+            node_id: chain.key.node_id().to_string(),
+            chain_id: chain.genesis.chain_id().to_string(),
+            model: located.name.clone(),
+            api: format!("http://{}/v1", doors.api),
+            rpc: format!("http://{}", doors.rpc),
+            dashboard: format!("http://{}", doors.dashboard),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let node = Node { dir, supervisor, stop, served, running };
+        match node.load(located, config, kernel, &*chain.clock).await {
+            Ok(()) => {}
+            Err(error) => {
+                node.shut_down().await;
+                return Err(error);
+            }
+        }
+        node.dir.announce(&node.running)?;
+        Ok(node)
+    }
+
+    async fn load(
+        &self,
+        located: Located,
+        config: &NodeConfig,
+        kernel: Option<KernelKind>,
+        clock: &dyn Clock,
+    ) -> Result<(), NodeError> {
+        let defaults = EngineOptions::default();
+        let options = EngineOptions {
+            threads: config.threads.unwrap_or(defaults.threads),
+            kernel,
+            queue_max: config.queue_max,
+            sessions_max: config.sessions_max,
+            kv_bytes_max: KV_BYTES_MAX,
+        };
+        let (choice, name) = (config.backend, located.name.clone());
+        let loading = spawn_blocking(move || located.start(choice, &options));
+        let backend = tokio::select! {
+            loaded = loading => loaded.map_err(|error| NodeError::Task { task: "model", reason: error.to_string() })??,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        // Nobody else sets it.
+        let _ = self.served.set(Served { name, backend, loaded_s: clock.now_ms() / 1000 });
+        Ok(())
+    }
+
+    /// Runs until told to stop, or until a task ends without which the node cannot go on; then stops in order.
+    pub async fn run(mut self) -> Result<(), NodeError> {
+        let stop = self.stop.clone();
+        let ended = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = self.supervisor.first_end() => Some(ended),
+        };
+        self.shut_down().await;
+        match ended {
+            None => Ok(()),
+            Some(Ended { result: Err(error), .. }) => Err(error),
+            Some(Ended { task, result: Ok(()) }) => Err(NodeError::Task { task, reason: "it returned".into() }),
+        }
+    }
+
+    async fn shut_down(self) {
+        let Node { dir, supervisor, stop, served, .. } = self;
+        stop.cancel();
+        // The engine ends its answers while the doors wait for their streams: what was accepted is cancelled at once.
+        let engine = spawn_blocking(move || {
+            if let Some(served) = served.get() {
+                served.backend.stop(false);
+            }
+        });
+        supervisor.shut_down().await;
+        if let Err(error) = engine.await {
+            tracing::error!(%error, "the engine did not stop");
+        }
+        dir.withdraw();
+    }
+}
+
+/// The kernel with this name.
+pub fn kernel_of(name: Option<&str>) -> Result<Option<KernelKind>, NodeError> {
+    let Some(name) = name else { return Ok(None) };
+    let kind = [KernelKind::Scalar, KernelKind::Avx2, KernelKind::Avx512, KernelKind::Neon]
+        .into_iter()
+        .find(|kind| kind.name() == name);
+    kind.map(Some).ok_or(NodeError::Value {
+        name: "kernel",
+        reason: format!("`{name}` is unknown: scalar, avx2, avx512 or neon"),
+    })
+}
+
+/// One recorder per process: a second node in it (a test's) shares the first one's.
+fn install_metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_err() {
+                tracing::warn!("metrics are recorded elsewhere in this process");
+            }
+            handle
+        })
+        .clone()
+}
+
+/// Genesis, key and store. The first start of a folder settles which chain it follows.
+fn open_chain(config: &NodeConfig, dir: &DataDir) -> Result<Chain, NodeError> {
+    let key = Arc::new(NodeKey::load_or_create(&dir.key_file())?);
+    let genesis = settle_genesis(config, dir, &key)?;
+    let node_id = key.node_id();
+    if genesis.validators().members().len() != 1 || genesis.validators().power_of(&node_id) == 0 {
+        return Err(NodeError::NotValidator { node_id: node_id.to_string(), chain_id: genesis.chain_id().to_string() });
+    }
+    let (store, report) = SledStore::open(&dir.chain(), &genesis.block(), &genesis.changes(), OpenOptions::default())?;
+    for path in report.half_written_removed.iter().chain(&report.caches_moved) {
+        tracing::warn!(path = %path.display(), "left over from an interrupted run; put aside, nothing is lost");
+    }
+    let store: Arc<dyn Store> = Arc::new(store);
+    Chain::new(genesis, store, key, Arc::new(SystemClock))
+}
+
+/// The genesis of this folder: as named, else as settled at its first start, else the development chain of this key.
+fn settle_genesis(config: &NodeConfig, dir: &DataDir, key: &NodeKey) -> Result<Genesis, NodeError> {
+    let settled = dir.genesis_file();
+    let path = config.genesis.clone().unwrap_or_else(|| settled.clone());
+    let fault = |reason: String| NodeError::Genesis { path: path.clone(), reason };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && config.genesis.is_none() => DEVNET.to_owned(),
+        Err(error) => return Err(fault(error.to_string())),
+    };
+    let genesis = Genesis::from_toml(&text, Some(key.node_id())).map_err(|error| fault(error.to_string()))?;
+    if !settled.exists() {
+        dir.write_private(&settled, genesis.to_toml().as_bytes())?;
+    }
+    Ok(genesis)
+}
+
+/// Where the doors listen.
+struct Doors {
+    api: SocketAddr,
+    rpc: SocketAddr,
+    dashboard: SocketAddr,
+}
+
+async fn bind(
+    config: &NodeConfig,
+    door: &'static str,
+    flag: &'static str,
+    port: u16,
+) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let address = SocketAddr::new(config.host, port);
+    let fault = |source| NodeError::Bind { door, flag, address, source };
+    let listener = TcpListener::bind(address).await.map_err(fault)?;
+    let address = listener.local_addr().map_err(fault)?;
+    Ok((listener, address))
+}
+
+/// Binds every door before the first is served, so that a port in use is found while nothing runs yet.
+async fn open_doors(
+    config: &NodeConfig,
+    dir: &DataDir,
+    keys: Vec<String>,
+    supervisor: &Supervisor,
+    services: &Arc<dyn Services>,
+) -> Result<Doors, NodeError> {
+    let (api, api_address) = bind(config, "the OpenAI API", "--api-port", config.api_port).await?;
+    let (rpc, rpc_address) = bind(config, "JSON-RPC", "--rpc-port", config.rpc_port).await?;
+    let (page, page_address) = bind(config, "the status page", "--dashboard-port", config.dashboard_port).await?;
+    let admin = bind_admin(dir)?;
+
+    let routes = Gate::new(api_address, &keys, &config.cors_origins).protect(openai::router(Arc::clone(services)));
+    serve(supervisor, "api", api, routes);
+    let routes = Gate::new(page_address, &keys, &[]).protect(dashboard::router(Arc::clone(services)));
+    serve(supervisor, "dashboard", page, routes);
+    serve(supervisor, "admin", admin, dashboard::admin_router(Arc::clone(services)));
+    let handle = aria_rpc::chain::serve(rpc, Arc::clone(services), aria_rpc::chain::hosts_of(rpc_address));
+    let handle = handle.map_err(|source| NodeError::Bind {
+        door: "JSON-RPC",
+        flag: "--rpc-port",
+        address: rpc_address,
+        source,
+    })?;
+    supervisor.critical(Stage::Doors, "rpc", |stop| async move {
+        stop.cancelled().await;
+        // It fails only where the server has stopped already.
+        let _ = handle.stop();
+        handle.stopped().await;
+        Ok(())
+    });
+    Ok(Doors { api: api_address, rpc: rpc_address, dashboard: page_address })
+}
+
+fn serve(supervisor: &Supervisor, task: &'static str, listener: impl Listener, routes: aria_rpc::Router) {
+    supervisor.critical(Stage::Doors, task, |stop| async move {
+        server::serve(listener, routes, stop, CONNECTIONS_MAX).await;
+        Ok(())
+    });
+}
+
+/// The private door. The store's lock is held by now, so a socket that is still there belongs to nobody.
+fn bind_admin(dir: &DataDir) -> Result<UnixListener, NodeError> {
+    let path = dir.admin_socket();
+    let fault = |source| NodeError::DataDir { path: path.clone(), source };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(fault)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    Ok(listener)
+}

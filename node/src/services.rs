@@ -1,0 +1,215 @@
+//! What the doors get from the node: [`NodeServices`] joins chain and backend.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use aria_chain::{
+    ids::{ModelId, NodeId},
+    store::{Health, Store, StoreError},
+    units::Height,
+};
+use aria_inference::backend::Backend;
+use aria_rpc::services::{
+    AccountView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus, Readiness,
+    Services, VerifyView,
+};
+use aria_runtime::{
+    state::Reader,
+    verify::{VerifyReport, verify_chain},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{chain::Chain, supervisor::Spawner};
+
+pub mod answer;
+pub mod gateway;
+
+/// A model that is loaded.
+pub struct Served {
+    /// What clients ask for.
+    pub name: String,
+    /// What runs it.
+    pub backend: Arc<dyn Backend>,
+    /// Seconds since 1970.
+    pub loaded_s: u64,
+}
+
+/// The node, as its doors see it.
+pub struct NodeServices {
+    chain: Arc<Chain>,
+    served: Arc<OnceLock<Served>>,
+    spawner: Spawner,
+    stop: CancellationToken,
+    started: Instant,
+    metrics: PrometheusHandle,
+    queue_max: usize,
+}
+
+impl NodeServices {
+    /// Joins what is there; the model comes when it is loaded.
+    pub fn new(
+        chain: Arc<Chain>,
+        served: Arc<OnceLock<Served>>,
+        spawner: Spawner,
+        stop: CancellationToken,
+        metrics: PrometheusHandle,
+        queue_max: usize,
+    ) -> NodeServices {
+        NodeServices { chain, served, spawner, stop, started: Instant::now(), metrics, queue_max }
+    }
+}
+
+impl Services for NodeServices {
+    fn readiness(&self) -> Readiness {
+        let not_ready = |reason: String| Readiness::NotReady { reason };
+        if self.stop.is_cancelled() {
+            return not_ready("the node is stopping".into());
+        }
+        if let Health::ReadOnly { reason } = self.chain.store.health() {
+            return not_ready(format!(
+                "nothing can be written since a failure: {reason}; repair the cause and start again"
+            ));
+        }
+        match self.served.get() {
+            Some(_) => Readiness::Ready,
+            None => not_ready("the model is being loaded".into()),
+        }
+    }
+
+    fn models(&self) -> Vec<ModelCard> {
+        let card = |served: &Served| {
+            let info = served.backend.model();
+            ModelCard {
+                id: served.name.clone(),
+                created: served.loaded_s,
+                digest: info.digest.to_string(),
+                arithmetic: info.arithmetic,
+                context: info.context,
+                parameters: info.hyper.multiplied_weights(),
+                backend: served.backend.kind().name(),
+            }
+        };
+        self.served.get().map(card).into_iter().collect()
+    }
+
+    fn generate(&self, call: GenerateCall) -> Result<Generation, GenerateError> {
+        if let Readiness::NotReady { reason } = self.readiness() {
+            return Err(GenerateError::NotReady { reason });
+        }
+        let served =
+            self.served.get().ok_or_else(|| GenerateError::NotReady { reason: "the model is being loaded".into() })?;
+        answer::start(&self.chain, served, &self.spawner, call)
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.chain.store)
+    }
+
+    fn status(&self) -> NodeStatus {
+        let served = self.served.get();
+        let load = served.map(|served| served.backend.load()).unwrap_or_default();
+        let (ready, reason) = match self.readiness() {
+            Readiness::Ready => (true, None),
+            Readiness::NotReady { reason } => (false, Some(reason)),
+        };
+        NodeStatus {
+            node_id: self.chain.key.node_id().to_string(),
+            chain_id: self.chain.genesis.chain_id().to_string(),
+            genesis_hash: self.chain.store.chain().genesis_hash.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            ready,
+            reason,
+            model: served.map(|served| served.name.clone()),
+            backend: served.map(|served| served.backend.kind().name()),
+            kernel: served.map(|served| served.backend.model().kernel.name()),
+            threads: served.map(|served| served.backend.model().threads),
+            active: load.active,
+            queued: load.queued,
+            queue_max: self.queue_max,
+            store_fault: match self.chain.store.health() {
+                Health::Writing => None,
+                Health::ReadOnly { reason } => Some(reason),
+            },
+            peers: 0,
+            epoch_blocks: self.chain.genesis.params().epoch_blocks,
+        }
+    }
+
+    fn mempool(&self) -> MempoolView {
+        let mempool = self.chain.mempool();
+        let status = mempool.status();
+        MempoolView {
+            pending: status.proofs,
+            bytes: status.bytes,
+            pending_max: mempool.limits().proofs_max,
+            oldest_ms: status.oldest.map(|oldest| oldest.get()),
+        }
+    }
+
+    fn params(&self) -> serde_json::Value {
+        serde_json::to_value(self.chain.genesis.params()).expect("parameters are numbers")
+    }
+
+    fn account(&self, node: &NodeId) -> Result<Option<AccountView>, StoreError> {
+        let view = self.chain.view();
+        let reader = Reader(&view);
+        let Some(account) = reader.account(node).map_err(state_error)? else { return Ok(None) };
+        let epoch = self.chain.genesis.params().epoch_of(self.chain.store.tip()?.height);
+        Ok(Some(AccountView {
+            node_id: node.to_string(),
+            balance: account.balance.to_string(),
+            bond: account.bond.to_string(),
+            rewards_total: account.rewards_total.to_string(),
+            nonce: account.nonce,
+            work: reader.work(epoch, node).map_err(state_error)?.get(),
+        }))
+    }
+
+    fn model_name(&self, model: &ModelId) -> Result<Option<String>, StoreError> {
+        let view = self.chain.view();
+        Ok(Reader(&view).model(model).map_err(state_error)?.map(|model| model.name))
+    }
+
+    fn verify(&self, from: Height, to: Option<Height>) -> Result<VerifyView, StoreError> {
+        let to = to.unwrap_or(self.chain.store.tip()?.height);
+        let stop = self.stop.clone();
+        let mut go_on = |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        Ok(verify_view(&verify_chain(&*self.chain.store, &self.chain.genesis, from, to, &mut go_on)))
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// A report as the doors and the command line show it.
+pub fn verify_view(report: &VerifyReport) -> VerifyView {
+    let fault = report.fault.as_ref().map(|(height, fault)| {
+        let debug = format!("{fault:?}");
+        let rule = debug.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+        FaultView { height: height.get(), rule: rule.to_owned(), message: fault.to_string() }
+    });
+    VerifyView {
+        ok: fault.is_none() && !report.is_stopped,
+        from: report.from.get(),
+        to: report.to.get(),
+        blocks: report.blocks,
+        records: report.records,
+        fault,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn state_error(error: aria_runtime::state::StateError) -> StoreError {
+    StoreError::Damaged { place: "state".into(), reason: error.to_string() }
+}

@@ -1,0 +1,269 @@
+//! The local gateway: clients of the OpenAI door have no key, so this node signs their requests for them.
+//!
+//! Sampling parameters are rounded to parts per million first, because that is what the signed request binds; the engine
+//! runs with exactly those numbers.
+
+use aria_chain::{
+    error::ProofError,
+    hash::{Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop},
+    ids::{ChainId, Digest, ModelId, NodeId, RequestId},
+    keys::{NodeKey, Signature},
+    proof::{SignedProof, VerifiedProof},
+    record::{BackendClass, EnergySource, InferenceRecord, Stage},
+    request::{InferenceRequest, PPM, TaskType},
+    units::{Height, Microjoules, Millis, NanoAria, Timestamp},
+};
+use aria_inference::{
+    backend::BackendKind,
+    energy,
+    generation::{GenerationRequest, Outcome},
+    sampler::Sampling,
+};
+
+/// Blocks after which a request of ours can no longer be included. At a heartbeat a minute this is a week.
+const EXPIRY_BLOCKS: u64 = 10_000;
+
+/// Numbers that a request needs and that nobody can guess.
+#[derive(Debug, Clone, Copy)]
+pub struct Secrets {
+    prompt: Salt,
+    output: Salt,
+    options: Salt,
+    nonce: u64,
+}
+
+impl Secrets {
+    /// From the system's source of randomness.
+    pub fn draw() -> Result<Secrets, getrandom::Error> {
+        let mut bytes = [0; 104];
+        getrandom::fill(&mut bytes)?;
+        let part = |at: usize| -> Salt { bytes[at..at + 32].try_into().expect("a slice of 32 bytes") };
+        let nonce = u64::from_le_bytes(bytes[96..].try_into().expect("a slice of 8 bytes"));
+        Ok(Secrets { prompt: part(0), output: part(32), options: part(64), nonce })
+    }
+}
+
+/// A signed request, with what only its parties know.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// The request.
+    pub request: InferenceRequest,
+    /// Its id.
+    pub id: RequestId,
+    signature: Signature,
+    secrets: Secrets,
+}
+
+/// Signs `generation` as its requester, for a block above `tip`.
+pub fn admit(
+    key: &NodeKey,
+    chain_id: &ChainId,
+    model_id: ModelId,
+    tip: Height,
+    generation: &GenerationRequest,
+    secrets: Secrets,
+) -> Admitted {
+    let GenerationRequest { sampling, .. } = generation;
+    let mut bias: Vec<(u32, i64)> = sampling.logit_bias.iter().map(|(token, bias)| (*token, ppm(*bias))).collect();
+    bias.sort_unstable();
+    let request = InferenceRequest {
+        chain_id: chain_id.clone(),
+        model_id,
+        prompt_commitment: commit_prompt(&secrets.prompt, &generation.prompt),
+        temperature_ppm: unsigned(ppm(sampling.temperature)),
+        top_p_ppm: unsigned(ppm(sampling.top_p)),
+        top_k: sampling.top_k,
+        min_p_ppm: unsigned(ppm(sampling.min_p)),
+        repetition_penalty_ppm: unsigned(ppm(sampling.repetition_penalty)),
+        presence_penalty_ppm: signed(ppm(sampling.presence_penalty)),
+        frequency_penalty_ppm: signed(ppm(sampling.frequency_penalty)),
+        logit_bias_commitment: commit_logit_bias(&secrets.options, &bias),
+        seed: sampling.seed,
+        choices: u8::try_from(generation.choices).unwrap_or(u8::MAX),
+        max_tokens: generation.max_tokens,
+        stop_commitment: commit_stop(&secrets.options, &generation.stop),
+        task_type: TaskType::TextGeneration,
+        max_fee: NanoAria::ZERO,
+        requester: key.node_id(),
+        nonce: secrets.nonce,
+        expiry: Height::new(tip.get().saturating_add(EXPIRY_BLOCKS)),
+    };
+    let id = request.id();
+    Admitted { id, signature: key.sign_request(chain_id, &id), request, secrets }
+}
+
+/// Signs the record of a finished answer, as the only stage and as the requester that received it.
+///
+/// # Errors
+/// If the proof breaks a rule of `docs/proof.md`: then the request should not have been admitted.
+pub fn prove(
+    key: &NodeKey,
+    admitted: Admitted,
+    outcome: &Outcome,
+    backend: BackendKind,
+    layers: u16,
+    now: Timestamp,
+) -> Result<VerifiedProof, ProofError> {
+    let Admitted { request, id, signature, secrets } = admitted;
+    let outputs: Vec<Vec<u32>> = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
+    let (class, root) = match backend {
+        BackendKind::Builtin => (BackendClass::Canonical, Digest::new(outcome.transcript_root)),
+        BackendKind::Simulation => (BackendClass::Simulation, Digest::ZERO),
+    };
+    let record = InferenceRecord {
+        request_id: id,
+        query_hash: request.prompt_commitment,
+        output_hash: commit_output(&secrets.output, &outputs),
+        model_id: request.model_id,
+        stages: vec![Stage { node_id: key.node_id(), layer_start: 0, layer_end: layers }],
+        energy_uj: Microjoules::new(outcome.energy.microjoules),
+        energy_source: match outcome.energy.source {
+            energy::EnergySource::Measured => EnergySource::Measured,
+            energy::EnergySource::Estimated => EnergySource::Estimated,
+        },
+        latency_ms: Millis::new(u64::from(outcome.total_ms)),
+        first_token_ms: Millis::new(u64::from(outcome.first_token_ms)),
+        prompt_tokens: outcome.prompt_tokens,
+        tokens_generated: outcome.generated_tokens,
+        timestamp_ms: now,
+        backend: class,
+        transcript_root: root,
+    };
+    let (chain_id, record_id) = (request.chain_id.clone(), record.id());
+    let proof = SignedProof {
+        stage_signatures: vec![key.sign_stage(&chain_id, &record_id, 0)],
+        request_signature: signature,
+        receipt_signature: key.sign_receipt(&chain_id, &record_id),
+        request,
+        record,
+    };
+    proof.verify(&chain_id)
+}
+
+/// The same parameters as the signed request can say them.
+pub fn settle(sampling: Sampling) -> Sampling {
+    let whole = |value: f32| from_ppm(ppm(value));
+    Sampling {
+        temperature: whole(sampling.temperature),
+        // Nothing is left of a nucleus of zero; the smallest that can be said stands for it.
+        top_p: from_ppm(ppm(sampling.top_p).max(1)),
+        min_p: whole(sampling.min_p),
+        repetition_penalty: whole(sampling.repetition_penalty),
+        presence_penalty: whole(sampling.presence_penalty),
+        frequency_penalty: whole(sampling.frequency_penalty),
+        logit_bias: sampling.logit_bias.into_iter().map(|(token, bias)| (token, whole(bias))).collect(),
+        ..sampling
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast from float saturates, and ranges are checked by the engine"
+)]
+fn ppm(value: f32) -> i64 {
+    (f64::from(value) * f64::from(PPM)).round_ties_even() as i64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "below 2^53; the nearest f32 is meant"
+)]
+fn from_ppm(value: i64) -> f32 {
+    (value as f64 / f64::from(PPM)) as f32
+}
+
+fn unsigned(value: i64) -> u32 {
+    u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+}
+
+fn signed(value: i64) -> i32 {
+    i32::try_from(value).unwrap_or(if value < 0 { i32::MIN } else { i32::MAX })
+}
+
+/// Whether this node asked and ran everything in the record itself.
+pub fn is_ours(proof: &VerifiedProof, me: &NodeId) -> bool {
+    proof.request().requester == *me && proof.record().stages.iter().all(|stage| stage.node_id == *me)
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_inference::{
+        energy::Energy,
+        generation::{ChoiceOutcome, FinishReason},
+    };
+
+    use super::*;
+
+    fn generation() -> GenerationRequest {
+        let sampling =
+            Sampling { temperature: 0.7, logit_bias: vec![(9, -1.5), (3, 2.0)], seed: 11, ..Sampling::default() };
+        GenerationRequest {
+            prompt: vec![1, 2, 3],
+            choices: 1,
+            max_tokens: 8,
+            stop: vec!["x".into()],
+            sampling,
+            logprobs: None,
+            salt: [0; 32],
+        }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            choices: vec![ChoiceOutcome { tokens: vec![5, 6], text: "ab".into(), finish: FinishReason::Stop }],
+            transcript_root: [7; 32],
+            prompt_tokens: 3,
+            generated_tokens: 2,
+            first_token_ms: 4,
+            total_ms: 9,
+            prefill_ms: 3,
+            cpu_us: 8000,
+            energy: Energy { microjoules: 20, source: energy::EnergySource::Estimated },
+            cancelled: false,
+        }
+    }
+
+    fn admitted(key: &NodeKey, chain: &ChainId) -> Admitted {
+        let secrets = Secrets::draw().expect("randomness");
+        admit(key, chain, ModelId::new([2; 32]), Height::new(5), &generation(), secrets)
+    }
+
+    #[test]
+    fn a_finished_answer_becomes_a_proof_that_verifies() {
+        let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
+        let proof = prove(&key, admitted(&key, &chain), &outcome(), BackendKind::Builtin, 6, Timestamp::new(77))
+            .expect("verifies");
+        assert!(is_ours(&proof, &key.node_id()));
+        assert_eq!(proof.record().tokens_generated, 2);
+        assert_eq!(proof.request().temperature_ppm, 700_000);
+        assert!(
+            proof.clone().into_signed().verify(&"aria-other".parse().expect("a name")).is_err(),
+            "bound to its chain"
+        );
+    }
+
+    #[test]
+    fn a_simulated_answer_is_marked_and_has_no_transcript() {
+        let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
+        let proof = prove(&key, admitted(&key, &chain), &outcome(), BackendKind::Simulation, 6, Timestamp::new(77))
+            .expect("verifies");
+        assert_eq!((proof.record().backend, proof.record().transcript_root), (BackendClass::Simulation, Digest::ZERO));
+    }
+
+    #[test]
+    fn two_equal_requests_share_no_commitment_and_no_id() {
+        let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
+        let (one, two) = (admitted(&key, &chain), admitted(&key, &chain));
+        assert_ne!(one.id, two.id);
+        assert_ne!(one.request.prompt_commitment, two.request.prompt_commitment);
+    }
+
+    #[test]
+    fn the_engine_runs_with_the_numbers_that_are_signed() {
+        let sampling = settle(Sampling { temperature: 0.123_456_79, top_p: 1e-9, ..Sampling::default() });
+        assert_eq!(ppm(sampling.temperature), 123_457);
+        assert_eq!(ppm(sampling.top_p), 1);
+        assert_eq!(settle(sampling.clone()), sampling, "settling twice changes nothing");
+    }
+}

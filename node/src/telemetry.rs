@@ -1,0 +1,21 @@
+//! Logs: to standard error, so that standard output carries results alone. Prompts are never logged.
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::cli::LogFormat;
+
+/// Installs the log for this process. A filter that cannot be read is refused with its text.
+pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}` cannot be read: {error}"))?;
+    let base = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // A log that is already installed (a test's) stays.
+    match format {
+        LogFormat::Text => drop(base.with_target(false).try_init()),
+        LogFormat::Json => drop(base.json().try_init()),
+    }
+    Ok(())
+}
