@@ -1,0 +1,9 @@
+//! Whole nodes: real processes, real sockets, real files.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod clients;
+mod command_line;
+mod crash;
+mod hostile;
+mod slice;

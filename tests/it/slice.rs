@@ -1,0 +1,97 @@
+//! Prompt in, answer out, record sealed, proof served.
+
+use aria_tests::{Node, http};
+use serde_json::{Value, json};
+
+use crate::clients::keccak_root;
+
+#[test]
+fn an_answer_becomes_a_record_in_a_final_block_with_a_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let answer = node.ask("What is 7 plus 5?");
+    assert_eq!(answer["choices"][0]["message"]["content"], "7 plus 5 is 12.");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let aria = &answer["aria"];
+    assert_eq!(aria["node_ids"], json!([node.ready["node_id"]]));
+    assert_eq!(aria["backend"], "builtin");
+
+    let id = aria["record_id"].as_str().unwrap();
+    let record = node.sealed(id);
+    assert_eq!(record["id"], id);
+    assert_eq!(record["tokens_generated"], answer["usage"]["completion_tokens"]);
+    assert_eq!(record["node_ids"], aria["node_ids"]);
+    assert_eq!(record["status"], "self_audited");
+
+    let block = node.result("chain_getBlock", json!([record["height"]]));
+    assert!(block["hash"].as_str().unwrap().starts_with("00"), "the stamp: {block}");
+    assert_eq!(block["miner_id"], node.ready["node_id"]);
+    let listed: Vec<&Value> = block["records"].as_array().unwrap().iter().filter(|record| record["id"] == id).collect();
+    assert_eq!(listed.len(), 1);
+    let parent = node.result("chain_getBlock", json!({"block": block["previous_hash"]}));
+    assert_eq!(parent["index"].as_u64().unwrap() + 1, block["index"].as_u64().unwrap());
+
+    let proof = node.result("chain_getRecordProof", json!([id]));
+    assert_eq!(proof["format"], "openzeppelin-standard-v1");
+    assert_eq!(proof["leaf"], json!([record["height"].to_string(), record["index"].to_string(), id]));
+    assert_eq!(proof["root"], block["records_root"]);
+    assert_eq!(keccak_root(&proof), proof["root"].as_str().unwrap(), "recomputed by other code");
+}
+
+#[test]
+fn streamed_and_plain_answers_are_the_same_and_each_leaves_a_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let body = |stream: bool| {
+        json!({"model": node.ready["model"], "messages": [{"role": "user", "content": "Tell me a story about a fox."}],
+               "temperature": 0.9, "seed": 5, "max_tokens": 80, "stream": stream})
+    };
+    let plain = node.post("/v1/chat/completions", &body(false)).json();
+    let streamed = node.post("/v1/chat/completions", &body(true));
+    let events = streamed.events();
+    assert_eq!(events.last(), Some(&"[DONE]"));
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    let text: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, plain["choices"][0]["message"]["content"].as_str().unwrap());
+    assert!(chunks.len() > 20, "a true token stream, not one piece: {}", chunks.len());
+    let last = chunks.last().unwrap();
+    let (first, second) = (plain["aria"]["record_id"].as_str().unwrap(), last["aria"]["record_id"].as_str().unwrap());
+    assert_ne!(first, second);
+    let (one, two) = (node.sealed(first), node.sealed(second));
+    assert_ne!(one["query_hash"], two["query_hash"], "commitments are salted: the same prompt cannot be recognised");
+}
+
+#[test]
+fn no_pending_record_no_block_but_a_heartbeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let genesis = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../genesis/devnet.toml")).unwrap();
+    let quick = genesis
+        .replace("heartbeat_ms = 60000", "heartbeat_ms = 1500")
+        .replace("heartbeat_ms = 60_000", "heartbeat_ms = 1500");
+    assert_ne!(genesis, quick, "the genesis file names its heartbeat");
+    let path = folder.path().join("quick.toml");
+    std::fs::write(&path, quick).unwrap();
+    let node = Node::start_with(&folder.path().join("node"), &["--genesis", path.to_str().unwrap()]);
+    let height = || node.result("chain_status", json!([]))["height"].as_u64().unwrap();
+    let start = std::time::Instant::now();
+    while height() < 2 {
+        assert!(start.elapsed() < aria_tests::node::PATIENCE, "no heartbeat");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(start.elapsed() > std::time::Duration::from_millis(1500), "two empty blocks are a heartbeat apart");
+    let block = node.result("chain_getBlock", json!([1]));
+    assert_eq!(block["records"], json!([]));
+}
+
+#[test]
+fn health_and_metrics_tell_what_happens() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    node.ask("Hello!");
+    let health = http::get(node.address("api"), "/health");
+    assert_eq!(health.status, 200, "{}", health.body);
+    let metrics = http::get(node.address("api"), "/metrics");
+    assert_eq!(metrics.status, 200);
+    assert!(metrics.body.lines().any(|line| line.starts_with("aria_") && !line.ends_with(" 0")), "{}", metrics.body);
+}
