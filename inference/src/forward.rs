@@ -13,6 +13,13 @@
 //! logits = E * norm(x)                             only for rows that want them
 //! ```
 
+mod fault;
+mod row;
+
+pub use fault::{Fault, FaultCode};
+use row::check_rows;
+pub use row::{Observe, Row};
+
 use crate::arith::norm::RowScale;
 use crate::kernels::packed::{BLOCK_COLUMNS, GROUP_ROWS};
 use crate::kernels::{Activations, Kernels, Store};
@@ -29,49 +36,6 @@ pub const LOGIT_ROWS_MAX: usize = 64;
 const BLOCKS_PER_THREAD: usize = 4096;
 /// Multiply-adds of attention or the head below which another thread costs more than it saves.
 const PRODUCTS_PER_THREAD: usize = 262_144;
-
-/// One token of one session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Index of the session in the slice given to [`Runner::forward`].
-    pub session: usize,
-    /// The token. Rows of one session are consecutive positions, in order.
-    pub token: u32,
-    /// Its position: the session's next one, plus its earlier rows in this batch.
-    pub position: usize,
-    /// Whether logits are wanted.
-    pub wants_logits: bool,
-}
-
-/// Where in the pass a number stopped being finite (R1). With the position it is part of the canonical result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FaultCode {
-    /// The norm before attention, or a product that could overflow after it.
-    AttentionNorm,
-    /// A key or value does not fit binary16.
-    Cache,
-    /// An attention score.
-    Score,
-    /// The norm after attention.
-    AttentionSubNorm,
-    /// The norm before the feed-forward part.
-    FeedForwardNorm,
-    /// The norm after the gate.
-    FeedForwardSubNorm,
-    /// The final norm.
-    OutputNorm,
-    /// A logit.
-    Logits,
-}
-
-/// The first thing of a row that was not finite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fault {
-    /// Which step.
-    pub code: FaultCode,
-    /// In which layer; the number of layers for the steps after the last.
-    pub layer: u32,
-}
 
 /// Buffers and threads of forward passes. Nothing is allocated once the largest batch has been seen.
 #[derive(Debug)]
@@ -466,12 +430,6 @@ impl Runner {
     }
 }
 
-/// Sees the residual stream at each boundary: tests hash it.
-pub trait Observe {
-    /// `states` is `[rows][dim]`.
-    fn boundary(&mut self, boundary: usize, states: &[f32]);
-}
-
 fn look(observe: &mut Option<&mut dyn Observe>, boundary: usize, states: &[f32]) {
     if let Some(observer) = observe {
         observer.boundary(boundary, states);
@@ -518,16 +476,4 @@ fn all_finite(values: &[f32]) -> bool {
 /// A layer, boundary or position as the transcript writes it.
 fn small(value: usize) -> u32 {
     u32::try_from(value).expect("layers and positions are far below 2^32")
-}
-
-fn check_rows(model: &Model, sessions: &[Session], rows: &[Row]) {
-    assert!(rows.len() <= ROWS_MAX, "at most {ROWS_MAX} rows in a pass");
-    assert!(rows.iter().filter(|row| row.wants_logits).count() <= LOGIT_ROWS_MAX, "a bounded number of logits");
-    for (index, row) in rows.iter().enumerate() {
-        let earlier = rows[..index].iter().rev().find(|other| other.session == row.session);
-        let next = earlier.map_or(sessions[row.session].position, |other| other.position + 1);
-        assert_eq!(row.position, next, "rows of a session are its next positions, in order");
-        assert!(row.position < sessions[row.session].capacity().min(model.context), "room in the session");
-        assert!((row.token as usize) < model.hyper.vocab, "a token of the vocabulary");
-    }
 }

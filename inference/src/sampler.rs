@@ -335,5 +335,4 @@ fn cut<'a>(top: &'a [(u32, f32)], z: f32, sampling: &Sampling) -> &'a [(u32, f32
 }
 
 #[cfg(test)]
-#[path = "sampler/tests.rs"]
 mod tests;

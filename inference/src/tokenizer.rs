@@ -14,16 +14,18 @@ mod pipeline;
 pub mod settings;
 pub mod vocabulary;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use decoder::Decoder;
+use settings::Family;
 pub use settings::Settings;
 use vocabulary::Vocabulary;
 
 use crate::gguf::{Gguf, GgufError};
 
-/// Text given to [`Tokenizer::encode`]. Longer than any context: a token is rarely less than a byte.
-pub const TEXT_BYTES_MAX: usize = 4 << 20;
+/// Text given to [`Tokenizer::encode`]: some 260,000 tokens of prose. A megabyte takes up to two seconds to split.
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// What is wrong with a file's tokenizer, or with a text.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +133,8 @@ impl Tokenizer {
         if text.len() > TEXT_BYTES_MAX {
             return Err(TokenizerError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
         }
+        let adds_space = self.shared.settings.family == Family::SentencePiece { adds_space: true } && !text.is_empty();
+        let text = if adds_space { Cow::Owned(format!(" {text}")) } else { Cow::Borrowed(text) };
         let encoding = self.shared.library.encode_fast(text, false).map_err(library_error)?;
         Ok(encoding.get_ids().to_vec())
     }

@@ -288,7 +288,7 @@ fn a_flipped_bit_is_an_error_or_another_model_but_never_a_panic() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), is_headed in any::<bool>(), counts in any::<[u8; 2]>()) {
@@ -403,7 +403,7 @@ fn each_rule_of_the_tensor_table_has_its_error() {
     check(at(&[8], 0, 33), &["\"x\" begins at 33", "alignment 32"]);
     check(at(&[8], 0, far), &["\"x\" needs 32 bytes", "data section"]);
     check(at(&[8], 0, u64::MAX - 31), &["\"x\" needs 32 bytes", "data section"]);
-    check(at(&[1 << 40], 0, 0), &["\"x\" needs", "data section"]);
+    check(at(&[1 << 40], 0, 0), &["overlap", "\"x\""]);
     check(at(&[8], 0, 0), &["overlap", "\"x\""]);
     check(at(&[8], 77, 0), &["overlap", "\"x\""]);
     check(small(|w| w.tensor("extra.weight", &[8], 0, &[0; 32])), &["\"extra.weight\"", "bitnet-b1.58", "refused"]);

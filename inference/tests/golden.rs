@@ -52,9 +52,9 @@ fn digests(engine: &mut Engine, sequences: &[Vec<u32>], chunk: usize) -> Vec<Str
         for (session, sequence) in sequences.iter().enumerate() {
             // Passes hold a bounded number of logits; the last positions of every sequence fit whatever the chunk.
             let first_wanted = sequence.len().saturating_sub(LOGIT_ROWS_MAX / sequences.len());
-            for position in next..sequence.len().min(next + chunk) {
+            for (position, &token) in sequence.iter().enumerate().skip(next).take(chunk) {
                 let wants_logits = position >= first_wanted;
-                rows.push(Row { session, token: sequence[position], position, wants_logits });
+                rows.push(Row { session, token, position, wants_logits });
             }
         }
         next += chunk;

@@ -1,6 +1,6 @@
 //! Every kernel of every path this CPU has, against its scalar twin, bit for bit, over odd shapes.
 
-#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "random bits are cut to size on purpose")]
+#![expect(clippy::cast_possible_truncation, reason = "random bits are cut to size on purpose")]
 
 use aria_inference::arith::norm::RowScale;
 use aria_inference::hyper::Gate;
@@ -163,6 +163,20 @@ fn ternary_on_both_sides_of_every_tile_size() {
         check_ternary(1, 33, rows, rows as u64 + 100, true);
     }
     check_ternary(2, 2560, 9, 7, true);
+}
+
+#[test]
+fn a_tail_leaves_its_lane_alone_even_at_negative_zero() {
+    // Every product underflows to -0. A tail that added zeros to the lanes beyond it would turn them into +0.
+    for dim in [16, 17, 31] {
+        let matrix = FloatMatrix::new(FloatValues::F32(vec![-1e-30; 17 * dim]), 17, dim);
+        for kernels in paths().into_iter().chain([twin()]) {
+            let mut out = vec![1.0; 17];
+            let mut columns = Matrix::new(&mut out, 1, 17, 1).into_columns(17);
+            (kernels.head)(matrix.slice(0..17), dim, &vec![1e-30; dim], &mut columns);
+            assert_eq!(bits(&out), vec![(-0.0_f32).to_bits(); 17], "{} {dim} columns", kernels.kind);
+        }
+    }
 }
 
 proptest! {

@@ -108,7 +108,7 @@ impl ConfigFile {
         let path = named.map_or_else(|| data_dir.join("config.toml"), Path::to_path_buf);
         let fault = |reason: String| NodeError::Config { path: path.clone(), reason };
         match std::fs::metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+            Err(_) if named.is_none() => {
                 return Ok(ConfigFile::default());
             }
             Err(error) => return Err(fault(error.to_string())),

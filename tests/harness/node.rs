@@ -63,7 +63,7 @@ fn command(data_dir: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.arg("--data-dir").arg(data_dir);
+    command.arg("--data-dir").arg(data_dir).args(["--log", "error"]);
     command
 }
 

@@ -140,8 +140,10 @@ impl Simulation {
                 }
             }
             if continuation.finish.is_none() {
-                let text = continuation.cancel();
-                sink(Event::ChoiceDone { choice, finish: FinishReason::Cancelled, text });
+                // Cancelled, or a model without end tokens.
+                let finish = if cancel.is_cancelled() { FinishReason::Cancelled } else { FinishReason::Stop };
+                let text = continuation.close(finish);
+                sink(Event::ChoiceDone { choice, finish, text });
             }
             let finish = continuation.finish.unwrap_or(FinishReason::Cancelled);
             choices.push(ChoiceOutcome { tokens: continuation.tokens, text: continuation.text, finish });

@@ -251,7 +251,7 @@ impl Completion {
     pub(super) fn cancel(mut self, sessions: &mut Slab) {
         for (index, choice) in (0_u32..).zip(&mut self.choices) {
             if choice.continuation.finish.is_none() {
-                let text = choice.continuation.cancel();
+                let text = choice.continuation.close(FinishReason::Cancelled);
                 if let Some(reply) = &mut self.reply {
                     reply.send(Event::ChoiceDone { choice: index, finish: FinishReason::Cancelled, text });
                 }

@@ -119,10 +119,10 @@ impl Continuation {
         accepted
     }
 
-    /// Ends a choice from outside.
-    pub fn cancel(&mut self) -> String {
+    /// Ends a choice without a token: its caller gave up, or there is nothing more to say. Returns the text this releases.
+    pub fn close(&mut self, finish: FinishReason) -> String {
         let mut accepted = Accepted::default();
-        self.end(FinishReason::Cancelled, &mut accepted);
+        self.end(finish, &mut accepted);
         accepted.rest
     }
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
-use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
+use tokenizers::normalizers::Replace;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 use super::alphabet::char_of;
 use super::settings::{Family, Pre, Settings};
@@ -20,9 +20,6 @@ const SCORES: &str = "tokenizer.ggml.scores";
 
 /// Words with one leading sign, numbers up to three digits, runs of punctuation, line ends, spaces.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The same with single digits.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The library's tokenizer for text. Its vocabulary has no control token.
 pub(super) fn build(
@@ -34,7 +31,7 @@ pub(super) fn build(
     let words = TextTokens::new(&tokens, vocabulary.kinds());
     let mut tokenizer = match settings.family {
         Family::ByteLevel(pre) => byte_level(keys, &words, pre)?,
-        Family::SentencePiece { adds_space } => sentence_piece(keys, &tokens, vocabulary.kinds(), &words, adds_space)?,
+        Family::SentencePiece { .. } => sentence_piece(keys, &tokens, vocabulary.kinds(), &words)?,
     };
     let whole = tokens.iter().zip(vocabulary.kinds()).filter(|(_, kind)| **kind == Kind::Whole);
     let whole: Vec<AddedToken> = whole.map(|(token, _)| AddedToken::from(*token, false).normalized(false)).collect();
@@ -92,7 +89,6 @@ fn byte_level(keys: Metadata<'_>, words: &TextTokens, pre: Pre) -> Result<Tokeni
     match pre {
         Pre::Gpt2 => tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true))),
         Pre::Llama3 => tokenizer.with_pre_tokenizer(Some(split_then_bytes(LLAMA3)?)),
-        Pre::Qwen2 => tokenizer.with_pre_tokenizer(Some(split_then_bytes(QWEN2)?)),
     };
     Ok(tokenizer)
 }
@@ -108,7 +104,6 @@ fn sentence_piece(
     tokens: &[&str],
     kinds: &[Kind],
     words: &TextTokens,
-    adds_space: bool,
 ) -> Result<Tokenizer, TokenizerError> {
     for byte in 0..=u8::MAX {
         if !words.ids.contains_key(format!("<0x{byte:02X}>").as_str()) {
@@ -129,12 +124,8 @@ fn sentence_piece(
     let model = BPE::builder().vocab_and_merges(words.ids.clone(), merges_by_score(&pieces));
     let model = model.byte_fallback(true).fuse_unk(true).build().map_err(library_error)?;
     let mut tokenizer = Tokenizer::new(model);
-    let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-    if adds_space {
-        normalizers.push(Prepend::new("\u{2581}".to_owned()).into());
-    }
-    normalizers.push(Replace::new(" ", "\u{2581}").map_err(library_error)?.into());
-    tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(library_error)?;
+    let marked = Replace::new(" ", "\u{2581}").map_err(library_error)?;
+    tokenizer.with_normalizer(Some(marked)).map_err(library_error)?;
     Ok(tokenizer)
 }
 

@@ -23,20 +23,17 @@ pub enum Pre {
     Llama3,
     /// Words, numbers, punctuation. GPT-2.
     Gpt2,
-    /// As Llama 3, but digits one by one. Qwen 2.
-    Qwen2,
 }
 
 impl Pre {
     /// Values of `tokenizer.ggml.pre` that are understood.
-    pub(super) const KNOWN: &'static str = "llama-bpe, llama3, llama-v3, gpt-2, qwen2";
+    pub(super) const KNOWN: &'static str = "llama-bpe, llama3, llama-v3, gpt-2";
 
     fn of(name: Option<&str>) -> Result<Pre, TokenizerError> {
         match name {
             // BitNet-b1.58-2B-4T files lack the key, and mean this.
             None | Some("llama-bpe" | "llama3" | "llama-v3") => Ok(Pre::Llama3),
             Some("gpt-2") => Ok(Pre::Gpt2),
-            Some("qwen2") => Ok(Pre::Qwen2),
             Some(other) => Err(TokenizerError::Pre { found: other.to_owned(), known: Pre::KNOWN }),
         }
     }

@@ -43,7 +43,7 @@ impl Totals {
 }
 
 pub(super) async fn stats(setting: &Setting) -> anyhow::Result<ExitCode> {
-    let source = Source::open(setting).await?;
+    let source = Source::open(setting)?;
     let status = source.status().await?;
     let mut totals = Totals::default();
     for height in 0..=status["height"].as_u64().unwrap_or_default() {
@@ -120,7 +120,7 @@ fn style() -> ProgressStyle {
 }
 
 pub(super) async fn export(setting: &Setting, args: &ExportArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::open(setting).await?;
+    let source = Source::open(setting)?;
     let tip = source.status().await?["height"].as_u64().unwrap_or_default();
     let mut out: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(BufWriter::new(
@@ -146,7 +146,7 @@ enum Source {
 }
 
 impl Source {
-    async fn open(setting: &Setting) -> anyhow::Result<Source> {
+    fn open(setting: &Setting) -> anyhow::Result<Source> {
         Ok(match setting.existing().running() {
             Some(node) => Source::Running(node.rpc),
             None => Source::Resting(Box::new(offline_store(setting)?)),

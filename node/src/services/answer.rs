@@ -81,7 +81,6 @@ pub(super) fn start(
     Ok(generation)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn no_randomness(error: getrandom::Error) -> GenerateError {
     GenerateError::Engine(format!("the system's source of randomness failed: {error}"))
 }
