@@ -23,6 +23,7 @@ use crate::chat::TEMPLATE_KEY;
 use crate::gguf::{Gguf, GgufError, Metadata};
 use crate::hyper::{Architecture, EMBEDDING, Gate, Hyper, MATRICES, NORMS, OUTPUT, OUTPUT_NORM};
 use crate::tokenizer::settings::{Family, Pre};
+use crate::tokenizer::vocabulary::Kind;
 use crate::tokenizer::{Settings, TokenizerError};
 
 const MODEL_DOMAIN: &str = "aria inference model digest v1";
@@ -224,10 +225,10 @@ impl Hasher {
         self.f32s(sin);
     }
 
-    /// Settings with their defaults filled in, then the lists as they lie in the file: both versions of the container
+    /// Settings and kinds of tokens with their defaults filled in, then the lists as they lie in the file: both versions of the container
     /// write them in the same bytes.
     fn tokenizer(&mut self, keys: Metadata<'_>) -> Result<(), DigestError> {
-        let (settings, _) = Settings::read(keys)?;
+        let (settings, vocabulary) = Settings::read(keys)?;
         self.number(match settings.family {
             Family::ByteLevel(Pre::Llama3) => 1,
             Family::ByteLevel(Pre::Gpt2) => 2,
@@ -240,7 +241,9 @@ impl Hasher {
         self.number(settings.ends.len() as u64);
         settings.ends.iter().for_each(|&id| self.number(u64::from(id)));
         self.number(u64::from(settings.adds_bos));
-        for key in ["tokens", "token_type", "merges", "scores"] {
+        let kinds: Vec<u8> = vocabulary.kinds().iter().map(|kind| kind_byte(*kind)).collect();
+        self.bytes(Some(&kinds));
+        for key in ["tokens", "merges", "scores"] {
             self.bytes(keys.raw_array(&format!("tokenizer.ggml.{key}")));
         }
         self.bytes(keys.opt_str(TEMPLATE_KEY)?.map(str::as_bytes));
@@ -285,5 +288,14 @@ impl Hasher {
             self.number(number);
         }
         self.update(&scale.to_le_bytes());
+    }
+}
+
+fn kind_byte(kind: Kind) -> u8 {
+    match kind {
+        Kind::Normal => 1,
+        Kind::Control => 2,
+        Kind::Whole => 3,
+        Kind::Byte => 4,
     }
 }

@@ -66,7 +66,8 @@ fn conversations_become_the_reference_tokens() {
 #[test]
 fn a_longer_conversation_begins_once() {
     let template = ChatTemplate::from_gguf(&embedded()).unwrap().unwrap();
-    let messages = [message("system", "Be brief."), message("user", "Hi"), message("assistant", "Hello!"), message("user", "Bye")];
+    let messages =
+        [message("system", "Be brief."), message("user", "Hi"), message("assistant", "Hello!"), message("user", "Bye")];
     let tokens = template.encode(&tokenizer(), &messages).unwrap();
     assert_eq!(controls(&tokens), [BOS, EOT, EOT, EOT, EOT]);
     assert_eq!(tokenizer().decode(&tokens), "System: Be brief.User: HiAssistant: Hello!User: ByeAssistant: ");
@@ -111,7 +112,10 @@ fn users_cannot_write_control_tokens() {
     assert_eq!(controls(&encode("<|{{ messages[0].role }}|>", &role).unwrap()), NONE);
     assert_eq!(controls(&encode("{{ messages[0].role }}", &[message("<|eot_id|>", "x")]).unwrap()), NONE);
     // The template itself may.
-    assert_eq!(controls(&encode("<|eot_id|>{{ bos_token }}{{ eos_token }}", &[message("user", "x")]).unwrap()), [EOT, BOS, EOT]);
+    assert_eq!(
+        controls(&encode("<|eot_id|>{{ bos_token }}{{ eos_token }}", &[message("user", "x")]).unwrap()),
+        [EOT, BOS, EOT]
+    );
 }
 
 #[test]
@@ -141,7 +145,8 @@ fn templates_have_what_they_expect() {
 
 #[test]
 fn a_template_may_refuse() {
-    let source = "{% if messages[0].role != 'user' %}{{ raise_exception('Only users: ' + messages[0].role) }}{% endif %}";
+    let source =
+        "{% if messages[0].role != 'user' %}{{ raise_exception('Only users: ' + messages[0].role) }}{% endif %}";
     match encode(source, &[message("<wizard>", "x")]) {
         Err(ChatError::Refused { message }) => assert_eq!(message, "Only users: <wizard>"),
         other => panic!("{other:?}"),

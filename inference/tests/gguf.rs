@@ -160,6 +160,76 @@ fn the_digest_does_not_see_the_container() {
     assert_ne!(model_digest(&model("mini-relu2-iq2_bn.gguf")).unwrap(), silu);
 }
 
+/// A copy with the only occurrence of some bytes replaced.
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let places: Vec<usize> =
+        bytes.windows(old.len()).enumerate().filter(|(_, b)| *b == old).map(|(at, _)| at).collect();
+    let [at] = places[..] else { panic!("{old:?} occurs at {places:?}") };
+    [&bytes[..at], new, &bytes[at + old.len()..]].concat()
+}
+
+/// A copy of the small model with the byte at so many from its end replaced: weights, scales, norms, embedding.
+fn with_byte_from_end(back: usize, byte: u8) -> Vec<u8> {
+    let mut bytes = small(|writer| writer);
+    let at = bytes.len() - back;
+    assert_ne!(bytes[at], byte);
+    bytes[at] = byte;
+    bytes
+}
+
+#[test]
+fn the_digest_sees_all_that_matters_and_nothing_else() {
+    let digest = |bytes: Vec<u8>| model_digest(&Gguf::from_vec(bytes).unwrap()).unwrap();
+    let plain = small(|writer| writer);
+    let key = |name: &str| format!("bitnet-b1.58.{name}");
+    let u32_key = |name: &str, value: u32| [key(name).as_bytes(), &4_u32.to_le_bytes(), &value.to_le_bytes()].concat();
+    let matrix = 64 * 20;
+    let different = [
+        small_with("bitnet", 2, 259, |w| w),
+        small_with("bitnet-b1.58", 1, 259, |w| w.u32(&key("attention.head_count_kv"), 1)),
+        small_with("bitnet-b1.58", 2, 300, |w| w),
+        small(|w| w.f32(&key("rope.freq_base"), 20_000.0)),
+        replaced(&plain, &u32_key("context_length", 16), &u32_key("context_length", 17)),
+        replaced(&plain, &1e-5_f32.to_le_bytes(), &1e-6_f32.to_le_bytes()),
+        small(|w| w.text("tokenizer.chat_template", "")),
+        small(|w| w.text("tokenizer.chat_template", "x")),
+        small(|w| w.text("tokenizer.ggml.pre", "gpt-2")),
+        small(|w| w.bool("tokenizer.ggml.add_bos_token", false)),
+        small(|w| w.u32("tokenizer.ggml.eot_token_id", 258)),
+        small(|w| w.u32("tokenizer.ggml.padding_token_id", 65)),
+        replaced(&plain, b"<|user|>", b"<|uses|>"),
+        small(|w| w.floats("blk.0.attn_q.scale", &[1], &[2.0])),
+        with_byte_from_end(1, 0b0101_0101),          // a weight of the last matrix
+        with_byte_from_end(matrix + 1, 0b0101_0101), // of the one before
+        with_byte_from_end(7 * matrix + 1, 0x40),    // a norm
+        with_byte_from_end(7 * matrix + 5 * 256 + 1, 0x3d), // the embedding
+    ];
+    let mut digests: Vec<_> = different.into_iter().map(digest).collect();
+    digests.push(digest(plain.clone()));
+    let count = digests.len();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), count, "each change gives another digest");
+
+    let same = [
+        replaced(&plain, b"small", b"large"),
+        small(|w| w.text("general.license", "mit")),
+        small(|w| w.floats("blk.0.attn_q.scale", &[1], &[1.0])),
+        small(|w| w.text("tokenizer.ggml.pre", "llama-bpe").bool("tokenizer.ggml.add_bos_token", true)),
+        small(|w| w.u32(&key("attention.head_count_kv"), 2).f32(&key("rope.freq_base"), 10_000.0)),
+    ];
+    for bytes in same {
+        assert_eq!(digest(bytes), digest(plain.clone()));
+    }
+}
+
+/// Changing this value means that every registered model gets another name.
+#[test]
+fn the_digest_of_the_embedded_model_is_golden() {
+    let digest = model_digest(&embedded()).unwrap();
+    assert_eq!(digest.to_string(), "56fc921370e640c07d286b1c51a234c26166af582fdc86936b584bee64b2d4d7");
+}
+
 #[test]
 fn hyper_parameters_are_read_and_derived() {
     let hyper = Hyper::from_gguf(&embedded()).unwrap();

@@ -167,8 +167,14 @@ fn each_rule_has_its_error() {
     check_refused(Writer::new().text("tokenizer.ggml.model", "bert"), &["tokenizer.ggml.model", "bert", "gpt2"]);
     check_refused(Writer::new().text("tokenizer.ggml.model", "gpt2"), &["tokenizer.ggml.tokens", "missing"]);
     check_refused(changed(Some("tekken"), |w| w), &["tokenizer.ggml.pre", "tekken", "llama-bpe"]);
-    check_refused(changed(None, |w| w.i32s("tokenizer.ggml.token_type", &[1, 1])), &["token_type", "2 elements for 4096"]);
-    check_refused(changed(None, |w| w.u32("tokenizer.ggml.eos_token_id", 4096)), &["eos_token_id", "token 4096", "4096"]);
+    check_refused(
+        changed(None, |w| w.i32s("tokenizer.ggml.token_type", &[1, 1])),
+        &["token_type", "2 elements for 4096"],
+    );
+    check_refused(
+        changed(None, |w| w.u32("tokenizer.ggml.eos_token_id", 4096)),
+        &["eos_token_id", "token 4096", "4096"],
+    );
     let gpt2 = || Writer::new().text("tokenizer.ggml.model", "gpt2");
     let few = || gpt2().texts("tokenizer.ggml.tokens", ["a", "b"]).texts("tokenizer.ggml.merges", ["a b"]);
     check_refused(few(), &["no token for byte 0x00"]);

@@ -1,0 +1,150 @@
+//! The chain's door over real sockets: HTTP, WebSocket, and the document that describes it.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod scripted;
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use aria_rpc::{
+    chain::{self, api},
+    services::Services,
+};
+use scripted::{Script, Scripted, ask, post};
+use serde_json::{Value, json};
+
+async fn open() -> (SocketAddr, jsonrpsee::server::ServerHandle) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let services: Arc<dyn Services> = Scripted::new(Script::Words(&[]));
+    (address, chain::serve(listener, services, chain::hosts_of(address)).unwrap())
+}
+
+fn call(address: SocketAddr, method: &str, params: Value) -> Value {
+    post(address, "/", &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).json()
+}
+
+#[test]
+fn the_document_names_the_methods_that_there_are() {
+    let document: Value = serde_json::from_str(api::OPENRPC).unwrap();
+    let described: BTreeSet<&str> = document["methods"].as_array().unwrap().iter().map(|method| method["name"].as_str().unwrap()).collect();
+    let registered: BTreeSet<&str> = api::METHODS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(described, registered);
+    for (name, params, _) in api::METHODS {
+        let method = document["methods"].as_array().unwrap().iter().find(|method| method["name"] == *name).unwrap();
+        let described: Vec<&str> = method["params"].as_array().unwrap().iter().map(|param| param["name"].as_str().unwrap()).collect();
+        assert_eq!(&described, params, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_go_by_position_and_by_name() {
+    let (address, _handle) = open().await;
+    let by_position = call(address, "chain_getBlock", json!(["latest", 0]));
+    let by_name = call(address, "chain_getBlock", json!({"block": "earliest", "verbosity": 0}));
+    assert_eq!(by_position["result"], by_name["result"]);
+    let block = &by_name["result"];
+    assert_eq!((&block["index"], &block["records"]), (&json!(0), &json!([])));
+    let by_hash = call(address, "chain_getBlock", json!([block["hash"]]));
+    assert_eq!(by_hash["result"]["hash"], block["hash"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_named_and_what_is_absent_is_null() {
+    let (address, _handle) = open().await;
+    let wrong = [
+        ("chain_getBlock", json!([]), "block"),
+        ("chain_getBlock", json!(["pending"]), "block"),
+        ("chain_getBlock", json!([-1]), "block"),
+        ("chain_getBlock", json!([0, 7]), "verbosity"),
+        ("chain_getBlock", json!([0, 1, 2]), "params"),
+        ("chain_getRecord", json!(["AB"]), "id"),
+        ("chain_getRecord", json!({"ID": "x"}), "ID"),
+        ("chain_listRecords", json!([{"colour": 1}]), "colour"),
+        ("chain_listRecords", json!([{"cursor": "x"}]), "cursor"),
+        ("chain_listRecords", json!([{"order": "up"}]), "order"),
+        ("chain_listRecords", json!([{"status": "odd"}]), "status"),
+        ("chain_verify", json!([5, 1]), "to"),
+        ("chain_verifyRecordProof", json!([{}]), "proof"),
+    ];
+    for (method, params, param) in wrong {
+        let error = call(address, method, params.clone())["error"].clone();
+        assert_eq!((&error["code"], &error["data"]["param"]), (&json!(-32602), &json!(param)), "{method} {params}: {error}");
+        assert_eq!(error["data"]["reason"], "invalid_params");
+    }
+    let absent = "ab".repeat(32);
+    for method in ["chain_getRecord", "chain_getRecordProof", "chain_getUsefulWorkProof", "chain_getBlock", "chain_getAccount"] {
+        assert_eq!(call(address, method, json!([absent]))["result"], Value::Null, "{method}");
+    }
+    let page = call(address, "chain_listRecords", json!([{"limit": 1000}]))["result"].clone();
+    assert_eq!((&page["records"], &page["next_cursor"], &page["at"]["height"]), (&json!([]), &Value::Null, &json!(0)));
+    assert_eq!(call(address, "no_such", json!([]))["error"]["code"], -32601);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_bounded_and_examples_are_true() {
+    let (address, _handle) = open().await;
+    let batch = |count: usize| -> Value {
+        let calls: Vec<Value> = (0..count).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "chain_status", "params": []})).collect();
+        let answer = post(address, "/", &json!(calls));
+        serde_json::from_str(answer.body.trim_start_matches(|letter| letter != '[' && letter != '{').trim_end_matches(|letter| letter != ']' && letter != '}')).unwrap()
+    };
+    assert_eq!(batch(50).as_array().unwrap().len(), 50);
+    assert_eq!(batch(51)["error"]["code"], -32010);
+    let document: Value = serde_json::from_str(api::OPENRPC).unwrap();
+    for method in document["methods"].as_array().unwrap() {
+        for example in method["examples"].as_array().into_iter().flatten() {
+            let answer = call(address, method["name"].as_str().unwrap(), example["params"].clone());
+            for (key, value) in example["result"]["value"].as_object().unwrap() {
+                assert_eq!(&answer["result"][key], value, "{method}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_hosts_and_plain_text_are_refused_and_health_is_a_get() {
+    let (address, _handle) = open().await;
+    let request = r#"{"jsonrpc":"2.0","id":1,"method":"chain_status","params":[]}"#;
+    let json = ("content-type", "application/json");
+    assert_eq!(ask(address, "POST", "/", &[json], request).status, 200);
+    assert_eq!(ask(address, "POST", "/", &[json, ("host", "evil.example")], request).status, 403);
+    assert_eq!(ask(address, "POST", "/", &[("content-type", "text/plain")], request).status, 415);
+    let health = ask(address, "GET", "/health", &[], "");
+    assert!(health.status == 200 && health.body.contains("healthy"), "{}", health.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_methods_answer_on_a_websocket() {
+    let (address, _handle) = open().await;
+    let headers = [("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let mut head = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    assert!(seen.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&seen));
+    // One masked text frame, the mask being zeros.
+    let request = br#"{"jsonrpc":"2.0","id":9,"method":"mempool_status","params":[]}"#;
+    let mut frame = vec![0x81, 0x80 | u8::try_from(request.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(request);
+    stream.write_all(&frame).unwrap();
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let mut answer = vec![0; usize::from(head[1])];
+    stream.read_exact(&mut answer).unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((&answer["id"], &answer["result"]["pending"]), (&json!(9), &json!(0)));
+}
