@@ -1,4 +1,5 @@
 //! Model files: every container gives the same model, and no file, however broken, does more than an error.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 #[path = "fixtures/packing.rs"]
 mod packing;

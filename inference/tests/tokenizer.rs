@@ -1,4 +1,5 @@
 //! Text to tokens and back: equal to what the libraries that models are published with make of the same vocabulary.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

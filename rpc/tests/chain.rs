@@ -32,12 +32,14 @@ fn call(address: SocketAddr, method: &str, params: Value) -> Value {
 #[test]
 fn the_document_names_the_methods_that_there_are() {
     let document: Value = serde_json::from_str(api::OPENRPC).unwrap();
-    let described: BTreeSet<&str> = document["methods"].as_array().unwrap().iter().map(|method| method["name"].as_str().unwrap()).collect();
+    let described: BTreeSet<&str> =
+        document["methods"].as_array().unwrap().iter().map(|method| method["name"].as_str().unwrap()).collect();
     let registered: BTreeSet<&str> = api::METHODS.iter().map(|(name, ..)| *name).collect();
     assert_eq!(described, registered);
     for (name, params, _) in api::METHODS {
         let method = document["methods"].as_array().unwrap().iter().find(|method| method["name"] == *name).unwrap();
-        let described: Vec<&str> = method["params"].as_array().unwrap().iter().map(|param| param["name"].as_str().unwrap()).collect();
+        let described: Vec<&str> =
+            method["params"].as_array().unwrap().iter().map(|param| param["name"].as_str().unwrap()).collect();
         assert_eq!(&described, params, "{name}");
     }
 }
@@ -74,11 +76,17 @@ async fn what_is_wrong_is_named_and_what_is_absent_is_null() {
     ];
     for (method, params, param) in wrong {
         let error = call(address, method, params.clone())["error"].clone();
-        assert_eq!((&error["code"], &error["data"]["param"]), (&json!(-32602), &json!(param)), "{method} {params}: {error}");
+        assert_eq!(
+            (&error["code"], &error["data"]["param"]),
+            (&json!(-32602), &json!(param)),
+            "{method} {params}: {error}"
+        );
         assert_eq!(error["data"]["reason"], "invalid_params");
     }
     let absent = "ab".repeat(32);
-    for method in ["chain_getRecord", "chain_getRecordProof", "chain_getUsefulWorkProof", "chain_getBlock", "chain_getAccount"] {
+    for method in
+        ["chain_getRecord", "chain_getRecordProof", "chain_getUsefulWorkProof", "chain_getBlock", "chain_getAccount"]
+    {
         assert_eq!(call(address, method, json!([absent]))["result"], Value::Null, "{method}");
     }
     let page = call(address, "chain_listRecords", json!([{"limit": 1000}]))["result"].clone();
@@ -90,9 +98,16 @@ async fn what_is_wrong_is_named_and_what_is_absent_is_null() {
 async fn batches_are_bounded_and_examples_are_true() {
     let (address, _handle) = open().await;
     let batch = |count: usize| -> Value {
-        let calls: Vec<Value> = (0..count).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "chain_status", "params": []})).collect();
+        let calls: Vec<Value> =
+            (0..count).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "chain_status", "params": []})).collect();
         let answer = post(address, "/", &json!(calls));
-        serde_json::from_str(answer.body.trim_start_matches(|letter| letter != '[' && letter != '{').trim_end_matches(|letter| letter != ']' && letter != '}')).unwrap()
+        serde_json::from_str(
+            answer
+                .body
+                .trim_start_matches(|letter| letter != '[' && letter != '{')
+                .trim_end_matches(|letter| letter != ']' && letter != '}'),
+        )
+        .unwrap()
     };
     assert_eq!(batch(50).as_array().unwrap().len(), 50);
     assert_eq!(batch(51)["error"]["code"], -32010);
@@ -122,7 +137,8 @@ async fn strangers_hosts_and_plain_text_are_refused_and_health_is_a_get() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_methods_answer_on_a_websocket() {
     let (address, _handle) = open().await;
-    let headers = [("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let headers =
+        [("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     let mut head = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\n");
     for (name, value) in headers {

@@ -55,7 +55,12 @@ async fn parameters_work_or_are_refused_by_name() {
     for (field, value, code) in refused {
         let answer = post(address, CHAT, &body(json!({ *field: value })));
         let error = &answer.json()["error"];
-        assert_eq!((answer.status, &error["param"], &error["code"]), (400, &json!(field), &json!(code)), "{field} {value}: {}", answer.body);
+        assert_eq!(
+            (answer.status, &error["param"], &error["code"]),
+            (400, &json!(field), &json!(code)),
+            "{field} {value}: {}",
+            answer.body
+        );
         assert_eq!(error["type"], "invalid_request_error");
         assert!(answer.head.contains("x-should-retry: false"), "{}", answer.head);
     }
@@ -87,7 +92,10 @@ async fn every_parameter_reaches_the_engine() {
     let call = node.asked.lock().unwrap().take().unwrap();
     let Prompt::Chat(messages) = &call.prompt else { panic!("{:?}", call.prompt) };
     assert_eq!((messages[0].role.as_str(), messages[1].content.as_str()), ("system", "ab"));
-    assert_eq!((call.max_tokens, call.choices, call.stop, call.logprobs), (Some(5), 2, vec!["END".to_owned()], Some(2)));
+    assert_eq!(
+        (call.max_tokens, call.choices, call.stop, call.logprobs),
+        (Some(5), 2, vec!["END".to_owned()], Some(2))
+    );
     let sampling = &call.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p), (0.5, 0.25, 3, 0.125));
     assert_eq!((sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty), (1.0, -1.0, 1.5));
@@ -107,7 +115,11 @@ async fn a_plain_answer_has_every_part() {
     assert_eq!(value["choices"][1]["message"]["content"], "one two three");
     assert_eq!(value["choices"][1]["finish_reason"], "stop");
     let logprobs = &value["choices"][0]["logprobs"]["content"];
-    assert_eq!(logprobs[0], json!({"token": "w", "logprob": -0.5, "bytes": [119], "top_logprobs": []}), "top_logprobs may be left out");
+    assert_eq!(
+        logprobs[0],
+        json!({"token": "w", "logprob": -0.5, "bytes": [119], "top_logprobs": []}),
+        "top_logprobs may be left out"
+    );
     assert_eq!(value["usage"], json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}));
     assert_eq!(value["aria"]["record_id"], "ab".repeat(32));
     assert_eq!(value["system_fingerprint"], "arith1-121212121212");
@@ -134,7 +146,10 @@ async fn a_stream_has_role_first_finish_last_usage_alone_and_an_end() {
     let text: String = plain.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(text, "one two three");
     let last = plain.last().unwrap();
-    assert_eq!((&last["choices"][0]["finish_reason"], &last["aria"]["record_id"]), (&json!("stop"), &json!("ab".repeat(32))));
+    assert_eq!(
+        (&last["choices"][0]["finish_reason"], &last["aria"]["record_id"]),
+        (&json!("stop"), &json!("ab".repeat(32)))
+    );
     assert!(plain.iter().all(|chunk| chunk.get("usage").is_none() && chunk["id"] == plain[0]["id"]));
 
     let counted = chunks(json!({"stream": true, "stream_options": {"include_usage": true}, "n": 2}));
@@ -144,7 +159,9 @@ async fn a_stream_has_role_first_finish_last_usage_alone_and_an_end() {
     assert_eq!(without_choices[0]["usage"]["total_tokens"], 11);
     assert!(!without_choices[0]["aria"].is_null());
     for index in [0, 1] {
-        let finishes = counted.iter().filter(|chunk| chunk["choices"][0]["index"] == index && !chunk["choices"][0]["finish_reason"].is_null());
+        let finishes = counted
+            .iter()
+            .filter(|chunk| chunk["choices"][0]["index"] == index && !chunk["choices"][0]["finish_reason"].is_null());
         assert_eq!(finishes.count(), 1, "choice {index}");
     }
 }
@@ -155,7 +172,10 @@ async fn a_fault_in_a_stream_is_one_event_without_an_end_mark() {
     let (address, _stop) = open(&node, &[]).await;
     let events = post(address, CHAT, &body(json!({"stream": true}))).events();
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
-    assert_eq!((&last["error"]["message"], &last["error"]["type"]), (&json!("a scripted fault"), &json!("server_error")));
+    assert_eq!(
+        (&last["error"]["message"], &last["error"]["type"]),
+        (&json!("a scripted fault"), &json!("server_error"))
+    );
     let plain = post(address, CHAT, &body(json!({})));
     assert_eq!((plain.status, &plain.json()["error"]["code"]), (500, &json!("server_error")));
 }
@@ -165,7 +185,13 @@ async fn a_client_that_leaves_cancels_plain_and_streamed() {
     let node = Scripted::new(Script::Endless);
     let (address, _stop) = open(&node, &[]).await;
     for stream in [false, true] {
-        let connection = send(address, "POST", CHAT, &[("content-type", "application/json")], &body(json!({"stream": stream})).to_string());
+        let connection = send(
+            address,
+            "POST",
+            CHAT,
+            &[("content-type", "application/json")],
+            &body(json!({"stream": stream})).to_string(),
+        );
         wait(|| node.running.load(Ordering::SeqCst) == 1);
         drop(connection);
         wait(|| node.running.load(Ordering::SeqCst) == 0);
@@ -220,7 +246,10 @@ async fn every_error_is_an_object() {
     // The body is refused before it is read to its end, so the connection may break under the sender.
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     use std::io::{Read, Write};
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", huge.len());
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        huge.len()
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let mut text = [0; 12];
     stream.read_exact(&mut text).unwrap();
@@ -239,7 +268,10 @@ async fn text_completions_have_their_own_shape() {
         post(address, "/v1/completions", &body)
     };
     let answer = complete(json!({"logprobs": 1})).json();
-    assert_eq!((&answer["object"], &answer["choices"][0]["text"]), (&json!("text_completion"), &json!("one two three")));
+    assert_eq!(
+        (&answer["object"], &answer["choices"][0]["text"]),
+        (&json!("text_completion"), &json!("one two three"))
+    );
     let logprobs = &answer["choices"][0]["logprobs"];
     assert_eq!(logprobs["tokens"], json!(["w", "w", "w", "w"]));
     assert_eq!(logprobs["text_offset"], json!([0, 1, 2, 3]));
@@ -247,14 +279,23 @@ async fn text_completions_have_their_own_shape() {
     assert_eq!(node.asked.lock().unwrap().take().unwrap().max_tokens, Some(16));
     assert_eq!(complete(json!({"prompt": [1, 2, 3]})).status, 200);
     assert_eq!(node.asked.lock().unwrap().take().unwrap().prompt, Prompt::Tokens(vec![1, 2, 3]));
-    for (field, value) in [("echo", json!(true)), ("best_of", json!(2)), ("suffix", json!("x")), ("prompt", json!([])), ("prompt", json!([1, "a"]))] {
+    for (field, value) in [
+        ("echo", json!(true)),
+        ("best_of", json!(2)),
+        ("suffix", json!("x")),
+        ("prompt", json!([])),
+        ("prompt", json!([1, "a"])),
+    ] {
         let answer = complete(json!({ field: value }));
         assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!(field)));
     }
     let long = complete(json!({"prompt": "x".repeat(2000)}));
     let expected = "This model's maximum context length is 100 tokens. However, you requested 1016 tokens (1000 in the messages, 16 in the completion).";
     assert_eq!(long.json()["error"]["message"], expected);
-    assert_eq!((long.json()["error"]["code"].clone(), long.json()["error"]["param"].clone()), (json!("context_length_exceeded"), json!("prompt")));
+    assert_eq!(
+        (long.json()["error"]["code"].clone(), long.json()["error"]["param"].clone()),
+        (json!("context_length_exceeded"), json!("prompt"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,7 +313,11 @@ async fn keys_hosts_and_origins_are_checked() {
     assert_eq!(get(&[key, ("origin", "https://evil.example")]), 403);
     assert_eq!(get(&[key, ("origin", &format!("http://{address}"))]), 200);
     let allowed = ask(address, "GET", "/v1/models", &[key, ("origin", "https://page.example")], "");
-    assert!(allowed.status == 200 && allowed.head.contains("access-control-allow-origin: https://page.example"), "{}", allowed.head);
+    assert!(
+        allowed.status == 200 && allowed.head.contains("access-control-allow-origin: https://page.example"),
+        "{}",
+        allowed.head
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

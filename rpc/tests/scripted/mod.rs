@@ -12,7 +12,6 @@ use std::{
 };
 
 use aria_chain::{
-
     ids::{ModelId, NodeId},
     keys::NodeKey,
     store::{MemoryStore, Store, StoreError},
@@ -26,8 +25,8 @@ use aria_rpc::{
     auth::Gate,
     openai, server,
     services::{
-        AccountView, AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent, Logprob, MempoolView,
-        ModelCard, NodeStatus, Prompt, Readiness, Services, TokenChance, VerifyView,
+        AccountView, AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent,
+        Logprob, MempoolView, ModelCard, NodeStatus, Prompt, Readiness, Services, TokenChance, VerifyView,
     },
 };
 use aria_runtime::genesis::Genesis;
@@ -67,7 +66,12 @@ impl Scripted {
         let genesis = Genesis::from_toml(include_str!("../../../genesis/devnet.toml"), Some(key.node_id())).unwrap();
 
         let store = MemoryStore::new(&genesis.block(), &genesis.changes()).unwrap();
-        Arc::new(Scripted { script: Mutex::new(script), store: Arc::new(store), asked: Mutex::default(), running: Arc::default() })
+        Arc::new(Scripted {
+            script: Mutex::new(script),
+            store: Arc::new(store),
+            asked: Mutex::default(),
+            running: Arc::default(),
+        })
     }
 
     /// Changes what it does.
@@ -91,7 +95,13 @@ fn done() -> GenerationEvent {
     GenerationEvent::Done(Box::new(Finished { prompt_tokens: 7, completion_tokens: 4, aria }))
 }
 
-async fn tell(script: Script, call: GenerateCall, cancel: CancelToken, to: mpsc::Sender<GenerationEvent>, running: Arc<AtomicUsize>) {
+async fn tell(
+    script: Script,
+    call: GenerateCall,
+    cancel: CancelToken,
+    to: mpsc::Sender<GenerationEvent>,
+    running: Arc<AtomicUsize>,
+) {
     running.fetch_add(1, Ordering::SeqCst);
     let words: &[&str] = if let Script::Words(words) = script { words } else { &["word "] };
     let logprob = call.logprobs.map(|top| {
@@ -135,7 +145,15 @@ impl Services for Scripted {
 
     fn models(&self) -> Vec<ModelCard> {
         let digest = "12".repeat(32);
-        vec![ModelCard { id: "tiny".into(), created: 1, digest, arithmetic: 1, context: 100, parameters: 5, backend: "builtin" }]
+        vec![ModelCard {
+            id: "tiny".into(),
+            created: 1,
+            digest,
+            arithmetic: 1,
+            context: 100,
+            parameters: 5,
+            backend: "builtin",
+        }]
     }
 
     fn generate(&self, call: GenerateCall) -> Result<Generation, GenerateError> {
