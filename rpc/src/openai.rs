@@ -11,8 +11,12 @@ use std::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -54,7 +58,21 @@ pub fn router(services: Arc<dyn Services>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method.")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(refuse_large))
         .with_state(services)
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is larger than {BODY_BYTES_MAX} bytes."))
+}
+
+/// A body that says itself that it is too large is refused before it is sent.
+async fn refuse_large(request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match length {
+        Some(length) if length > BODY_BYTES_MAX => too_large().into_response(),
+        _ => next.run(request).await,
+    }
 }
 
 fn card(card: &ModelCard) -> Value {
@@ -130,9 +148,7 @@ fn read_json(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is larger than {BODY_BYTES_MAX} bytes."))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         status => ApiError::new(status, "The body could not be read to its end."),
     })?;
     serde_json::from_slice(&body)

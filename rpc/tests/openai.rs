@@ -245,6 +245,7 @@ async fn every_error_is_an_object() {
     }
     // The body is refused before it is read to its end, so the connection may break under the sender.
     let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     use std::io::{Read, Write};
     let head = format!(
         "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",

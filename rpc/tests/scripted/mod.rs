@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What the scripted node does with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Script {
+pub(crate) enum Script {
     /// Tells these words and ends.
     Words(&'static [&'static str]),
     /// Tells a word every ten milliseconds until it is cancelled.
@@ -50,18 +50,18 @@ pub enum Script {
 }
 
 /// The node.
-pub struct Scripted {
+pub(crate) struct Scripted {
     script: Mutex<Script>,
     store: Arc<dyn Store>,
     /// The last order.
-    pub asked: Mutex<Option<GenerateCall>>,
+    pub(crate) asked: Mutex<Option<GenerateCall>>,
     /// Answers that are being told.
-    pub running: Arc<AtomicUsize>,
+    pub(crate) running: Arc<AtomicUsize>,
 }
 
 impl Scripted {
     /// A node that follows `script`.
-    pub fn new(script: Script) -> Arc<Scripted> {
+    pub(crate) fn new(script: Script) -> Arc<Scripted> {
         let key = NodeKey::from_seed(&[1; 32]);
         let genesis = Genesis::from_toml(include_str!("../../../genesis/devnet.toml"), Some(key.node_id())).unwrap();
 
@@ -75,7 +75,7 @@ impl Scripted {
     }
 
     /// Changes what it does.
-    pub fn follow(&self, script: Script) {
+    pub(crate) fn follow(&self, script: Script) {
         *self.script.lock().unwrap() = script;
     }
 }
@@ -231,7 +231,7 @@ impl Services for Scripted {
 }
 
 /// Serves the OpenAI door of a scripted node with these keys; ends when the token is cancelled.
-pub async fn open(node: &Arc<Scripted>, keys: &[String]) -> (SocketAddr, CancellationToken) {
+pub(crate) async fn open(node: &Arc<Scripted>, keys: &[String]) -> (SocketAddr, CancellationToken) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -242,30 +242,30 @@ pub async fn open(node: &Arc<Scripted>, keys: &[String]) -> (SocketAddr, Cancell
 }
 
 /// Status, head and body of an answer.
-pub struct Answer {
+pub(crate) struct Answer {
     /// Status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Status line and headers, in lower case.
-    pub head: String,
+    pub(crate) head: String,
     /// Body as it came, chunk sizes included.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// The JSON object in the body.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let (from, to) = (self.body.find('{').unwrap(), self.body.rfind('}').unwrap());
         serde_json::from_str(&self.body[from..=to]).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
     /// The data of a stream's events.
-    pub fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         self.body.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
     }
 }
 
 /// Sends a request and leaves its answer unread.
-pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
+pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
@@ -280,7 +280,7 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
 }
 
 /// Sends a request and reads the whole answer.
-pub fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut text = String::new();
     send(address, method, path, headers, body).read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {text}"));
@@ -289,6 +289,6 @@ pub fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str
 }
 
 /// Posts JSON.
-pub fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
+pub(crate) fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
     ask(address, "POST", path, &[("content-type", "application/json")], &body.to_string())
 }
