@@ -69,7 +69,7 @@ pub struct StartArgs {
     /// Address that the doors bind; anything but loopback needs an API key
     #[arg(long, env = "ARIA_HOST")]
     pub host: Option<IpAddr>,
-    /// Port for peers (0 = any free port) [default: 8765]
+    /// Port for peers; kept, but not opened in this version, which has no peers yet [default: 8765]
     #[arg(long, short, env = "ARIA_PORT")]
     pub port: Option<u16>,
     /// Port of the OpenAI API (0 = any free port) [default: 3000]

@@ -304,3 +304,43 @@ fn bind_admin(dir: &DataDir) -> Result<UnixListener, NodeError> {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
     Ok(listener)
 }
+
+#[cfg(test)]
+mod tests {
+    use aria_inference::{digest::model_digest, hyper::Hyper};
+    use aria_runtime::state::{MemoryState, Reader};
+
+    use super::*;
+
+    #[test]
+    fn the_development_chain_registers_the_built_in_model() {
+        let key = NodeKey::from_seed(&[1; 32]);
+        let genesis = Genesis::from_toml(DEVNET, Some(key.node_id())).expect("a good file");
+        let mut state = MemoryState::new();
+        state.apply(&genesis.changes().entries);
+        let gguf =
+            model::locate(model::EMBEDDED_NAME, Path::new("")).and_then(|located| located.open()).expect("built in");
+        let digest = model_digest(&gguf).expect("a whole model");
+        let model = Reader(&state).model(&aria_chain::ids::ModelId::new(digest.0)).expect("readable");
+        let shape = model.expect("registered under its digest").shape;
+        let hyper = Hyper::from_gguf(&gguf).expect("a whole model");
+        assert_eq!(shape.ops_per_token(), Ok(hyper.ops_per_token()), "work is reckoned from the shape that runs");
+    }
+
+    #[test]
+    fn the_first_start_settles_the_chain_of_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = DataDir::create(folder.path()).expect("made");
+        let config = NodeConfig::settle(&crate::cli::StartArgs::default(), &crate::config::ConfigFile::default())
+            .expect("defaults");
+        let key = NodeKey::from_seed(&[1; 32]);
+        let first = settle_genesis(&config, &dir, &key).expect("the development chain");
+        assert_eq!(settle_genesis(&config, &dir, &key).expect("the settled file"), first);
+        let other = settle_genesis(
+            &config,
+            &DataDir::create(&folder.path().join("b")).expect("made"),
+            &NodeKey::from_seed(&[2; 32]),
+        );
+        assert_ne!(other.expect("another chain").chain_id(), first.chain_id());
+    }
+}
