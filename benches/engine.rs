@@ -1,5 +1,4 @@
 //! What the engine does with the embedded model: prefill and decode, through the backend that a node uses, transcript and all.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::{path::Path, sync::Arc, sync::mpsc, time::Duration};
 

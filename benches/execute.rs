@@ -1,5 +1,4 @@
 //! What a block costs before it is stored: signatures, execution, the Merkle tree.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 

@@ -1,5 +1,4 @@
 //! What the store costs: a durable commit, and the reads behind JSON-RPC.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::{hint::black_box, time::Instant};
 

@@ -15,36 +15,19 @@ use crate::http::{self, Answer};
 /// Longest wait for anything a node does in a test. Generous: machines that build software are slow at times.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The `aria` program, built as these tests were.
+/// The `aria` program, beside these tests in the build folder. `cargo test --workspace` builds it with them, because the
+/// node's own package has a test that needs it; after a change, run the tests so, or build the program first.
 ///
 /// # Panics
-/// If it cannot be built.
+/// If it is not there.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the workspace");
-        let mut build = Command::new(env!("CARGO"));
-        build.current_dir(root).args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "aria-node",
-            "--bin",
-            "aria",
-            "--message-format",
-            "json",
-        ]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let output = build.stderr(Stdio::inherit()).output().expect("cargo runs");
-        assert!(output.status.success(), "aria cannot be built");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the program it built")
+        let test = std::env::current_exe().expect("a test knows where it is");
+        let folder = test.ancestors().nth(2).expect("tests lie two folders down in the build folder");
+        let binary = folder.join("aria");
+        assert!(binary.is_file(), "{} is not built: run `cargo test --workspace`", binary.display());
+        binary
     })
 }
 
