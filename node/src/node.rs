@@ -133,6 +133,13 @@ impl Node {
             loaded = loading => loaded.map_err(|error| NodeError::Task { task: "model", reason: error.to_string() })??,
             () = self.stop.cancelled() => return Ok(()),
         };
+        let engine = Arc::clone(&backend);
+        // Doors stop before this stage: what answers are left by then have had their ten seconds.
+        self.supervisor.critical(Stage::Engine, "engine", |stop| async move {
+            stop.cancelled().await;
+            let stopped = spawn_blocking(move || engine.stop(false)).await;
+            stopped.map_err(|error| NodeError::Task { task: "engine", reason: error.to_string() })
+        });
         // Nobody else sets it.
         let _ = self.served.set(Served { name, backend, loaded_s: clock.now_ms() / 1000 });
         Ok(())
@@ -154,18 +161,9 @@ impl Node {
     }
 
     async fn shut_down(self) {
-        let Node { dir, supervisor, stop, served, .. } = self;
+        let Node { dir, supervisor, stop, .. } = self;
         stop.cancel();
-        // The engine ends its answers while the doors wait for their streams: what was accepted is cancelled at once.
-        let engine = spawn_blocking(move || {
-            if let Some(served) = served.get() {
-                served.backend.stop(false);
-            }
-        });
         supervisor.shut_down().await;
-        if let Err(error) = engine.await {
-            tracing::error!(%error, "the engine did not stop");
-        }
         dir.withdraw();
     }
 }
