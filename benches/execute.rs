@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use aria_benches::{block, chain, claimed_at, proof, proofs};
+use aria_benches::{block, chain, proof, proofs};
 use aria_chain::merkle::RecordTree;
 use aria_runtime::{execute::execute, state::MemoryState};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -12,13 +12,12 @@ fn bench(criterion: &mut Criterion) {
     let parent = genesis.block().header().clone();
     let mut state = MemoryState::new();
     state.apply(&genesis.changes().entries);
-    let now = claimed_at(&genesis, &parent);
 
-    let signed = proof(&key, &genesis, 1, now);
+    let signed = proof(&key, &genesis, &parent, 1);
     criterion.bench_function("verify the three signatures of a proof", |bench| {
         bench.iter(|| black_box(signed.clone()).verify(genesis.chain_id()).expect("a good proof"));
     });
-    let (full, _) = block(&key, &genesis, &parent, &state, proofs(&key, &genesis, 0, 100, now));
+    let (full, _) = block(&key, &genesis, &parent, &state, proofs(&key, &genesis, &parent, 0, 100));
     criterion.bench_function("execute a block of 100 records", |bench| {
         bench.iter(|| execute(black_box(full.block()), &parent, &state, &genesis).expect("a good block"));
     });

@@ -30,8 +30,8 @@ pub fn chain() -> (NodeKey, Genesis) {
     (key, genesis)
 }
 
-/// Proof number `number`, claimed at `now`, signed by `key` in every role.
-pub fn proof(key: &NodeKey, genesis: &Genesis, number: u64, now: Timestamp) -> SignedProof {
+/// Proof number `number` for the block on `parent`, signed by `key` in every role.
+pub fn proof(key: &NodeKey, genesis: &Genesis, parent: &Header, number: u64) -> SignedProof {
     let (chain_id, salt) = (genesis.chain_id(), [1; 32]);
     let request = InferenceRequest {
         chain_id: chain_id.clone(),
@@ -53,7 +53,7 @@ pub fn proof(key: &NodeKey, genesis: &Genesis, number: u64, now: Timestamp) -> S
         max_fee: NanoAria::ZERO,
         requester: key.node_id(),
         nonce: number,
-        expiry: Height::new(10_000),
+        expiry: Height::new(parent.height.get() + 1_000),
     };
     let id = request.id();
     let record = InferenceRecord {
@@ -68,7 +68,7 @@ pub fn proof(key: &NodeKey, genesis: &Genesis, number: u64, now: Timestamp) -> S
         first_token_ms: Millis::new(20),
         prompt_tokens: 12,
         tokens_generated: 50,
-        timestamp_ms: now,
+        timestamp_ms: Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms - 1),
         backend: BackendClass::Canonical,
         transcript_root: Digest::new([9; 32]),
     };
@@ -88,9 +88,9 @@ fn model() -> ModelId {
     digest.parse().expect("its digest is one")
 }
 
-/// `count` verified proofs, numbered from `first`.
-pub fn proofs(key: &NodeKey, genesis: &Genesis, first: u64, count: u64, now: Timestamp) -> Vec<VerifiedProof> {
-    let verify = |number| proof(key, genesis, number, now).verify(genesis.chain_id()).expect("signed a moment ago");
+/// `count` verified proofs for the block on `parent`, numbered from `first`.
+pub fn proofs(key: &NodeKey, genesis: &Genesis, parent: &Header, first: u64, count: u64) -> Vec<VerifiedProof> {
+    let verify = |number| proof(key, genesis, parent, number).verify(genesis.chain_id()).expect("signed a moment ago");
     (first..first + count).map(verify).collect()
 }
 
@@ -106,15 +106,11 @@ pub fn block(
     let timestamp = Timestamp::new(parent.timestamp_ms.get() + heartbeat_ms);
     let slot = Slot { parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
     let proposal = propose(slot, proofs, view, genesis).expect("a slot of the only validator");
+    assert!(proposal.skipped.is_empty(), "every proof was made for this block: {:?}", proposal.skipped);
     let (block, executed) = proposal.block.expect("a heartbeat is due at the least");
     let (height, hash) = (block.header().height, block.hash());
     let vote = Vote::sign(key, genesis.chain_id(), height, Round::ZERO, hash);
     let certificate = CommitCertificate::gather(height, Round::ZERO, hash, &[vote]);
     let block = FinalBlock::new(block, certificate, genesis.validators()).expect("the only validator voted");
     (block, executed)
-}
-
-/// When proofs for the block on `parent` are claimed.
-pub fn claimed_at(genesis: &Genesis, parent: &Header) -> Timestamp {
-    Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms - 1)
 }

@@ -264,9 +264,9 @@ fn a_record_is_recent() {
     chain.beat();
     let block = chain.soon();
     let at = |ms: u64| Timestamp::new(block.get() - ms);
-    let old = chain.proof(|claim| claim.record.timestamp_ms = at(3_600_001));
-    refused_on(&chain, old, &RecordFault::TooOld { timestamp: at(3_600_001), block, max_ms: 3_600_000 });
-    let just = chain.proof(|claim| claim.record.timestamp_ms = at(3_600_000));
+    let old = chain.proof(|claim| claim.record.timestamp_ms = at(604_800_001));
+    refused_on(&chain, old, &RecordFault::TooOld { timestamp: at(604_800_001), block, max_ms: 604_800_000 });
+    let just = chain.proof(|claim| claim.record.timestamp_ms = at(604_800_000));
     chain.advance(block, vec![just]);
 }
 
