@@ -1,7 +1,7 @@
 //! The OpenAI door: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, and beside them `/health` and `/metrics`.
 //!
-//! In reading order: [`request`] (JSON to an order), [`answer`] (a generation to a response), [`shape`] (the JSON of an
-//! answer), [`fields`] and [`error`].
+//! In reading order: `request` (JSON to an order), `answer` (a generation to a response), `shape` (the JSON of an
+//! answer), `fields` and [`error`].
 
 use std::{
     sync::Arc,
