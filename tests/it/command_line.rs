@@ -1,13 +1,8 @@
 //! What a person types, and what the machine refuses.
 
-use std::{
-    net::TcpListener,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Output};
 
-use aria_tests::{Node, aria, node::binary};
+use aria_tests::{Node, aria};
 use serde_json::{Value, json};
 
 fn text(output: &Output) -> String {
@@ -183,52 +178,5 @@ fn a_folder_that_cannot_be_written_is_refused() {
     // The superuser writes everywhere, so this can only be seen as somebody else.
     if std::fs::write(locked.join("probe"), "").is_err() {
         refused(&locked, &[&["node", "start"], &FREE[..]].concat(), &["--data-dir"]);
-    }
-}
-
-#[test]
-fn a_full_disk_stops_block_production_and_nothing_acknowledged_is_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    let acknowledged: Vec<String> = {
-        let node = Node::start(folder.path());
-        (0..3).map(|_| node.ask("Hi")["aria"]["record_id"].as_str().unwrap().to_owned()).collect()
-    };
-    // A limit on file size stands in for a full disk: writes fail in the same way, with an error instead of a signal.
-    let script = r#"trap '' XFSZ; ulimit -f 8; exec "$0" "$@""#;
-    let output = Command::new("bash")
-        .args(["-c", script])
-        .arg(binary())
-        .args(["--data-dir", folder.path().to_str().unwrap(), "node", "start"])
-        .args(FREE)
-        .env("ARIA_TEST", "1")
-        .stdin(std::process::Stdio::null())
-        .output_within(std::time::Duration::from_secs(30));
-    assert!(!output.0, "a node that cannot write does not say it is well: {}", output.1);
-    let node = Node::start(folder.path());
-    for id in &acknowledged {
-        node.sealed(id);
-    }
-}
-
-/// Runs a command for a limited time.
-trait Within {
-    /// Whether it ended well, and what it said.
-    fn output_within(&mut self, limit: std::time::Duration) -> (bool, String);
-}
-
-impl Within for Command {
-    fn output_within(&mut self, limit: std::time::Duration) -> (bool, String) {
-        use std::process::Stdio;
-        let mut child = self.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let start = std::time::Instant::now();
-        while child.try_wait().unwrap().is_none() {
-            if start.elapsed() > limit {
-                child.kill().unwrap();
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let output = child.wait_with_output().unwrap();
-        (output.status.success(), text(&output))
     }
 }
