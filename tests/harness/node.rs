@@ -74,7 +74,29 @@ impl Node {
     /// # Panics
     /// If it does not become ready.
     pub fn start_with(data_dir: &Path, flags: &[&str]) -> Node {
-        let mut command = command(data_dir);
+        Node::spawn(command(data_dir), data_dir, flags)
+    }
+
+    /// Starts a node none of whose files can grow beyond so many bytes: what it meets then is what a full disk does.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_on_a_small_disk(data_dir: &Path, file_bytes_max: u64) -> Node {
+        // A shell counts in blocks of 512 bytes; the signal that the system sends beside the error is ignored, as a full disk sends none.
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", file_bytes_max / 512);
+        let inner = command(data_dir);
+        let mut outer = Command::new("sh");
+        outer.args(["-c", &script]).arg(inner.get_program()).args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
+            };
+        }
+        Node::spawn(outer, data_dir, &[])
+    }
+
+    fn spawn(mut command: Command, data_dir: &Path, flags: &[&str]) -> Node {
         command.args([
             "--json",
             "node",

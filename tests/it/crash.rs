@@ -56,6 +56,38 @@ fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
     assert_eq!(report["ok"], true, "{report}");
 }
 
+#[test]
+fn a_full_disk_is_said_and_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start_on_a_small_disk(folder.path(), 2 << 20);
+    let question = json!({"model": node.ready["model"], "messages": [{"role": "user", "content": "What is 7 plus 5?"}], "max_tokens": 2});
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let answer = node.post("/v1/chat/completions", &question);
+        match answer.json()["aria"]["record_id"].as_str() {
+            Some(id) if answer.status == 200 => acknowledged.push(id.to_owned()),
+            _ => break answer,
+        }
+        assert!(acknowledged.len() < 5000, "two MiB hold no more than a few hundred records");
+    };
+    // The first answer that could not be kept was computed and says so, or was not begun any more.
+    assert!(matches!(refused.status, 200 | 503), "{} {}", refused.status, refused.body);
+    let health = http::get(node.address("api"), "/health");
+    assert_eq!(health.status, 503, "{}", health.body);
+    let reason = health.json()["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("free some space"), "{reason}");
+    let again = node.post("/v1/chat/completions", &question);
+    assert!(again.status == 503 || again.json()["aria"]["record_id"].is_null(), "{}", again.body);
+    node.terminate();
+    assert!(acknowledged.len() > 50, "records were kept before the disk was full: {}", acknowledged.len());
+
+    let node = Node::start(folder.path());
+    for id in &acknowledged {
+        node.sealed(id);
+    }
+    assert_eq!(http::get(node.address("api"), "/health").status, 200);
+}
+
 /// Asks until the connection breaks; the record's id, if the whole answer came.
 fn try_ask(address: &str, body: &Value) -> Option<String> {
     use std::io::{Read, Write};
