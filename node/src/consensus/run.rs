@@ -6,6 +6,7 @@ use aria_chain::{
     block::{FinalBlock, ProposedBlock},
     certificate::{CommitCertificate, Vote},
     mempool::SelectLimits,
+    store::Health,
     units::{Round, Timestamp},
 };
 use aria_runtime::{
@@ -41,7 +42,16 @@ pub async fn run(chain: Arc<Chain>, stop: CancellationToken) -> Result<(), NodeE
             let (working, event) =
                 done.await.map_err(|error| NodeError::Task { task: "consensus", reason: error.to_string() })?;
             hands = Some(working);
-            next = driver.on(event?);
+            next = match event {
+                Ok(event) => driver.on(event),
+                Err(error) => {
+                    // A full disk or the like: what is there can still be read, so the doors stay open and say why nothing is written.
+                    let Health::ReadOnly { .. } = chain.store.health() else { return Err(error) };
+                    tracing::error!(%error, "no more blocks until this node is started again");
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+            };
         }
         let due = Duration::from_millis(driver.due_in_ms(chain.clock.now_ms(), chain.mempool().status().proofs));
         tokio::select! { biased;
