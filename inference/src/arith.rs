@@ -14,6 +14,7 @@
 //! | R8 attention, binary16 | [`attention`], [`half`] |
 //! | R9 exponential | [`exp`] |
 //! | R10 gates | [`gate`] |
+//! | R11 screen of the logits | [`screen`] |
 
 pub mod attention;
 pub mod exp;
@@ -25,6 +26,7 @@ pub mod linear;
 pub mod mode;
 pub mod norm;
 pub mod rope;
+pub mod screen;
 
 /// Version of the rules in `docs/arithmetic.md`. Any change of any rule is a new number.
 pub const ARITHMETIC_VERSION: u32 = 1;

@@ -7,7 +7,7 @@ use crate::arith::mode::FloatModeError;
 use crate::backend::ModelInfo;
 use crate::chat::{ChatError, ChatTemplate};
 use crate::digest::{self, DigestError, ModelDigest};
-use crate::forward::{FaultCode, LOGIT_ROWS_MAX, Observe, Row, Runner};
+use crate::forward::{FaultCode, LOGIT_ROWS_MAX, Observe, Row, Runner, Scores, Wants};
 use crate::gguf::{Gguf, GgufError};
 use crate::hyper::Hyper;
 use crate::kernels::self_test::{SelfTestError, self_test};
@@ -195,13 +195,22 @@ impl Engine {
         self.runner.forward(&self.model, sessions, rows, Some(observe));
     }
 
-    /// Logits of the `index`-th row of the last batch that wanted them. They may be overwritten.
-    pub fn logits(&mut self, index: usize) -> &mut [f32] {
-        self.runner.logits(index)
+    /// All logits of the `index`-th row of the last batch that wanted some.
+    ///
+    /// # Panics
+    /// If there is no such row, or it did not want all.
+    #[must_use]
+    pub fn logits(&self, index: usize) -> &[f32] {
+        self.runner.logits(&self.model, index)
     }
 
-    /// Feeds `tokens` to one session; logits of the last are wanted. The first fault is the canonical one.
-    pub fn feed(&mut self, session: &mut Session, tokens: &[u32]) -> Result<(), EngineError> {
+    /// What is known of the logits of the `index`-th row of the last batch that wanted some.
+    pub fn scores(&mut self, index: usize) -> Scores<'_> {
+        self.runner.scores(&self.model, index)
+    }
+
+    /// Feeds `tokens` to one session, wanting these logits of the last. The first fault is the canonical one.
+    pub fn feed(&mut self, session: &mut Session, tokens: &[u32], wants: Wants) -> Result<(), EngineError> {
         let chunks = tokens.chunks(crate::forward::ROWS_MAX).count();
         for (index, chunk) in tokens.chunks(crate::forward::ROWS_MAX).enumerate() {
             let start = session.position();
@@ -212,7 +221,7 @@ impl Engine {
                     session: 0,
                     token,
                     position: start + offset,
-                    wants_logits: index + 1 == chunks && offset + 1 == chunk.len(),
+                    wants: if index + 1 == chunks && offset + 1 == chunk.len() { wants } else { Wants::NOTHING },
                 })
                 .collect();
             self.forward(std::slice::from_mut(session), &rows);

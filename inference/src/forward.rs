@@ -14,23 +14,26 @@
 //! ```
 
 mod fault;
+mod head;
 mod row;
 
 pub use fault::{Fault, FaultCode};
+use head::Head;
 use row::check_rows;
-pub use row::{Observe, Row};
+pub use row::{Observe, Row, Wants};
 
 use crate::arith::norm::RowScale;
 use crate::kernels::packed::{BLOCK_COLUMNS, GROUP_ROWS};
 use crate::kernels::{Activations, Kernels, Store};
 use crate::model::{Linear, Model, QkvColumns};
 use crate::pool::{Matrix, Pool};
+use crate::sampler::Logits;
 use crate::session::Session;
 use crate::transcript::{Hash, Leaves, boundaries};
 
 /// Rows of one pass. More would not make a pass faster per row, and buffers grow with it.
 pub const ROWS_MAX: usize = 512;
-/// Rows of one pass that want logits: bounds the logits buffer to 32 MiB at a vocabulary of 128 thousand.
+/// Rows of one pass that want logits: bounds the buffer of logits to 32 MiB at a vocabulary of 128 thousand.
 pub const LOGIT_ROWS_MAX: usize = 64;
 /// Block-rows (about 2 cycles each) below which another thread costs more than it saves.
 const BLOCKS_PER_THREAD: usize = 4096;
@@ -56,10 +59,9 @@ pub struct Runner {
     /// Gates and ups, `[rows][2 * ffn padded]`, and the gated values, `[rows][ffn padded]`.
     gate_up: Vec<f32>,
     gated: Vec<f32>,
-    /// Final norms, `[rows][dim]`, of which those that want logits come first afterwards.
+    /// Final norms, `[rows][dim]`.
     normed: Vec<f32>,
-    logits: Vec<f32>,
-    logit_rows: usize,
+    head: Head,
     faults: Vec<Option<Fault>>,
     /// One per row and head: whether attention was finite.
     finite: Vec<bool>,
@@ -92,8 +94,7 @@ impl Runner {
             gate_up: Vec::new(),
             gated: Vec::new(),
             normed: Vec::new(),
-            logits: Vec::new(),
-            logit_rows: 0,
+            head: Head::default(),
             faults: Vec::new(),
             finite: Vec::new(),
             leaves: Vec::new(),
@@ -118,14 +119,22 @@ impl Runner {
         &self.faults
     }
 
-    /// Logits of the `index`-th row of the last pass that wanted them. They may be overwritten.
+    /// All logits of the `index`-th row of the last pass that wanted some.
+    ///
+    /// # Panics
+    /// If fewer rows wanted logits, or this one did not want all.
+    #[must_use]
+    pub fn logits(&self, model: &Model, index: usize) -> &[f32] {
+        self.head.all(index, model.hyper.vocab)
+    }
+
+    /// What is known of the logits of the `index`-th row of the last pass that wanted some.
     ///
     /// # Panics
     /// If fewer rows wanted logits.
-    pub fn logits(&mut self, index: usize) -> &mut [f32] {
-        assert!(index < self.logit_rows, "logits of a row that wanted them");
-        let vocab = self.logits.len() / self.logit_rows;
-        &mut self.logits[index * vocab..(index + 1) * vocab]
+    pub fn scores<'a>(&'a mut self, model: &'a Model, index: usize) -> Scores<'a> {
+        assert!(index < self.head.len(), "logits of a row that wanted some");
+        Scores { runner: self, model, index }
     }
 
     /// Computes `rows` and advances their sessions.
@@ -144,7 +153,7 @@ impl Runner {
         self.prepare(model, rows);
         let mut observe = observe;
         for (row, x) in rows.iter().zip(self.x.chunks_exact_mut(model.hyper.dim)) {
-            model.embedding.row(row.token as usize, x);
+            model.embedding.row(&self.kernels, row.token as usize, x);
         }
         for (index, layer) in model.layers.iter().enumerate() {
             self.commit(model, sessions, rows, index);
@@ -161,7 +170,8 @@ impl Runner {
         look(&mut observe, model.layers.len(), &self.x);
         self.finish(model, sessions, rows);
         look(&mut observe, model.layers.len() + 1, &self.normed);
-        self.head(model, rows);
+        let (pool, kernels, layers) = (&mut self.pool, &self.kernels, model.layers.len());
+        self.head.run(pool, kernels, model.head(), rows, &self.normed, &mut self.faults, layers);
         self.advance(model, sessions, rows);
     }
 
@@ -183,8 +193,6 @@ impl Runner {
         self.leaves.resize(n * boundaries(hyper.layers), [0; 32]);
         self.faults.clear();
         self.faults.resize(n, None);
-        self.logit_rows = rows.iter().filter(|row| row.wants_logits).count();
-        self.logits.resize(self.logit_rows * hyper.vocab, 0.0);
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
         for worker in &mut self.workers {
             if worker.scores.len() < longest {
@@ -393,30 +401,6 @@ impl Runner {
         self.commit(model, sessions, rows, model.layers.len() + 1);
     }
 
-    /// Logits of the rows that want them.
-    fn head(&mut self, model: &Model, rows: &[Row]) {
-        if self.logit_rows == 0 {
-            return;
-        }
-        let (dim, vocab) = (model.hyper.dim, model.hyper.vocab);
-        let wanting = || rows.iter().enumerate().filter(|(_, row)| row.wants_logits).map(|(index, _)| index);
-        for (to, from) in wanting().enumerate() {
-            self.normed.copy_within(from * dim..(from + 1) * dim, to * dim);
-        }
-        let (matrix, kernel) = (model.head(), self.kernels.head);
-        let hidden = &self.normed[..self.logit_rows * dim];
-        let logits = Matrix::new(&mut self.logits, self.logit_rows, vocab, 1);
-        let grain = PRODUCTS_PER_THREAD.div_ceil(dim * self.logit_rows);
-        self.pool.columns(vocab, grain, [logits], |rows, [logits]| {
-            kernel(matrix.slice(rows), dim, hidden, logits);
-        });
-        for (from, logits) in wanting().zip(self.logits.chunks_exact(vocab)) {
-            if !all_finite(logits) {
-                self.faults[from].get_or_insert(Fault { code: FaultCode::Logits, layer: small(model.hyper.layers) });
-            }
-        }
-    }
-
     /// Moves every session behind its rows.
     fn advance(&mut self, model: &Model, sessions: &mut [Session], rows: &[Row]) {
         let stride = boundaries(model.hyper.layers);
@@ -427,6 +411,24 @@ impl Runner {
                 transcript.push(leaves);
             }
         }
+    }
+}
+
+/// The logits of one row: the greatest, and any other on demand.
+#[derive(Debug)]
+pub struct Scores<'a> {
+    runner: &'a mut Runner,
+    model: &'a Model,
+    index: usize,
+}
+
+impl Logits for Scores<'_> {
+    fn greatest(&self) -> &[(u32, f32)] {
+        self.runner.head.greatest(self.index)
+    }
+
+    fn one(&mut self, id: u32) -> f32 {
+        self.runner.head.one(&self.runner.kernels, self.model.head(), self.index, id)
     }
 }
 

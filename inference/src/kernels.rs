@@ -10,7 +10,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::arith::norm::RowScale;
+use crate::arith::screen::Probe;
+use crate::embedding::{SCREEN_ROWS, SplitRow};
 use crate::hyper::Gate;
+use crate::memory::Line;
 use crate::pool::Columns;
 
 pub mod packed;
@@ -26,7 +29,7 @@ mod lanes;
 mod neon;
 mod scalar;
 
-pub use packed::{Block, FloatMatrix, Packed};
+pub use packed::{Block, Packed};
 
 /// A kernel path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,15 +139,26 @@ pub struct Activations<'a> {
     pub scales: &'a [RowScale],
 }
 
-/// Some rows of an embedding, in the file's own precision.
+/// Some rows of the coarse form of an embedding, a multiple of [`crate::embedding::SCREEN_ROWS`].
 #[derive(Clone, Copy, Debug)]
-pub enum FloatSlice<'a> {
-    /// binary16 patterns.
-    F16(&'a [u16]),
-    /// bfloat16 patterns.
-    Bf16(&'a [u16]),
-    /// binary32.
-    F32(&'a [f32]),
+pub struct CoarseSlice<'a> {
+    /// `[rows][per_row]`: 64 values in a line, 128 added to each.
+    pub lines: &'a [Line],
+    /// Lines of one row.
+    pub per_row: usize,
+    /// One per row.
+    pub scales: &'a [f32],
+}
+
+/// Hidden states, quantised for the screen.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeSlice<'a> {
+    /// `[states][2][stride]`: upper and lower part; places past the width are zero.
+    pub q: &'a [i8],
+    /// Values of a part: 64 per line.
+    pub stride: usize,
+    /// What belongs to each state.
+    pub probes: &'a [Probe],
 }
 
 /// What the kernel does with a product: replaces the output, or adds to it.
@@ -168,11 +182,17 @@ pub type GateFn = fn(gate: Gate, pairs: &[f32], out: &mut [f32]);
 pub type AttendFn = fn(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool;
 /// binary16 rounding of a row; false if one is not finite afterwards.
 pub type NarrowFn = fn(values: &[f32], halves: &mut [u16]) -> bool;
-/// R11: `out[t][v] = dot(x_t, E_v)`; `x` is `[out.rows()][dim]`.
-pub type HeadFn = fn(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>);
+/// R11: `out[t][v] = dot(x_t, E_v)`; `rows` is `[v][dim]`, `x` is `[out.rows()][dim]`.
+pub type HeadFn = fn(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>);
+/// A row of an embedding put together, see [`crate::embedding::join`].
+pub type JoinFn = fn(row: &SplitRow<'_>, out: &mut [f32]);
+/// Approximate logits, see [`crate::arith::screen::approximate`]: `out[t][v]` for every state and row.
+pub type ScreenFn = fn(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>);
+/// R3, see [`crate::arith::lanes::dot`].
+pub type DotFn = fn(a: &[f32], b: &[f32]) -> f32;
 /// R9 over a slice, in place.
 pub type ExpFn = fn(values: &mut [f32]);
-/// R3, see [`crate::arith::lanes::dot`] and [`crate::arith::lanes::sum`].
+/// R3, see [`crate::arith::lanes::sum`].
 pub type SumFn = fn(values: &[f32]) -> f32;
 
 /// The functions of one path.
@@ -187,6 +207,9 @@ pub struct Kernels {
     pub attend: AttendFn,
     pub narrow: NarrowFn,
     pub head: HeadFn,
+    pub join: JoinFn,
+    pub screen: ScreenFn,
+    pub dot: DotFn,
     pub exp: ExpFn,
     pub sum: SumFn,
 }
@@ -237,17 +260,25 @@ fn check_ternary(matrix: &TernarySlice<'_>, activations: &Activations<'_>, out: 
     }
 }
 
-/// The length of a vocabulary slice, after checking it and `x` against `dim` and `out`.
-fn check_head(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) -> usize {
-    let len = match rows {
-        FloatSlice::F16(bits) | FloatSlice::Bf16(bits) => bits.len(),
-        FloatSlice::F32(values) => values.len(),
-    };
-    assert!(dim > 0 && len.is_multiple_of(dim), "whole rows of an embedding");
+/// The number of embedding rows, after checking them and `x` against `dim` and `out`.
+fn check_head(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) -> usize {
+    assert!(dim > 0 && rows.len().is_multiple_of(dim), "whole rows of an embedding");
     assert_eq!(x.len(), dim * out.rows(), "one hidden state per output row");
-    let count = len / dim;
+    let count = rows.len() / dim;
     if out.rows() > 0 {
         assert_eq!(out.row(0).len(), count, "one logit per embedding row");
     }
     count
+}
+
+/// The checks every screen makes before it touches memory.
+fn check_screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
+    assert!(rows.scales.len().is_multiple_of(SCREEN_ROWS), "whole units of rows");
+    assert_eq!(rows.lines.len(), rows.scales.len() * rows.per_row, "lines of every row");
+    assert_eq!(states.stride, rows.per_row * size_of::<Line>(), "states as wide as the rows");
+    assert_eq!(states.q.len(), 2 * states.stride * states.probes.len(), "two parts of every state");
+    assert_eq!(out.rows(), states.probes.len(), "one output row per state");
+    if out.rows() > 0 {
+        assert_eq!(out.row(0).len(), rows.scales.len(), "one output per row");
+    }
 }

@@ -13,7 +13,7 @@
 //! - [`model`] holds the weights, [`kv_cache`] and [`session`] one conversation, [`forward`] the layers;
 //! - [`sampler`] draws tokens, [`transcript`] commits to a run;
 //! - [`generation`] is one request, [`batch`] many at once, [`verify`] a claim checked again;
-//! - [`engine`] and [`backend`] are what a node holds; [`energy`] is what it took.
+//! - [`engine`] and [`backend`] are what a node holds; [`energy`] is what it took; [`synthetic`] makes models for benches.
 
 pub mod arith;
 pub mod backend;
@@ -21,6 +21,7 @@ pub mod batch;
 pub mod catalog;
 pub mod chat;
 pub mod digest;
+pub mod embedding;
 pub mod energy;
 pub mod engine;
 pub mod forward;
@@ -29,10 +30,12 @@ pub mod gguf;
 pub mod hyper;
 pub mod kernels;
 pub mod kv_cache;
+pub mod memory;
 pub mod model;
 pub mod pool;
 pub mod sampler;
 pub mod session;
+pub mod synthetic;
 pub mod tokenizer;
 pub mod transcript;
 pub mod verify;

@@ -8,7 +8,8 @@ use crate::arith::norm::COLUMNS_MAX;
 use crate::arith::rope::RopeTables;
 use crate::gguf::{Gguf, GgufError};
 use crate::hyper::Hyper;
-use crate::kernels::packed::{FloatMatrix, FloatValues, GROUP_ROWS, Packed, pack_row};
+use crate::embedding::Embedding;
+use crate::kernels::packed::{GROUP_ROWS, Packed, pack_row};
 use crate::kv_cache::KvShape;
 
 /// Values wider than this are refused before anything is multiplied: sums of `COLUMNS_MAX` int8 reach 2^24.
@@ -20,9 +21,9 @@ pub struct Model {
     /// Shapes and constants.
     pub hyper: Hyper,
     /// Input embedding, `[vocab][dim]`.
-    pub embedding: FloatMatrix,
+    pub embedding: Embedding,
     /// Output embedding, `[vocab][dim]`, where it is not the input's.
-    pub output: Option<FloatMatrix>,
+    pub output: Option<Embedding>,
     /// Gain of the final norm, `[dim]`.
     pub output_norm: Vec<f32>,
     /// The layers, first to last.
@@ -113,11 +114,11 @@ impl Model {
     /// Reads and repacks a model for at most `context` positions, on `threads` threads.
     pub fn load(gguf: &Gguf, hyper: Hyper, context: usize, threads: NonZeroUsize) -> Result<Model, ModelError> {
         check_sizes(&hyper)?;
-        let embedding = embedding(gguf, "token_embd.weight", &hyper)?;
+        let embedding = embedding(gguf, "token_embd.weight", &hyper, threads)?;
         let output = gguf
             .tensor_names()
             .any(|name| name == "output.weight")
-            .then(|| self::embedding(gguf, "output.weight", &hyper))
+            .then(|| self::embedding(gguf, "output.weight", &hyper, threads))
             .transpose()?;
         let output_norm = gains(gguf, "output_norm.weight", hyper.dim)?;
         let layers = layers(gguf, &hyper, threads)?;
@@ -133,7 +134,7 @@ impl Model {
 
     /// The embedding that gives logits.
     #[must_use]
-    pub fn head(&self) -> &FloatMatrix {
+    pub fn head(&self) -> &Embedding {
         self.output.as_ref().unwrap_or(&self.embedding)
     }
 
@@ -147,7 +148,7 @@ impl Model {
                 .sum::<usize>()
         };
         let layers: usize = self.layers.iter().map(linears).sum();
-        let floats = self.embedding.size_bytes() + self.output.as_ref().map_or(0, FloatMatrix::size_bytes);
+        let floats = self.embedding.size_bytes() + self.output.as_ref().map_or(0, Embedding::size_bytes);
         (layers + floats) as u64
     }
 }
@@ -214,29 +215,11 @@ fn not_finite(name: &str) -> ModelError {
     ModelError::NotFinite { tensor: name.to_owned() }
 }
 
-/// An embedding in the precision of the file if that is a 16-bit one, else widened.
-fn embedding(gguf: &Gguf, name: &str, hyper: &Hyper) -> Result<FloatMatrix, ModelError> {
-    let tensor = gguf.tensor(name)?;
-    let source = tensor.floats()?;
-    let (rows, columns) = (hyper.vocab, hyper.dim);
-    check_shape(name, source.rows(), source.cols(), (rows, columns))?;
-    let values = if let Some(bits) = source.f16_bits() {
-        FloatValues::F16(bits)
-    } else if let Some(bits) = source.bf16_bits() {
-        FloatValues::Bf16(bits)
-    } else {
-        let mut values = vec![0.0; rows * columns];
-        for (row, out) in values.chunks_exact_mut(columns).enumerate() {
-            source.row(row, out);
-        }
-        FloatValues::F32(values)
-    };
-    let finite = match &values {
-        FloatValues::F16(bits) => bits.iter().all(|b| b & 0x7c00 != 0x7c00),
-        FloatValues::Bf16(bits) => bits.iter().all(|b| b & 0x7f80 != 0x7f80),
-        FloatValues::F32(values) => values.iter().all(|v| v.is_finite()),
-    };
-    if finite { Ok(FloatMatrix::new(values, rows, columns)) } else { Err(not_finite(name)) }
+/// An embedding, in the precision of the file.
+fn embedding(gguf: &Gguf, name: &str, hyper: &Hyper, threads: NonZeroUsize) -> Result<Embedding, ModelError> {
+    let source = gguf.tensor(name)?.floats()?;
+    check_shape(name, source.rows(), source.cols(), (hyper.vocab, hyper.dim))?;
+    Embedding::new(&source, threads).ok_or_else(|| not_finite(name))
 }
 
 /// All layers, shared out over the threads.

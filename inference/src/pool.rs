@@ -393,6 +393,15 @@ impl Columns<'_> {
         self.rows
     }
 
+    /// Some of these columns.
+    ///
+    /// # Panics
+    /// If they are not among these.
+    pub fn part(&mut self, start: usize, width: usize) -> Columns<'_> {
+        assert!(start + width <= self.width, "columns of this part");
+        Columns { start: self.start + start, width, owner: PhantomData, ..*self }
+    }
+
     /// These columns of one row.
     ///
     /// # Panics

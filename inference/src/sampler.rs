@@ -164,16 +164,33 @@ impl DrawDomain {
     }
 }
 
+/// The logits of one row: the greatest in the order of R12, and any other on demand.
+pub trait Logits {
+    /// At least as many as [`Sampler::needs`] said, or all there are.
+    fn greatest(&self) -> &[(u32, f32)];
+    /// The logit of one token.
+    fn one(&mut self, id: u32) -> f32;
+}
+
 /// Draws the tokens of one choice. It remembers what was seen, for the penalties.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
     domain: DrawDomain,
     choice: u32,
-    /// (token, occurrences in the prompt, occurrences generated), in order of token.
-    seen: Vec<(u32, u32, u32)>,
+    /// Tokens whose logits are changed, in order of token.
+    adjusted: Vec<Adjusted>,
     /// Candidates in the order of R12; kept to be reused.
     top: Vec<(u32, f32)>,
+}
+
+/// A token whose logit is changed before the draw.
+#[derive(Clone, Copy, Debug)]
+struct Adjusted {
+    token: u32,
+    bias: Option<f32>,
+    is_seen: bool,
+    generated: u32,
 }
 
 impl Sampler {
@@ -184,31 +201,51 @@ impl Sampler {
             sampling: sampling.clone(),
             domain,
             choice,
-            seen: Vec::new(),
-            top: Vec::with_capacity(effective_top_k(sampling) + 1),
+            adjusted: Vec::new(),
+            top: Vec::with_capacity(kept(sampling) + 1),
         };
+        for &(token, bias) in &sampling.logit_bias {
+            sampler.entry(token).bias = Some(bias);
+        }
         if sampler.has_penalties() {
-            let mut sorted = prompt.to_vec();
-            sorted.sort_unstable();
-            for run in sorted.chunk_by(|a, b| a == b) {
-                let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
-                sampler.seen.push((run[0], count, 0));
+            for &token in prompt {
+                sampler.entry(token).is_seen = true;
             }
         }
         sampler
     }
 
-    /// The token for `position`. `logits` is overwritten by biases and penalties.
-    pub fn next(&mut self, logits: &mut [f32], position: u32) -> u32 {
-        self.adjust(logits);
+    /// How many of the greatest logits the next draw needs: those that are kept, and as many more as may fall behind them.
+    #[must_use]
+    pub fn needs(&self) -> usize {
+        kept(&self.sampling) + self.adjusted.len()
+    }
+
+    /// The token for `position`.
+    pub fn next(&mut self, logits: &mut impl Logits, position: u32) -> u32 {
+        let keep = kept(&self.sampling);
+        self.top.clear();
+        let adjusted = &self.adjusted;
+        let is_untouched = |token| adjusted.binary_search_by_key(&token, |entry: &Adjusted| entry.token).is_err();
+        self.top.extend(logits.greatest().iter().filter(|entry| is_untouched(entry.0)).take(keep));
+        for index in 0..self.adjusted.len() {
+            let adjusted = self.adjusted[index];
+            let entry = (adjusted.token, self.adjust(&adjusted, logits.one(adjusted.token)));
+            let at = self.top.partition_point(|&other| before(other, entry));
+            self.top.insert(at, entry);
+            self.top.truncate(keep);
+        }
         let token = if self.sampling.temperature == 0.0 {
-            argmax(logits)
+            self.top[0].0
         } else {
-            greatest(logits, effective_top_k(&self.sampling), &mut self.top);
             let u = self.domain.draw(self.sampling.seed, self.choice, position);
             pick(&mut self.top, &self.sampling, u)
         };
-        self.saw(token);
+        if self.has_penalties() {
+            let entry = self.entry(token);
+            entry.is_seen = true;
+            entry.generated += 1;
+        }
         token
     }
 
@@ -217,35 +254,32 @@ impl Sampler {
         s.repetition_penalty != 1.0 || s.presence_penalty != 0.0 || s.frequency_penalty != 0.0
     }
 
-    /// Remembers a generated token.
-    fn saw(&mut self, token: u32) {
-        if !self.has_penalties() {
-            return;
-        }
-        match self.seen.binary_search_by_key(&token, |entry| entry.0) {
-            Ok(at) => self.seen[at].2 += 1,
-            Err(at) => self.seen.insert(at, (token, 0, 1)),
-        }
+    fn entry(&mut self, token: u32) -> &mut Adjusted {
+        let at = self.adjusted.binary_search_by_key(&token, |entry| entry.token).unwrap_or_else(|at| {
+            self.adjusted.insert(at, Adjusted { token, bias: None, is_seen: false, generated: 0 });
+            at
+        });
+        &mut self.adjusted[at]
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are bounded by the context, far below 2^24")]
-    fn adjust(&self, logits: &mut [f32]) {
-        for &(token, bias) in &self.sampling.logit_bias {
-            logits[token as usize] += bias;
-        }
-        if !self.has_penalties() {
-            return;
-        }
+    fn adjust(&self, adjusted: &Adjusted, logit: f32) -> f32 {
         let s = &self.sampling;
-        for &(token, _, generated) in &self.seen {
-            let l = &mut logits[token as usize];
-            *l = if *l > 0.0 { *l / s.repetition_penalty } else { *l * s.repetition_penalty };
-            if generated > 0 {
-                *l -= s.presence_penalty;
-                *l -= s.frequency_penalty * generated as f32;
-            }
+        let mut l = adjusted.bias.map_or(logit, |bias| logit + bias);
+        if adjusted.is_seen {
+            l = if l > 0.0 { l / s.repetition_penalty } else { l * s.repetition_penalty };
         }
+        if adjusted.generated > 0 {
+            l -= s.presence_penalty;
+            l -= s.frequency_penalty * adjusted.generated as f32;
+        }
+        l
     }
+}
+
+/// Candidates that a draw chooses from.
+fn kept(sampling: &Sampling) -> usize {
+    if sampling.temperature == 0.0 { 1 } else { effective_top_k(sampling) }
 }
 
 fn effective_top_k(sampling: &Sampling) -> usize {
@@ -269,7 +303,7 @@ pub fn argmax(logits: &[f32]) -> u32 {
 }
 
 /// Whether `a` comes before `b` in the order of R12.
-fn before(a: (u32, f32), b: (u32, f32)) -> bool {
+pub(crate) fn before(a: (u32, f32), b: (u32, f32)) -> bool {
     a.1 > b.1 || (a.1 == b.1 && a.0 < b.0)
 }
 
@@ -280,15 +314,21 @@ pub fn greatest(logits: &[f32], k: usize, top: &mut Vec<(u32, f32)>) {
         return;
     }
     let mut least = f32::NEG_INFINITY;
-    for (id, &l) in (0_u32..).zip(logits) {
-        // Ids rise, so an equal logit never displaces an earlier one.
-        if top.len() == k && l <= least {
+    for (chunk, first) in logits.chunks(16).zip((0_u32..).step_by(16)) {
+        // Almost every chunk is passed by, without a branch in it, so that the compiler takes wide registers.
+        if top.len() == k && !chunk.iter().fold(false, |any, &l| any | (l > least)) {
             continue;
         }
-        let at = top.partition_point(|&entry| before(entry, (id, l)));
-        top.insert(at, (id, l));
-        top.truncate(k);
-        least = top.last().map_or(f32::NEG_INFINITY, |entry| entry.1);
+        for (id, &l) in (first..).zip(chunk) {
+            // Ids rise, so an equal logit never displaces an earlier one.
+            if top.len() == k && l <= least {
+                continue;
+            }
+            let at = top.partition_point(|&entry| before(entry, (id, l)));
+            top.insert(at, (id, l));
+            top.truncate(k);
+            least = top.last().map_or(f32::NEG_INFINITY, |entry| entry.1);
+        }
     }
 }
 

@@ -307,7 +307,7 @@ fn damaged(changes: &[(&str, usize, f32)]) -> Gguf {
         rows.row(index, &mut row);
         // The embedding is stored as binary16, gains as binary32.
         let encode = |v: f32| {
-            if rows.f16_bits().is_some() { narrow(v).to_le_bytes().to_vec() } else { v.to_le_bytes().to_vec() }
+            if rows.precision().is_some() { narrow(v).to_le_bytes().to_vec() } else { v.to_le_bytes().to_vec() }
         };
         let old: Vec<u8> = row.iter().flat_map(|&v| encode(v)).collect();
         let at = bytes.windows(old.len()).position(|window| window == old).expect("stored as is");

@@ -6,7 +6,7 @@ mod models;
 
 use aria_inference::arith::half::widen;
 use aria_inference::engine::Engine;
-use aria_inference::forward::{LOGIT_ROWS_MAX, Observe, Row};
+use aria_inference::forward::{LOGIT_ROWS_MAX, Observe, Row, Wants};
 use aria_inference::kernels::KernelKind;
 use aria_inference::session::Session;
 use models::{aria_tiny, data, engine, mini_silu, mini_silu_ids, paths, reference};
@@ -53,14 +53,14 @@ fn digests(engine: &mut Engine, sequences: &[Vec<u32>], chunk: usize) -> Vec<Str
             // Passes hold a bounded number of logits; the last positions of every sequence fit whatever the chunk.
             let first_wanted = sequence.len().saturating_sub(LOGIT_ROWS_MAX / sequences.len());
             for (position, &token) in sequence.iter().enumerate().skip(next).take(chunk) {
-                let wants_logits = position >= first_wanted;
-                rows.push(Row { session, token, position, wants_logits });
+                let wants = if position >= first_wanted { Wants::ALL } else { Wants::NOTHING };
+                rows.push(Row { session, token, position, wants });
             }
         }
         next += chunk;
         engine.forward_observed(&mut sessions, &rows, &mut States { rows: &rows, kept: &mut states, dim });
         assert_eq!(engine.first_fault(&rows, 0..rows.len()), None);
-        for (index, row) in rows.iter().filter(|row| row.wants_logits).enumerate() {
+        for (index, row) in rows.iter().filter(|row| row.wants.any()).enumerate() {
             logits[row.session].extend_from_slice(engine.logits(index));
         }
     }
@@ -120,16 +120,16 @@ fn a_fork_continues_like_the_original() {
     let sequence = reference()[3].sequence();
     let (head, tail) = sequence.split_at(20);
     let mut session = engine.session(sequence.len(), Some([1; 32]));
-    engine.feed(&mut session, head).expect("finite");
+    engine.feed(&mut session, head, Wants::ALL).expect("finite");
     let mut fork = session.fork();
     let roots = |session: &Session| session.transcript().map(aria_inference::transcript::Transcript::boundary_roots);
-    engine.feed(&mut session, tail).expect("finite");
+    engine.feed(&mut session, tail, Wants::ALL).expect("finite");
     let expected: Vec<u32> = engine.logits(0).iter().map(|l| l.to_bits()).collect();
     // Another tail in between must leave no trace.
     let mut other = fork.fork();
-    engine.feed(&mut other, &[5, 6, 7]).expect("finite");
+    engine.feed(&mut other, &[5, 6, 7], Wants::ALL).expect("finite");
     for token in tail {
-        engine.feed(&mut fork, &[*token]).expect("finite");
+        engine.feed(&mut fork, &[*token], Wants::ALL).expect("finite");
     }
     let got: Vec<u32> = engine.logits(0).iter().map(|l| l.to_bits()).collect();
     assert!(got == expected);
@@ -154,7 +154,7 @@ fn compare(engine: &mut Engine, sequence: &[u32], reference: &[Vec<f32>]) -> (us
     let mut session = engine.session(sequence.len(), None);
     let (mut equal, mut divergence) = (0, 0.0);
     for (&token, expected) in sequence.iter().zip(reference) {
-        engine.feed(&mut session, &[token]).expect("finite");
+        engine.feed(&mut session, &[token], Wants::ALL).expect("finite");
         let got = engine.logits(0);
         equal += usize::from(argmax(got) == argmax(expected));
         let (p, q) = (probabilities(expected), probabilities(got));
@@ -208,12 +208,12 @@ fn greedy_continuations_are_the_reference_s() {
     let mut engine = engine(&tiny, None, 2);
     for case in reference() {
         let mut session = engine.session(case.prompt.len() + case.greedy.len(), None);
-        engine.feed(&mut session, &case.prompt).expect("finite");
+        engine.feed(&mut session, &case.prompt, Wants::ALL).expect("finite");
         let mut drawn = Vec::new();
         for _ in &case.greedy {
             let token = argmax(engine.logits(0));
             drawn.push(token);
-            engine.feed(&mut session, &[token]).expect("finite");
+            engine.feed(&mut session, &[token], Wants::ALL).expect("finite");
         }
         assert_eq!(drawn, case.greedy, "{:?}", case.text);
     }

@@ -5,7 +5,7 @@ use super::reply::VerdictReply;
 use super::slab::Slab;
 use crate::backend::CancelToken;
 use crate::engine::{Engine, EngineError};
-use crate::forward::Row;
+use crate::forward::{Row, Wants};
 use crate::generation::text::Continuation;
 use crate::sampler::{DrawDomain, Sampler};
 use crate::transcript::{Hash, request_root};
@@ -79,13 +79,16 @@ impl Audit {
         let claimed = &self.claim.choices[self.roots.len()].tokens;
         let mut logits = 0;
         for position in self.current.fed..prompt.len() + claimed.len() - 1 {
-            let wants_logits = position + 1 >= prompt.len();
-            if rows.len() - first == quota.prefill || (wants_logits && logits == quota.logits) {
+            let index = (position + 1).checked_sub(prompt.len());
+            if rows.len() - first == quota.prefill || (index.is_some() && logits == quota.logits) {
                 break;
             }
-            logits += usize::from(wants_logits);
+            // Draws that are not made yet may each add a token whose logit is changed.
+            let drawn = self.current.continuation.tokens.len();
+            let wants = index.map_or(Wants::NOTHING, |index| Wants::greatest(self.current.sampler.needs() + index - drawn));
+            logits += usize::from(index.is_some());
             let token = prompt.get(position).unwrap_or_else(|| &claimed[position - prompt.len()]);
-            rows.push(Row { session: self.current.session, token: *token, position, wants_logits });
+            rows.push(Row { session: self.current.session, token: *token, position, wants });
         }
         Planned { rows: first..rows.len(), logits: 0..logits }
     }
@@ -99,7 +102,7 @@ impl Audit {
                 let position = u32::try_from(row.position).unwrap_or(u32::MAX);
                 return self.refute(sessions, Reason::NotFinite { choice: self.choice(), position });
             }
-            if row.wants_logits
+            if row.wants.any()
                 && let Some(at) = logits.next()
                 && let Err(reason) = self.compare(engine, at)
             {
@@ -140,7 +143,7 @@ impl Audit {
             return Err(Reason::PastEnd { choice, position });
         }
         let claimed = self.claim.choices[self.roots.len()].tokens[index];
-        let canonical = self.current.sampler.next(engine.logits(logits), position);
+        let canonical = self.current.sampler.next(&mut engine.scores(logits), position);
         if canonical != claimed {
             return Err(Reason::Token { choice, position, claimed, canonical });
         }

@@ -8,7 +8,7 @@ use super::slab::Slab;
 use crate::backend::CancelToken;
 use crate::energy::{Energy, EnergySource, Meter};
 use crate::engine::Engine;
-use crate::forward::Row;
+use crate::forward::{Row, Wants};
 use crate::generation::logprobs::Logprobs;
 use crate::generation::text::Continuation;
 use crate::generation::{ChoiceOutcome, Event, FinishReason, GenerationRequest, Outcome};
@@ -143,17 +143,23 @@ impl Completion {
         if let Some(session) = self.prompt_session {
             let end = self.request.prompt.len().min(self.fed + quota.prefill);
             for position in self.fed..end {
-                let wants_logits = position + 1 == self.request.prompt.len();
-                rows.push(Row { session, token: self.request.prompt[position], position, wants_logits });
+                let is_last = position + 1 == self.request.prompt.len();
+                let wants = if is_last { self.wants(&self.choices[0]) } else { Wants::NOTHING };
+                rows.push(Row { session, token: self.request.prompt[position], position, wants });
             }
         }
         for choice in &self.choices {
             if let (Some(session), Some(&token)) = (choice.session, choice.continuation.tokens.last()) {
                 let position = self.request.prompt.len() + choice.continuation.tokens.len() - 1;
-                rows.push(Row { session, token, position, wants_logits: true });
+                rows.push(Row { session, token, position, wants: self.wants(choice) });
             }
         }
-        Planned { rows: first..rows.len(), logits: 0..rows[first..].iter().filter(|row| row.wants_logits).count() }
+        Planned { rows: first..rows.len(), logits: 0..rows[first..].iter().filter(|row| row.wants.any()).count() }
+    }
+
+    /// Logits for the next draw of a choice. Before the first all choices need the same.
+    fn wants(&self, choice: &Choice) -> Wants {
+        Wants { greatest: choice.sampler.needs(), all: self.logprobs.is_some() }
     }
 
     /// Looks at the pass just computed. False when the request has ended.
@@ -203,11 +209,7 @@ impl Completion {
 
     /// The first token of every choice, from the same logits; then each goes its own way.
     fn part(&mut self, engine: &mut Engine, sessions: &mut Slab, prompt: usize, row: usize) {
-        let shared = (self.choices.len() > 1).then(|| engine.logits(row).to_vec());
         for index in 0..self.choices.len() {
-            if let Some(shared) = &shared {
-                engine.logits(row).copy_from_slice(shared);
-            }
             self.draw(engine, index, row);
         }
         self.prompt_session = None;
@@ -223,7 +225,7 @@ impl Completion {
         let choice = &mut self.choices[index];
         let position = self.request.prompt.len() + choice.continuation.tokens.len();
         let before = self.logprobs.as_mut().map(|logprobs| logprobs.measure(*engine.kernels(), engine.logits(row)));
-        let token = choice.sampler.next(engine.logits(row), u32::try_from(position).unwrap_or(u32::MAX));
+        let token = choice.sampler.next(&mut engine.scores(row), u32::try_from(position).unwrap_or(u32::MAX));
         let logprob = before.map(|before| before.of(token));
         let accepted = choice.continuation.accept(engine.tokenizer(), token);
         let finish = choice.continuation.finish;

@@ -16,6 +16,15 @@ const Q8_BYTES: usize = 34;
 const Q6_VALUES: usize = 256;
 const Q6_BYTES: usize = 210;
 
+/// The two formats of 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// binary16.
+    Half,
+    /// bfloat16: the upper half of binary32.
+    Bfloat,
+}
+
 /// The rows of a matrix of numbers. Borrowed from the file.
 #[derive(Clone, Copy, Debug)]
 pub struct FloatRows<'a> {
@@ -101,16 +110,14 @@ impl<'a> FloatRows<'a> {
         }
     }
 
-    /// All binary16 patterns, row after row, if that is how values are stored.
+    /// How 16-bit values are stored, if they are.
     #[must_use]
-    pub fn f16_bits(&self) -> Option<Vec<u16>> {
-        (self.kind == TensorType::F16).then(|| patterns(self.bytes))
-    }
-
-    /// All bfloat16 patterns, row after row, if that is how values are stored.
-    #[must_use]
-    pub fn bf16_bits(&self) -> Option<Vec<u16>> {
-        (self.kind == TensorType::Bf16).then(|| patterns(self.bytes))
+    pub fn precision(&self) -> Option<Precision> {
+        match self.kind {
+            TensorType::F16 => Some(Precision::Half),
+            TensorType::Bf16 => Some(Precision::Bfloat),
+            _ => None,
+        }
     }
 
     fn row_bytes_of(&self, r: usize) -> &'a [u8] {
@@ -119,9 +126,6 @@ impl<'a> FloatRows<'a> {
     }
 }
 
-fn patterns(bytes: &[u8]) -> Vec<u16> {
-    bytes.as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect()
-}
 
 /// `y[i] = d * q[i]`.
 fn q8_block(block: &[u8; Q8_BYTES], y: &mut [f32; Q8_VALUES]) {

@@ -4,12 +4,14 @@
 //! before they can overflow.
 #![expect(unsafe_code, reason = "island: AVX2 intrinsics; reachable only through a table handed out after detection")]
 
+pub(super) mod screen;
+
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
     _mm_loadu_si128, _mm_movehl_ps, _mm_packs_epi16, _mm_packs_epi32, _mm_shuffle_ps, _mm_storeu_si128,
     _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps,
     _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
-    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps,
     _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_load_si256, _mm256_loadu_ps,
     _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
     _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32,
@@ -18,13 +20,27 @@ use std::arch::x86_64::{
 
 use super::lanes::Lanes;
 use super::packed::{BLOCK_COLUMNS, Block, GROUP_ROWS};
-use super::{Activations, FloatSlice, KernelKind, Kernels, Store, TernarySlice, check_ternary, float};
+use super::{Activations, KernelKind, Kernels, Store, TernarySlice, check_ternary, float};
 use crate::arith::norm::RowScale;
+use crate::embedding::SplitRow;
 use crate::hyper::Gate;
 use crate::pool::Columns;
 
-pub(super) const KERNELS: Kernels =
-    Kernels { kind: KernelKind::Avx2, ternary, norm_quantise, norm, gate, attend, narrow, head, exp, sum };
+pub(super) const KERNELS: Kernels = Kernels {
+    kind: KernelKind::Avx2,
+    ternary,
+    norm_quantise,
+    norm,
+    gate,
+    attend,
+    narrow,
+    head,
+    join,
+    screen: screen::screen,
+    dot,
+    exp,
+    sum,
+};
 
 /// R3's fold of lanes 0..8 and 8..16.
 #[target_feature(enable = "avx2")]
@@ -72,15 +88,6 @@ impl Lanes for V {
         // SAFETY: see above.
         unsafe {
             V(_mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_bfloat(from: *const u16) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8).cast()));
-            V(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)))
         }
     }
     #[inline(always)]
@@ -331,8 +338,18 @@ fn narrow_inner(values: &[f32], halves: &mut [u16]) -> bool {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn head_inner(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
+fn head_inner(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
     float::head::<V>(rows, dim, x, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn join_inner(row: &SplitRow<'_>, out: &mut [f32]) {
+    crate::embedding::join(row, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_inner(a: &[f32], b: &[f32]) -> f32 {
+    float::dot::<V>(a, b)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -378,9 +395,19 @@ fn narrow(values: &[f32], halves: &mut [u16]) -> bool {
     unsafe { narrow_inner(values, halves) }
 }
 
-fn head(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
+fn head(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
     // SAFETY: see above.
     unsafe { head_inner(rows, dim, x, out) }
+}
+
+fn join(row: &SplitRow<'_>, out: &mut [f32]) {
+    // SAFETY: see above.
+    unsafe { join_inner(row, out) }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    // SAFETY: see above.
+    unsafe { dot_inner(a, b) }
 }
 
 fn exp(values: &mut [f32]) {

@@ -1,12 +1,13 @@
-//! AVX-512: one register holds the sixteen lanes of R3. Ternary products are in `ternary.rs`.
+//! AVX-512: one register holds the sixteen lanes of R3. Ternary products are in `ternary.rs`, the screen in `screen.rs`.
 #![expect(unsafe_code, reason = "island: AVX-512 intrinsics; reachable only through tables handed out after detection")]
 
+mod screen;
 mod ternary;
 
 use std::arch::x86_64::{
     __m512, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_loadu_si256,
     _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtph_ps, _mm512_cvtps_epi32,
     _mm512_cvtps_ph, _mm512_cvtsepi32_epi8, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_set1_epi32,
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_storeu_ps,
@@ -15,8 +16,9 @@ use std::arch::x86_64::{
 
 use super::avx2::fold8;
 use super::lanes::Lanes;
-use super::{FloatSlice, KernelKind, Kernels, float};
+use super::{KernelKind, Kernels, float};
 use crate::arith::norm::RowScale;
+use crate::embedding::SplitRow;
 use crate::hyper::Gate;
 use crate::pool::Columns;
 
@@ -29,11 +31,20 @@ pub(super) const VNNI: Kernels = Kernels {
     attend,
     narrow,
     head,
+    join,
+    screen: screen::vnni,
+    dot,
     exp,
     sum,
 };
 
-pub(super) const PLAIN: Kernels = Kernels { kind: KernelKind::Avx512Plain, ternary: ternary::plain, ..VNNI };
+/// The screen reads memory faster than eight bytes a lane can be multiplied either way: the 256-bit one serves.
+pub(super) const PLAIN: Kernels = Kernels {
+    kind: KernelKind::Avx512Plain,
+    ternary: ternary::plain,
+    screen: super::avx2::screen::screen,
+    ..VNNI
+};
 
 /// All sixteen lanes in one register.
 #[derive(Clone, Copy)]
@@ -57,13 +68,6 @@ impl Lanes for V {
     unsafe fn load_half(from: *const u16) -> Self {
         // SAFETY: see above.
         V(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
-    }
-    #[inline(always)]
-    unsafe fn load_bfloat(from: *const u16) -> Self {
-        // SAFETY: see above.
-        V(unsafe {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
-        })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -219,8 +223,18 @@ fn narrow_inner(values: &[f32], halves: &mut [u16]) -> bool {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn head_inner(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
+fn head_inner(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
     float::head::<V>(rows, dim, x, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn join_inner(row: &SplitRow<'_>, out: &mut [f32]) {
+    crate::embedding::join(row, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn dot_inner(a: &[f32], b: &[f32]) -> f32 {
+    float::dot::<V>(a, b)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -261,9 +275,19 @@ fn narrow(values: &[f32], halves: &mut [u16]) -> bool {
     unsafe { narrow_inner(values, halves) }
 }
 
-fn head(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
+fn head(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
     // SAFETY: see above.
     unsafe { head_inner(rows, dim, x, out) }
+}
+
+fn join(row: &SplitRow<'_>, out: &mut [f32]) {
+    // SAFETY: see above.
+    unsafe { join_inner(row, out) }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    // SAFETY: see above.
+    unsafe { dot_inner(a, b) }
 }
 
 fn exp(values: &mut [f32]) {

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "island: the loops over keys, values and embeddings read by pointer")]
 
 use super::lanes::Lanes;
-use super::{FloatSlice, check_head};
+use super::check_head;
 use crate::arith::attention::score_scale;
 use crate::arith::exp::{HIGHEST, LN2_HI, LN2_LO, LOG2_E, LOWEST, POLYNOMIAL, ROUNDER};
 use crate::arith::lanes::LANES;
@@ -15,7 +15,7 @@ use crate::pool::Columns;
 
 /// R3.
 #[inline(always)]
-fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "dot takes two vectors of one length");
     let mut acc = L::splat(0.0);
     let (mut xs, mut ys) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -327,72 +327,10 @@ fn weighted<L: Lanes, const C: usize>(
     }
 }
 
-/// How the numbers of an embedding are stored.
-trait Encoding {
-    type Bits: Copy;
-    /// # Safety
-    /// `from` is valid for reading 16 values.
-    unsafe fn load<L: Lanes>(from: *const Self::Bits) -> L;
-    fn load_some<L: Lanes>(from: &[Self::Bits]) -> L;
-}
-
-struct Half;
-struct Bfloat;
-struct Single;
-
-impl Encoding for Half {
-    type Bits = u16;
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u16) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { L::load_half(from) }
-    }
-    #[inline(always)]
-    fn load_some<L: Lanes>(from: &[u16]) -> L {
-        L::load_some_half(from)
-    }
-}
-
-impl Encoding for Bfloat {
-    type Bits = u16;
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u16) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { L::load_bfloat(from) }
-    }
-    #[inline(always)]
-    fn load_some<L: Lanes>(from: &[u16]) -> L {
-        L::load_some_bfloat(from)
-    }
-}
-
-impl Encoding for Single {
-    type Bits = f32;
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const f32) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { L::load(from) }
-    }
-    #[inline(always)]
-    fn load_some<L: Lanes>(from: &[f32]) -> L {
-        L::load_some(from)
-    }
-}
-
-/// R11.
+/// R11, in tiles of 4 rows x 4 tokens, of 16 rows x 1 token, and single rows at the end.
 #[inline(always)]
-pub(super) fn head<L: Lanes>(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
+pub(super) fn head<L: Lanes>(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
     let count = check_head(rows, dim, x, out);
-    match rows {
-        FloatSlice::F16(bits) => head_of::<L, Half>(bits, dim, count, x, out),
-        FloatSlice::Bf16(bits) => head_of::<L, Bfloat>(bits, dim, count, x, out),
-        FloatSlice::F32(values) => head_of::<L, Single>(values, dim, count, x, out),
-    }
-}
-
-/// Tiles of 4 rows x 4 tokens, of 16 rows x 1 token, and single rows at the end.
-#[inline(always)]
-fn head_of<L: Lanes, E: Encoding>(rows: &[E::Bits], dim: usize, count: usize, x: &[f32], out: &mut Columns<'_>) {
     let tokens = out.rows();
     let quads = tokens - tokens % 4;
     let mut v = 0;
@@ -402,7 +340,7 @@ fn head_of<L: Lanes, E: Encoding>(rows: &[E::Bits], dim: usize, count: usize, x:
         while t < quads {
             let mut r = 0;
             while r < LANES {
-                let sums = head_tile::<L, E, 4, 4>(&panel[r * dim..(r + 4) * dim], dim, &x[t * dim..(t + 4) * dim]);
+                let sums = head_tile::<L, 4, 4>(&panel[r * dim..(r + 4) * dim], dim, &x[t * dim..(t + 4) * dim]);
                 let mut lanes = [0.0; LANES];
                 sums.store_some(&mut lanes);
                 for (i, tile) in lanes.chunks_exact(4).enumerate() {
@@ -415,7 +353,7 @@ fn head_of<L: Lanes, E: Encoding>(rows: &[E::Bits], dim: usize, count: usize, x:
             t += 4;
         }
         while t < tokens {
-            let sums = head_tile::<L, E, 16, 1>(panel, dim, &x[t * dim..(t + 1) * dim]);
+            let sums = head_tile::<L, 16, 1>(panel, dim, &x[t * dim..(t + 1) * dim]);
             sums.store_some(&mut out.row(t)[v..v + LANES]);
             t += 1;
         }
@@ -424,7 +362,7 @@ fn head_of<L: Lanes, E: Encoding>(rows: &[E::Bits], dim: usize, count: usize, x:
     while v < count {
         let mut t = 0;
         while t < tokens {
-            let sums = head_tile::<L, E, 1, 1>(&rows[v * dim..(v + 1) * dim], dim, &x[t * dim..(t + 1) * dim]);
+            let sums = head_tile::<L, 1, 1>(&rows[v * dim..(v + 1) * dim], dim, &x[t * dim..(t + 1) * dim]);
             let mut lanes = [0.0; LANES];
             sums.store_some(&mut lanes);
             out.row(t)[v] = lanes[0];
@@ -436,7 +374,7 @@ fn head_of<L: Lanes, E: Encoding>(rows: &[E::Bits], dim: usize, count: usize, x:
 
 /// Inner products of R rows with T tokens, R * T <= 16, in lane `r * T + t`.
 #[inline(always)]
-fn head_tile<L: Lanes, E: Encoding, const R: usize, const T: usize>(rows: &[E::Bits], dim: usize, x: &[f32]) -> L {
+fn head_tile<L: Lanes, const R: usize, const T: usize>(rows: &[f32], dim: usize, x: &[f32]) -> L {
     assert!(rows.len() == R * dim && x.len() == T * dim, "a tile of rows and tokens");
     let zero = L::splat(0.0);
     let mut acc = [zero; LANES];
@@ -453,7 +391,7 @@ fn head_tile<L: Lanes, E: Encoding, const R: usize, const T: usize>(rows: &[E::B
         let mut r = 0;
         while r < R {
             // SAFETY: start + 16 <= dim: inside of row r.
-            let row: L = unsafe { E::load(rows.as_ptr().add(r * dim + start)) };
+            let row = unsafe { L::load(rows.as_ptr().add(r * dim + start)) };
             let mut t = 0;
             while t < T {
                 acc[r * T + t] = hidden[t].fma(row, acc[r * T + t]);
@@ -466,7 +404,7 @@ fn head_tile<L: Lanes, E: Encoding, const R: usize, const T: usize>(rows: &[E::B
     if whole < dim {
         let mut r = 0;
         while r < R {
-            let row: L = E::load_some(&rows[r * dim + whole..(r + 1) * dim]);
+            let row = L::load_some(&rows[r * dim + whole..(r + 1) * dim]);
             let mut t = 0;
             while t < T {
                 let sum = L::load_some(&x[t * dim + whole..(t + 1) * dim]).fma(row, acc[r * T + t]);

@@ -20,11 +20,6 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// As for `load`.
     unsafe fn load_half(from: *const u16) -> Self;
-    /// Reads 16 bfloat16 patterns, widened.
-    ///
-    /// # Safety
-    /// As for `load`.
-    unsafe fn load_bfloat(from: *const u16) -> Self;
     /// Writes 16 values.
     ///
     /// # Safety
@@ -95,15 +90,6 @@ pub(super) trait Lanes: Copy {
         full[..from.len()].copy_from_slice(from);
         // SAFETY: the array has 16 values.
         unsafe { Self::load_half(full.as_ptr()) }
-    }
-
-    /// As `load_some`, from bfloat16.
-    #[inline(always)]
-    fn load_some_bfloat(from: &[u16]) -> Self {
-        let mut full = [0; LANES];
-        full[..from.len()].copy_from_slice(from);
-        // SAFETY: the array has 16 values.
-        unsafe { Self::load_bfloat(full.as_ptr()) }
     }
 
     /// Writes as many lanes as the slice has places, up to 16.

@@ -6,19 +6,24 @@
 
 use std::arch::aarch64::{
     float16x4_t, float32x4_t, int8x8_t, int8x16_t, int32x4_t, uint32x4_t, vabsq_f32, vaddq_f32, vaddq_u32, vandq_u8,
-    vbslq_f32, vcgtq_f32, vcltq_f32, vcltq_u32, vcombine_s8, vcombine_s16, vcvt_f32_f16, vcvtnq_s32_f32, vcvtq_f32_s32,
-    vdivq_f32, vdup_n_s32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vdupq_n_u32, vfmaq_f32, vget_high_s8, vget_low_s8,
-    vld1_u16, vld1q_f32, vld1q_u8, vld1q_u32, vmovl_u16, vmull_s8, vmulq_f32, vpadalq_s16, vpaddq_s32, vqmovn_s16,
+    vaddvq_s32, vbslq_f32, vcgtq_f32, vcltq_f32, vcltq_u32, vcombine_s8, vcombine_s16, vcvt_f32_f16, vcvtnq_s32_f32, vcvtq_f32_s32,
+    vdivq_f32, vdup_n_s32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vdupq_n_u32, veorq_u8, vfmaq_f32, vget_high_s8, vget_low_s8,
+    vld1_u16, vld1q_f32, vld1q_s8, vld1q_u8, vld1q_u32, vmull_s8, vmulq_f32, vpadalq_s16, vpaddq_s32, vqmovn_s16,
     vqmovn_s32, vreinterpret_f16_u16, vreinterpret_s8_s32, vreinterpretq_f32_u32, vreinterpretq_s8_u8,
     vreinterpretq_u32_f32, vrndnq_f32, vshlq_n_u32, vshrq_n_u8, vst1q_f32, vst1q_s8, vsubq_f32, vsubq_s32,
 };
 
 use super::lanes::Lanes;
 use super::packed::{BLOCK_COLUMNS, Block, GROUP_ROWS};
-use super::{Activations, FloatSlice, KernelKind, Kernels, Store, TernarySlice, check_ternary, float};
+use super::{
+    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_screen, check_ternary, float,
+};
 use crate::arith::half;
 use crate::arith::norm::RowScale;
+use crate::arith::screen::approximate;
+use crate::embedding::SplitRow;
 use crate::hyper::Gate;
+use crate::memory::as_bytes;
 use crate::pool::Columns;
 
 pub(super) const KERNELS: Kernels = Kernels {
@@ -30,6 +35,9 @@ pub(super) const KERNELS: Kernels = Kernels {
     attend: float::attend::<V>,
     narrow: float::narrow::<V>,
     head,
+    join,
+    screen,
+    dot: float::dot::<V>,
     exp: float::exp_all::<V>,
     sum: float::sum::<V>,
 };
@@ -67,14 +75,6 @@ impl Lanes for V {
                 let halves: float16x4_t = vreinterpret_f16_u16(vld1_u16(from.add(at)));
                 vcvt_f32_f16(halves)
             };
-            V([quad(0), quad(4), quad(8), quad(12)])
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_bfloat(from: *const u16) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            let quad = |at: usize| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(from.add(at)))));
             V([quad(0), quad(4), quad(8), quad(12)])
         }
     }
@@ -295,6 +295,35 @@ fn gate(kind: Gate, pairs: &[f32], out: &mut [f32]) {
     float::gates::<V>(kind, pairs, out);
 }
 
-fn head(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
+fn head(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
     float::head::<V>(rows, dim, x, out);
+}
+
+fn join(row: &SplitRow<'_>, out: &mut [f32]) {
+    crate::embedding::join(row, out);
+}
+
+/// Weights become signed again, and a product of 64 * 128 fits 16 bits.
+fn screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
+    check_screen(rows, states, out);
+    for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
+        let weights = as_bytes(lines);
+        for (t, (q, probe)) in states.q.chunks_exact(2 * states.stride).zip(states.probes).enumerate() {
+            let mut sums = [0; 2];
+            for (sum, part) in sums.iter_mut().zip(q.chunks_exact(states.stride)) {
+                // SAFETY: NEON is part of the baseline; chunks of weights and parts have 16 bytes each.
+                *sum = unsafe {
+                    let mut acc = vdupq_n_s32(0);
+                    for (weights, x) in weights.chunks_exact(16).zip(part.chunks_exact(16)) {
+                        let w = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weights.as_ptr()), vdupq_n_u8(128)));
+                        let x = vld1q_s8(x.as_ptr());
+                        acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+                        acc = vpadalq_s16(acc, vmull_s8(vget_high_s8(w), vget_high_s8(x)));
+                    }
+                    vaddvq_s32(acc)
+                };
+            }
+            out.row(t)[v] = approximate(sums[0], sums[1], scale, probe.unit);
+        }
+    }
 }

@@ -1,29 +1,27 @@
-//! Weights in the order the kernels read: ternary rows interleaved by sixteen, embeddings in the file's own precision.
+//! Ternary weights in the order the kernels read: rows interleaved by sixteen.
 //!
 //! A [`Block`] is one 64-byte line: 16 rows x 16 columns of 2-bit codes `t + 1`. Byte `4 * row + b` holds, in bits `2p` and `2p + 1`,
 //! column `4 * p + b` of the block. So a 512-bit register is sixteen 32-bit lanes, one per row; a shift by `2p` and a mask
 //! leave four consecutive columns in each lane, to be multiplied by the same four activations broadcast to all lanes. No
 //! shuffle, no horizontal sum, one layout for decode and prefill and for every path.
 
-use super::{FloatSlice, TernarySlice};
+use super::TernarySlice;
+use crate::memory::Buffer;
+/// 16 rows x 16 columns of ternary codes.
+pub use crate::memory::Line as Block;
 
 /// Rows of one group.
 pub const GROUP_ROWS: usize = 16;
 /// Columns of one block.
 pub const BLOCK_COLUMNS: usize = 16;
 
-/// 16 rows x 16 columns of ternary codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(64))]
-pub struct Block(pub [u8; 64]);
-
 /// Every weight zero: code 1 in each place.
 const ZEROS: Block = Block([0b0101_0101; 64]);
 
 /// A ternary matrix, or several of the same width stacked.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Packed {
-    blocks: Vec<Block>,
+    blocks: Buffer<Block>,
     scales: Vec<f32>,
     columns: usize,
 }
@@ -32,7 +30,8 @@ impl Packed {
     /// A matrix of zeros with one scale per group of sixteen rows.
     #[must_use]
     pub fn zeros(columns: usize, scales: Vec<f32>) -> Packed {
-        let blocks = vec![ZEROS; scales.len() * columns.div_ceil(BLOCK_COLUMNS)];
+        let mut blocks = Buffer::zeros(scales.len() * columns.div_ceil(BLOCK_COLUMNS));
+        blocks.fill(ZEROS);
         Packed { blocks, scales, columns }
     }
 
@@ -57,7 +56,7 @@ impl Packed {
     /// Bytes of the codes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        size_of_val(self.blocks.as_slice())
+        size_of_val::<[Block]>(&self.blocks)
     }
 
     /// A run of groups.
@@ -104,84 +103,6 @@ pub fn unpack(group: &[Block], row: usize, column: usize) -> i8 {
     let (block, inside) = (column / BLOCK_COLUMNS, column % BLOCK_COLUMNS);
     let byte = group[block].0[4 * row + inside % 4];
     (byte >> (2 * (inside / 4)) & 3) as i8 - 1
-}
-
-/// An embedding, `[rows][columns]`, held in the precision it has in the file: widening is exact, so nothing is lost and
-/// half of the bytes are never read.
-#[derive(Clone, Debug)]
-pub struct FloatMatrix {
-    values: FloatValues,
-    rows: usize,
-    columns: usize,
-}
-
-/// The three precisions.
-#[derive(Clone, Debug)]
-pub enum FloatValues {
-    /// binary16 patterns.
-    F16(Vec<u16>),
-    /// bfloat16 patterns.
-    Bf16(Vec<u16>),
-    /// binary32.
-    F32(Vec<f32>),
-}
-
-impl FloatMatrix {
-    /// Takes values in row order.
-    ///
-    /// # Panics
-    /// If their number is not `rows * columns`.
-    #[must_use]
-    pub fn new(values: FloatValues, rows: usize, columns: usize) -> FloatMatrix {
-        let len = match &values {
-            FloatValues::F16(bits) | FloatValues::Bf16(bits) => bits.len(),
-            FloatValues::F32(values) => values.len(),
-        };
-        assert_eq!(len, rows * columns, "a full matrix");
-        FloatMatrix { values, rows, columns }
-    }
-
-    /// Rows: the vocabulary.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns: the model's width.
-    #[must_use]
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Bytes held.
-    #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        match &self.values {
-            FloatValues::F16(bits) | FloatValues::Bf16(bits) => size_of_val(bits.as_slice()),
-            FloatValues::F32(values) => size_of_val(values.as_slice()),
-        }
-    }
-
-    /// A run of rows.
-    #[must_use]
-    pub fn slice(&self, rows: std::ops::Range<usize>) -> FloatSlice<'_> {
-        let range = rows.start * self.columns..rows.end * self.columns;
-        match &self.values {
-            FloatValues::F16(bits) => FloatSlice::F16(&bits[range]),
-            FloatValues::Bf16(bits) => FloatSlice::Bf16(&bits[range]),
-            FloatValues::F32(values) => FloatSlice::F32(&values[range]),
-        }
-    }
-
-    /// One row, widened exactly.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
-        use crate::arith::half::{widen, widen_bfloat};
-        match self.slice(row..row + 1) {
-            FloatSlice::F16(bits) => out.iter_mut().zip(bits).for_each(|(o, &b)| *o = widen(b)),
-            FloatSlice::Bf16(bits) => out.iter_mut().zip(bits).for_each(|(o, &b)| *o = widen_bfloat(b)),
-            FloatSlice::F32(values) => out.copy_from_slice(values),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
 //! The scalar path: the functions of [`crate::arith`] behind the table's signatures.
 
 use super::packed::{GROUP_ROWS, unpack};
-use super::{Activations, FloatSlice, KernelKind, Kernels, Store, TernarySlice, check_head, check_ternary};
+use super::{
+    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_head, check_screen, check_ternary,
+};
 use crate::arith::exp::exp32;
-use crate::arith::half::{is_special, narrow, widen, widen_bfloat};
+use crate::arith::half::{is_special, narrow};
 use crate::arith::lanes::{dot, sum};
+use crate::arith::screen::approximate;
 use crate::arith::{attention, gate, linear, norm};
+use crate::embedding::SplitRow;
 use crate::hyper::Gate;
+use crate::memory::as_bytes;
 use crate::pool::Columns;
 
 pub(super) const KERNELS: Kernels = Kernels {
@@ -18,6 +23,9 @@ pub(super) const KERNELS: Kernels = Kernels {
     attend: attention::attend,
     narrow: narrow_all,
     head,
+    join,
+    screen,
+    dot,
     exp,
     sum,
 };
@@ -66,18 +74,30 @@ fn narrow_all(values: &[f32], halves: &mut [u16]) -> bool {
     finite
 }
 
-fn head(rows: FloatSlice<'_>, dim: usize, x: &[f32], out: &mut Columns<'_>) {
-    let count = check_head(rows, dim, x, out);
-    let mut wide = vec![0.0; dim];
-    for v in 0..count {
-        let range = v * dim..(v + 1) * dim;
-        match rows {
-            FloatSlice::F16(bits) => wide.iter_mut().zip(&bits[range]).for_each(|(w, &b)| *w = widen(b)),
-            FloatSlice::Bf16(bits) => wide.iter_mut().zip(&bits[range]).for_each(|(w, &b)| *w = widen_bfloat(b)),
-            FloatSlice::F32(values) => wide.copy_from_slice(&values[range]),
-        }
+fn head(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) {
+    check_head(rows, dim, x, out);
+    for (v, row) in rows.chunks_exact(dim).enumerate() {
         for (t, x) in x.chunks_exact(dim).enumerate() {
-            out.row(t)[v] = dot(x, &wide);
+            out.row(t)[v] = dot(x, row);
+        }
+    }
+}
+
+fn join(row: &SplitRow<'_>, out: &mut [f32]) {
+    crate::embedding::join(row, out);
+}
+
+fn screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
+    check_screen(rows, states, out);
+    let width = states.stride;
+    for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
+        for (t, (q, probe)) in states.q.chunks_exact(2 * width).zip(states.probes).enumerate() {
+            let (high, low) = q.split_at(width);
+            let product = |part: &[i8]| {
+                let pairs = as_bytes(lines).iter().zip(part);
+                pairs.map(|(&biased, &x)| (i32::from(biased) - 128) * i32::from(x)).sum::<i32>()
+            };
+            out.row(t)[v] = approximate(product(high), product(low), scale, probe.unit);
         }
     }
 }

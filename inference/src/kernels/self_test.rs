@@ -1,14 +1,19 @@
 //! Golden vectors for the selected path, run at every start: a CPU or compiler that computes something else must never sign.
 
 use super::packed::{BLOCK_COLUMNS, GROUP_ROWS, pack_row};
-use super::{Activations, FloatSlice, KernelKind, Kernels, Packed, Store};
+use super::{Activations, CoarseSlice, KernelKind, Kernels, Packed, ProbeSlice, Store};
+use crate::arith::half::{narrow, widen};
 use crate::arith::mode::{self, FloatModeError};
 use crate::arith::norm::RowScale;
+use crate::arith::screen::{Probe, coarse, probe};
+use crate::embedding::{SCREEN_ROWS, SplitRow};
+use crate::gguf::float::Precision;
 use crate::hyper::Gate;
+use crate::memory::{Line, as_bytes, as_bytes_mut};
 use crate::pool::Matrix;
 
 /// BLAKE3 over every result below.
-const GOLDEN: &str = "dbe343688cd28ea06dbc892e8c8d8228e0f8182ab8f7bb91e2f976beb9afd994";
+const GOLDEN: &str = "76ee6d5e5a729bca07c73f1a43c1cf4c5120c70bf3ec4a1f809514da33f1c7b1";
 
 /// The kernels do not compute the canonical arithmetic on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,8 +95,11 @@ fn digest(kernels: &Kernels) -> String {
 
         let mut logits = vec![0.0; rows * rows];
         let mut columns = Matrix::new(&mut logits, rows, rows, 1).into_columns(rows);
-        (kernels.head)(FloatSlice::F16(&halves), width, &x, &mut columns);
+        let wide: Vec<f32> = halves.iter().map(|&half| widen(half)).collect();
+        (kernels.head)(&wide, width, &x, &mut columns);
         note(&logits);
+        note(&[(kernels.dot)(&wide, &x)]);
+        note(&screened(kernels, &wide, &x, width));
     }
     for gate in [Gate::SquaredRelu, Gate::Silu] {
         let mut gated = vec![0.0; 64];
@@ -103,6 +111,41 @@ fn digest(kernels: &Kernels) -> String {
     note(&powers);
     note(&[(kernels.sum)(&powers)]);
     hasher.finalize().to_hex().to_string()
+}
+
+/// Approximate logits of sixteen rows for two states, and the last row put together again.
+fn screened(kernels: &Kernels, wide: &[f32], x: &[f32], width: usize) -> Vec<f32> {
+    let per_row = width.div_ceil(64);
+    let stride = 64 * per_row;
+    let mut lines = vec![Line::default(); SCREEN_ROWS * per_row];
+    let mut scales = [0.0; SCREEN_ROWS];
+    for (row, scale) in scales.iter_mut().enumerate() {
+        let values = &wide[row % (wide.len() / width) * width..][..width];
+        *scale = coarse(values, as_bytes_mut(&mut lines[row * per_row..(row + 1) * per_row])).scale;
+    }
+    let mut q = vec![0; 4 * stride];
+    let mut probes = [Probe::default(); 2];
+    for (index, (q, found)) in q.chunks_exact_mut(2 * stride).zip(&mut probes).enumerate() {
+        let (high, low) = q.split_at_mut(stride);
+        *found = probe(&x[index % (x.len() / width) * width..][..width], high, low).unwrap_or_default();
+    }
+    let mut out = vec![0.0; 2 * SCREEN_ROWS];
+    for states in [1, 2] {
+        let slice = ProbeSlice { q: &q[..2 * states * stride], stride, probes: &probes[..states] };
+        let mut columns = Matrix::new(&mut out, states, SCREEN_ROWS, SCREEN_ROWS).into_columns(1);
+        (kernels.screen)(&CoarseSlice { lines: &lines, per_row, scales: &scales }, &slice, &mut columns);
+    }
+    let bits: Vec<[u8; 2]> = wide[..width].iter().map(|&value| narrow(value).to_le_bytes()).collect();
+    let coarse = &as_bytes(&lines)[..width];
+    let small_max = Precision::Half.small_max();
+    let fine: Vec<u8> = bits.iter().map(|bits| bits[0]).collect();
+    let small: Vec<u8> =
+        bits.iter().zip(coarse).filter(|(_, c)| c.abs_diff(128) <= small_max).map(|(bits, _)| bits[1]).collect();
+    let row = SplitRow { coarse, fine: &fine, small: &small, scale: scales[0], precision: Precision::Half };
+    let mut joined = vec![0.0; width];
+    (kernels.join)(&row, &mut joined);
+    out.extend(joined);
+    out
 }
 
 #[cfg(test)]

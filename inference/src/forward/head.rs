@@ -1,0 +1,265 @@
+//! R11: the logits of the rows that want some.
+//!
+//! Most callers want the few greatest. For them every row of the output embedding is screened in int8, at half the bytes or fewer; a proven
+//! bound (`docs/arithmetic.md`) leaves a handful that may be among them, and those are computed exactly. Who wants all logits gets each row
+//! of the embedding put together and multiplied. Both ways give the same bits for every logit that is returned.
+
+use super::{Fault, FaultCode, Grain, PRODUCTS_PER_THREAD, Row, all_finite, small};
+use crate::arith::screen::{Probe, probe};
+use crate::embedding::{Embedding, SCREEN_ROWS};
+use crate::kernels::{Kernels, ProbeSlice};
+use crate::pool::{Matrix, Pool};
+use crate::sampler::{before, greatest};
+
+/// Rows of the embedding that are put together at a time: they and a tile of states fit the second-level cache.
+const PANEL_ROWS: usize = 16;
+/// Rounding where the bounds of two rows are compared, relative to the product of the norms.
+const COMPARISON: f32 = 1.0 / 1_048_576.0;
+
+/// Buffers of the head, and what it found for the last pass.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    /// Per row that wants logits, in order of the rows.
+    wanting: Vec<Wanting>,
+    /// Their hidden states, `[places][dim]`.
+    hidden: Vec<f32>,
+    /// Approximate logits of the screened places, exact ones of the others, `[places][padded vocabulary]`.
+    logits: Vec<f32>,
+    /// Quantised states, `[screened places][2][stride]`.
+    parts: Vec<i8>,
+    probes: Vec<Probe>,
+    /// The greatest logits, `[places]`.
+    greatest: Vec<Vec<(u32, f32)>>,
+    workers: Vec<Scratch>,
+    padded: usize,
+}
+
+/// A row that wants logits.
+#[derive(Clone, Copy, Debug)]
+struct Wanting {
+    /// Index in the pass.
+    row: usize,
+    /// Where its state and logits lie: screened rows come first.
+    place: usize,
+    count: usize,
+    is_screened: bool,
+}
+
+/// Scratch of one thread.
+#[derive(Debug, Default)]
+struct Scratch {
+    panel: Vec<f32>,
+    ids: Vec<u32>,
+}
+
+impl Head {
+    pub(super) fn len(&self) -> usize {
+        self.wanting.len()
+    }
+
+    /// Computes what the rows want from their normed states, and notes rows whose logits are not finite.
+    pub(super) fn run(
+        &mut self,
+        pool: &mut Pool,
+        kernels: &Kernels,
+        matrix: &Embedding,
+        rows: &[Row],
+        normed: &[f32],
+        faults: &mut [Option<Fault>],
+        layers: usize,
+    ) {
+        self.workers.resize_with(pool.threads(), Scratch::default);
+        self.place(matrix, rows, normed);
+        let screened = self.probes.len();
+        if self.wanting.is_empty() {
+            return;
+        }
+        self.padded = matrix.padded_rows();
+        self.logits.resize(self.wanting.len() * self.padded, 0.0);
+        if screened > 0 {
+            self.screen(pool, kernels, matrix);
+        }
+        if screened < self.wanting.len() {
+            self.full(pool, kernels, matrix);
+        }
+        self.select(pool, kernels, matrix);
+        for wanting in self.wanting.iter().filter(|wanting| !wanting.is_screened) {
+            if !all_finite(&self.logits[wanting.place * self.padded..][..matrix.rows()]) {
+                faults[wanting.row].get_or_insert(Fault { code: FaultCode::Logits, layer: small(layers) });
+            }
+        }
+    }
+
+    /// The `index`-th row that wanted logits: its greatest ones.
+    pub(super) fn greatest(&self, index: usize) -> &[(u32, f32)] {
+        &self.greatest[self.wanting[index].place]
+    }
+
+    /// The `index`-th row that wanted logits: all of them.
+    ///
+    /// # Panics
+    /// If it did not want all.
+    pub(super) fn all(&self, index: usize, vocab: usize) -> &[f32] {
+        let wanting = self.wanting[index];
+        assert!(!wanting.is_screened, "all logits of a row that wanted all");
+        &self.logits[wanting.place * self.padded..][..vocab]
+    }
+
+    /// One logit of the `index`-th row that wanted some.
+    pub(super) fn one(&mut self, kernels: &Kernels, matrix: &Embedding, index: usize, id: u32) -> f32 {
+        let wanting = self.wanting[index];
+        if !wanting.is_screened {
+            return self.logits[wanting.place * self.padded + id as usize];
+        }
+        let dim = matrix.columns();
+        let hidden = &self.hidden[wanting.place * dim..][..dim];
+        exact(kernels, matrix, hidden, id, &mut self.workers[0].panel)
+    }
+
+    /// Decides who is screened, and brings the states together.
+    fn place(&mut self, matrix: &Embedding, rows: &[Row], normed: &[f32]) {
+        let (dim, stride) = (matrix.columns(), matrix.coarse_stride());
+        self.wanting.clear();
+        self.probes.clear();
+        let count = rows.iter().filter(|row| row.wants.any()).count();
+        self.hidden.resize(count * dim, 0.0);
+        self.parts.resize(2 * count * stride, 0);
+        let mut full = count;
+        for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.wants.any()) {
+            let state = &normed[index * dim..(index + 1) * dim];
+            let at = self.probes.len();
+            let (high, low) = self.parts[2 * at * stride..2 * (at + 1) * stride].split_at_mut(stride);
+            // No logit can overflow where the product of the norms does not; otherwise all are computed and looked at (R1).
+            let probe = (!row.wants.all)
+                .then(|| probe(state, high, low))
+                .flatten()
+                .filter(|probe| (probe.norm * matrix.norm_max() * 4.0).is_finite());
+            let place = match probe {
+                Some(probe) => {
+                    self.probes.push(probe);
+                    at
+                }
+                None => {
+                    full -= 1;
+                    full
+                }
+            };
+            self.hidden[place * dim..(place + 1) * dim].copy_from_slice(state);
+            self.wanting.push(Wanting { row: index, place, count: row.wants.greatest, is_screened: probe.is_some() });
+        }
+    }
+
+    /// Approximate logits of the screened places.
+    fn screen(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding) {
+        let (stride, kernel) = (matrix.coarse_stride(), kernels.screen);
+        let states =
+            ProbeSlice { q: &self.parts[..2 * self.probes.len() * stride], stride, probes: &self.probes };
+        let out = Matrix::new(&mut self.logits, self.probes.len(), self.padded, SCREEN_ROWS);
+        let grain = PRODUCTS_PER_THREAD.div_ceil(SCREEN_ROWS * stride * self.probes.len());
+        pool.columns(self.padded / SCREEN_ROWS, grain, [out], |units, [out]| {
+            kernel(&matrix.coarse(units), &states, out);
+        });
+    }
+
+    /// Exact logits of the other places.
+    fn full(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding) {
+        let (dim, vocab, first) = (matrix.columns(), matrix.rows(), self.probes.len());
+        let count = self.wanting.len() - first;
+        let states = &self.hidden[first * dim..(first + count) * dim];
+        let out = Matrix::new(&mut self.logits[first * self.padded..], count, self.padded, PANEL_ROWS);
+        let grain = PRODUCTS_PER_THREAD.div_ceil(PANEL_ROWS * dim * count);
+        let kernel = kernels.head;
+        pool.columns(self.padded / PANEL_ROWS, grain, [out], |panels, [out]| {
+            let mut panel = vec![0.0; PANEL_ROWS * dim];
+            for (at, index) in panels.enumerate() {
+                let rows = index * PANEL_ROWS..vocab.min((index + 1) * PANEL_ROWS);
+                for (row, values) in rows.clone().zip(panel.chunks_exact_mut(dim)) {
+                    matrix.row(kernels, row, values);
+                }
+                kernel(&panel[..rows.len() * dim], dim, states, &mut out.part(at * PANEL_ROWS, rows.len()));
+            }
+        });
+    }
+
+    /// The greatest logits of every place.
+    fn select(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding) {
+        if self.greatest.len() < self.wanting.len() {
+            self.greatest.resize_with(self.wanting.len(), Vec::new);
+        }
+        self.wanting.sort_unstable_by_key(|wanting| wanting.place);
+        let (dim, vocab) = (matrix.columns(), matrix.rows());
+        let (wanting, logits, hidden, padded) = (&self.wanting, &self.logits, &self.hidden, self.padded);
+        let probes = &self.probes;
+        pool.chunks(
+            wanting.len(),
+            Grain::of(wanting.len(), vocab),
+            &mut self.workers,
+            (&mut self.greatest, 1),
+            (&mut [(); 0][..], 0),
+            |scratch, place, top, _| {
+                let logits = &logits[place * padded..][..vocab];
+                greatest(logits, wanting[place].count, &mut top[0]);
+                if wanting[place].is_screened {
+                    let state = &hidden[place * dim..(place + 1) * dim];
+                    refine(kernels, matrix, &probes[place], (state, logits), &mut top[0], scratch);
+                }
+            },
+        );
+        self.wanting.sort_unstable_by_key(|wanting| wanting.row);
+    }
+}
+
+/// Turns the rows with the greatest approximate logits into those with the greatest exact ones.
+fn refine(
+    kernels: &Kernels,
+    matrix: &Embedding,
+    probe: &Probe,
+    (state, approximate): (&[f32], &[f32]),
+    top: &mut Vec<(u32, f32)>,
+    scratch: &mut Scratch,
+) {
+    let wanted = top.len();
+    for (id, logit) in top.iter_mut() {
+        *logit = exact(kernels, matrix, state, *id, &mut scratch.panel);
+    }
+    // As many rows as are wanted reach this, so a row that cannot is not among them.
+    let least = top.iter().fold(f32::INFINITY, |m, &(_, logit)| if logit < m { logit } else { m });
+    let limit = least - (probe.rest_norm * matrix.norm_max() + COMPARISON * (probe.norm * matrix.norm_max()));
+    scratch.ids.clear();
+    reaching(approximate, matrix.slacks(), probe.norm, limit, &mut scratch.ids);
+    top.sort_unstable_by_key(|entry| entry.0);
+    let known = top.len();
+    for &id in &scratch.ids {
+        if top[..known].binary_search_by_key(&id, |entry| entry.0).is_err() {
+            top.push((id, exact(kernels, matrix, state, id, &mut scratch.panel)));
+        }
+    }
+    top.sort_unstable_by(|&a, &b| if before(a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+    top.truncate(wanted);
+}
+
+/// Indices whose upper bound reaches the limit.
+fn reaching(approximate: &[f32], slacks: &[f32], norm: f32, limit: f32, ids: &mut Vec<u32>) {
+    const WIDTH: usize = 16;
+    for (index, (values, slacks)) in approximate.chunks(WIDTH).zip(slacks.chunks(WIDTH)).enumerate() {
+        let reaches = |(value, slack): (&f32, &f32)| value + norm * slack >= limit;
+        // Without a branch, so that the compiler takes wide registers; almost all are passed by.
+        if values.iter().zip(slacks).fold(false, |any, pair| any | reaches(pair)) {
+            for (offset, pair) in values.iter().zip(slacks).enumerate() {
+                if reaches(pair) {
+                    ids.push(small(index * WIDTH + offset));
+                }
+            }
+        }
+    }
+}
+
+/// One logit, by R11.
+fn exact(kernels: &Kernels, matrix: &Embedding, state: &[f32], id: u32, row: &mut Vec<f32>) -> f32 {
+    row.resize(matrix.columns(), 0.0);
+    matrix.row(kernels, id as usize, row);
+    (kernels.dot)(state, row)
+}
+
+#[cfg(test)]
+mod tests;
