@@ -13,6 +13,7 @@
 //! logits = E * norm(x)                             only for rows that want them
 //! ```
 
+mod attention;
 mod fault;
 mod head;
 mod row;
@@ -73,7 +74,13 @@ pub struct Runner {
 /// Scratch of one thread.
 #[derive(Debug, Default)]
 struct Worker {
+    /// Queries that are computed together, what each sees, and what comes of it.
+    q: Vec<f32>,
+    lengths: Vec<usize>,
     scores: Vec<f32>,
+    mixed: Vec<f32>,
+    finite: Vec<bool>,
+    /// A state as the transcript hashes it.
     bytes: Vec<u8>,
 }
 
@@ -185,20 +192,12 @@ impl Runner {
         self.scales.resize(n, RowScale::default());
         self.qkv.resize(n * QkvColumns::new(hyper).width, 0.0);
         self.halves.resize(n * 2 * hyper.kv_heads * hyper.head_dim, 0);
-        self.attention.resize(n * hyper.heads * hyper.head_dim, 0.0);
         let ffn = hyper.ffn.next_multiple_of(GROUP_ROWS);
         self.gate_up.resize(n * 2 * ffn, 0.0);
         self.gated.resize(n * ffn, 0.0);
-        self.finite.resize(n * hyper.heads, true);
         self.leaves.resize(n * boundaries(hyper.layers), [0; 32]);
         self.faults.clear();
         self.faults.resize(n, None);
-        let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
-        for worker in &mut self.workers {
-            if worker.scores.len() < longest {
-                worker.scores.resize(longest, 0.0);
-            }
-        }
     }
 
     /// Leaves of one boundary for the rows whose sessions keep a transcript.
@@ -331,29 +330,7 @@ impl Runner {
             sessions[row.session].cache.write(index, row.position, keys, values);
         }
 
-        let (sessions, qkv) = (&*sessions, &self.qkv);
-        let (heads, group) = (hyper.heads, hyper.heads / hyper.kv_heads);
-        let kernel = self.kernels.attend;
-        let products: usize = rows.iter().map(|row| (row.position + 1) * dim * 2).sum::<usize>() / rows.len().max(1);
-        self.pool.chunks(
-            rows.len() * heads,
-            Grain::of(rows.len() * heads, products),
-            &mut self.workers,
-            (&mut self.attention, dim),
-            (&mut self.finite, 1),
-            |worker, item, out, finite| {
-                let (row, head) = (&rows[item / heads], item % heads);
-                let positions = row.position + 1;
-                let (keys, values) = sessions[row.session].cache.head(index, head / group, positions);
-                let q = &qkv[(item / heads) * columns.width + head * dim..][..dim];
-                finite[0] = kernel(q, keys, values, &mut worker.scores[..positions], out);
-            },
-        );
-        for (fault, finite) in self.faults.iter_mut().zip(self.finite.chunks_exact(heads)) {
-            if finite.contains(&false) {
-                fault.get_or_insert(Fault { code: FaultCode::Score, layer: small(index) });
-            }
-        }
+        self.mix(model, sessions, rows, index);
     }
 
     /// The feed-forward part of one layer.

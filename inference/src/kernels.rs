@@ -16,6 +16,7 @@ use crate::hyper::Gate;
 use crate::memory::Line;
 use crate::pool::Columns;
 
+pub mod attention;
 pub mod packed;
 pub mod self_test;
 
@@ -29,6 +30,7 @@ mod lanes;
 mod neon;
 mod scalar;
 
+pub use attention::Queries;
 pub use packed::{Block, Packed};
 
 /// A kernel path.
@@ -178,8 +180,9 @@ pub type NormQuantiseFn = fn(x: &[f32], gain: &[f32], eps: f32, q: &mut [i8]) ->
 pub type NormFn = fn(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32]) -> bool;
 /// R10 over groups of 16 gates followed by 16 ups: `pairs` is twice as long as `out`.
 pub type GateFn = fn(gate: Gate, pairs: &[f32], out: &mut [f32]);
-/// R8, see [`crate::arith::attention::attend`].
-pub type AttendFn = fn(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool;
+/// R8 for several queries, see [`crate::arith::attention::attend`]. `scores` is scratch for every query and position, `out` is
+/// `[queries][dim]`; `finite` tells whose scores were.
+pub type AttendFn = fn(queries: &Queries<'_>, scores: &mut [f32], out: &mut [f32], finite: &mut [bool]);
 /// binary16 rounding of a row; false if one is not finite afterwards.
 pub type NarrowFn = fn(values: &[f32], halves: &mut [u16]) -> bool;
 /// R11: `out[t][v] = dot(x_t, E_v)`; `rows` is `[v][dim]`, `x` is `[out.rows()][dim]`.

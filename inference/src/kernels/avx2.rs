@@ -18,6 +18,7 @@ use std::arch::x86_64::{
     _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
 };
 
+use super::attention::{self, Queries};
 use super::lanes::Lanes;
 use super::packed::{BLOCK_COLUMNS, Block, GROUP_ROWS};
 use super::{Activations, KernelKind, Kernels, Store, TernarySlice, check_ternary, float};
@@ -328,8 +329,8 @@ fn gate_inner(kind: Gate, pairs: &[f32], out: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn attend_inner(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool {
-    float::attend::<V>(q, keys, values, scores, out)
+fn attend_inner(queries: &Queries<'_>, scores: &mut [f32], out: &mut [f32], finite: &mut [bool]) {
+    attention::attend::<V>(queries, scores, out, finite);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -385,9 +386,9 @@ fn gate(kind: Gate, pairs: &[f32], out: &mut [f32]) {
     unsafe { gate_inner(kind, pairs, out) }
 }
 
-fn attend(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool {
+fn attend(queries: &Queries<'_>, scores: &mut [f32], out: &mut [f32], finite: &mut [bool]) {
     // SAFETY: see above.
-    unsafe { attend_inner(q, keys, values, scores, out) }
+    unsafe { attend_inner(queries, scores, out, finite) }
 }
 
 fn narrow(values: &[f32], halves: &mut [u16]) -> bool {

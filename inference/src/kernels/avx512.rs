@@ -16,6 +16,7 @@ use std::arch::x86_64::{
 
 use super::avx2::fold8;
 use super::lanes::Lanes;
+use super::attention::{self, Queries};
 use super::{KernelKind, Kernels, float};
 use crate::arith::norm::RowScale;
 use crate::embedding::SplitRow;
@@ -213,8 +214,8 @@ fn gate_inner(kind: Gate, pairs: &[f32], out: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn attend_inner(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool {
-    float::attend::<V>(q, keys, values, scores, out)
+fn attend_inner(queries: &Queries<'_>, scores: &mut [f32], out: &mut [f32], finite: &mut [bool]) {
+    attention::attend::<V>(queries, scores, out, finite);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -265,9 +266,9 @@ fn gate(kind: Gate, pairs: &[f32], out: &mut [f32]) {
     unsafe { gate_inner(kind, pairs, out) }
 }
 
-fn attend(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool {
+fn attend(queries: &Queries<'_>, scores: &mut [f32], out: &mut [f32], finite: &mut [bool]) {
     // SAFETY: see above.
-    unsafe { attend_inner(q, keys, values, scores, out) }
+    unsafe { attend_inner(queries, scores, out, finite) }
 }
 
 fn narrow(values: &[f32], halves: &mut [u16]) -> bool {

@@ -2,11 +2,10 @@
 //!
 //! Each is the SIMD form of a function of [`crate::arith`] with the same name and the same order of operations; the paths
 //! wrap them in functions that enable their instruction set. The helpers take no closures: a closure would not inherit it.
-#![expect(unsafe_code, reason = "island: the loops over keys, values and embeddings read by pointer")]
+#![expect(unsafe_code, reason = "island: the loops over embeddings read by pointer")]
 
 use super::lanes::Lanes;
 use super::check_head;
-use crate::arith::attention::score_scale;
 use crate::arith::exp::{HIGHEST, LN2_HI, LN2_LO, LOG2_E, LOWEST, POLYNOMIAL, ROUNDER};
 use crate::arith::lanes::LANES;
 use crate::arith::norm::{MAGNITUDE_MIN, RowScale};
@@ -114,7 +113,7 @@ pub(super) fn norm_quantise<L: Lanes>(x: &[f32], gain: &[f32], eps: f32, q: &mut
 
 /// R9.
 #[inline(always)]
-fn exp<L: Lanes>(x: L) -> L {
+pub(super) fn exp<L: Lanes>(x: L) -> L {
     let capped = x.min(L::splat(HIGHEST));
     let shifted = capped.mul(L::splat(LOG2_E)).add(L::splat(ROUNDER));
     let n = shifted.sub(L::splat(ROUNDER));
@@ -181,77 +180,9 @@ pub(super) fn narrow<L: Lanes>(values: &[f32], halves: &mut [u16]) -> bool {
     poison.fold() == 0.0
 }
 
-/// R8.
-#[inline(always)]
-pub(super) fn attend<L: Lanes>(q: &[f32], keys: &[u16], values: &[u16], scores: &mut [f32], out: &mut [f32]) -> bool {
-    let dim = q.len();
-    let positions = scores.len();
-    assert!(
-        dim > 0 && keys.len() == positions * dim && values.len() == keys.len() && out.len() == dim,
-        "shapes of one head"
-    );
-    let scale = L::splat(score_scale(dim));
-    let zero = L::splat(0.0);
-    let (mut greatest, mut poison) = (L::splat(f32::NEG_INFINITY), zero);
-    for (block, keys) in scores.chunks_mut(LANES).zip(keys.chunks(LANES * dim)) {
-        let sums = if block.len() == LANES {
-            score_block::<L>(q, keys)
-        } else {
-            let mut sums = [0.0; LANES];
-            for (sum, key) in sums.iter_mut().zip(keys.chunks_exact(dim)) {
-                *sum = dot_half::<L>(q, key);
-            }
-            L::load_some(&sums)
-        };
-        let scaled = sums.mul(scale);
-        poison = scaled.fma(zero, poison).keep_first(block.len(), poison);
-        greatest = greatest.max(scaled).keep_first(block.len(), greatest);
-        scaled.store_some(block);
-    }
-    if poison.fold() != 0.0 {
-        out.fill(0.0);
-        return false;
-    }
-    let mut lanes = [0.0; LANES];
-    greatest.store_some(&mut lanes);
-    let mut m = f32::NEG_INFINITY;
-    for lane in lanes {
-        m = if lane > m { lane } else { m };
-    }
-    let m = L::splat(m);
-    let mut z = zero;
-    for block in scores.chunks_mut(LANES) {
-        let e = exp(L::load_some(block).sub(m));
-        z = z.add(e).keep_first(block.len(), z);
-        e.store_some(block);
-    }
-    let z = L::splat(z.fold());
-    let mut start = 0;
-    while dim - start >= 8 * LANES {
-        weighted::<L, 8>(scores, values, dim, start, z, out);
-        start += 8 * LANES;
-    }
-    while dim - start >= 4 * LANES {
-        weighted::<L, 4>(scores, values, dim, start, z, out);
-        start += 4 * LANES;
-    }
-    while dim - start >= LANES {
-        weighted::<L, 1>(scores, values, dim, start, z, out);
-        start += LANES;
-    }
-    if start < dim {
-        let mut acc = zero;
-        for (&e, value) in scores.iter().zip(values.chunks_exact(dim)) {
-            acc = L::splat(e).fma(L::load_some_half(&value[start..]), acc);
-        }
-        acc.div(z).store_some(&mut out[start..]);
-    }
-    true
-}
-
 /// Inner product with a key.
 #[inline(always)]
-fn dot_half<L: Lanes>(q: &[f32], key: &[u16]) -> f32 {
+pub(super) fn dot_half<L: Lanes>(q: &[f32], key: &[u16]) -> f32 {
     let mut acc = L::splat(0.0);
     let (mut xs, mut ks) = (q.chunks_exact(LANES), key.chunks_exact(LANES));
     while let (Some(x), Some(k)) = (xs.next(), ks.next()) {
@@ -264,67 +195,6 @@ fn dot_half<L: Lanes>(q: &[f32], key: &[u16]) -> f32 {
         acc = sum.keep_first(tail.len(), acc);
     }
     acc.fold()
-}
-
-/// Inner products with sixteen keys: `keys` is `[16][q.len()]`.
-#[inline(always)]
-fn score_block<L: Lanes>(q: &[f32], keys: &[u16]) -> L {
-    let dim = q.len();
-    assert_eq!(keys.len(), LANES * dim, "sixteen keys");
-    let mut acc = [L::splat(0.0); LANES];
-    let whole = dim - dim % LANES;
-    let mut start = 0;
-    while start < whole {
-        // SAFETY: start + 16 <= dim, so each read stays inside of `q` and of its key.
-        unsafe {
-            let x = L::load(q.as_ptr().add(start));
-            let mut j = 0;
-            while j < LANES {
-                acc[j] = x.fma(L::load_half(keys.as_ptr().add(j * dim + start)), acc[j]);
-                j += 1;
-            }
-        }
-        start += LANES;
-    }
-    if whole < dim {
-        let x = L::load_some(&q[whole..]);
-        let mut j = 0;
-        while j < LANES {
-            let sum = x.fma(L::load_some_half(&keys[j * dim + whole..(j + 1) * dim]), acc[j]);
-            acc[j] = sum.keep_first(dim - whole, acc[j]);
-            j += 1;
-        }
-    }
-    L::fold_all(&acc)
-}
-
-/// `out[start..start + 16 C] = Σ_p e_p v_p / z`, in order of p.
-#[inline(always)]
-fn weighted<L: Lanes, const C: usize>(
-    weights: &[f32],
-    values: &[u16],
-    dim: usize,
-    start: usize,
-    z: L,
-    out: &mut [f32],
-) {
-    assert!(values.len() == weights.len() * dim && start + C * LANES <= dim && out.len() == dim, "columns of one head");
-    let mut acc = [L::splat(0.0); C];
-    for (p, &e) in weights.iter().enumerate() {
-        let e = L::splat(e);
-        let mut c = 0;
-        while c < C {
-            // SAFETY: p < positions and start + 16 (c + 1) <= dim: inside of `values`.
-            let value = unsafe { L::load_half(values.as_ptr().add(p * dim + start + c * LANES)) };
-            acc[c] = e.fma(value, acc[c]);
-            c += 1;
-        }
-    }
-    let mut c = 0;
-    while c < C {
-        acc[c].div(z).store_some(&mut out[start + c * LANES..start + (c + 1) * LANES]);
-        c += 1;
-    }
 }
 
 /// R11, in tiles of 4 rows x 4 tokens, of 16 rows x 1 token, and single rows at the end.

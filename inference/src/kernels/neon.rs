@@ -32,7 +32,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     norm_quantise: float::norm_quantise::<V>,
     norm: float::rms_norm::<V>,
     gate,
-    attend: float::attend::<V>,
+    attend: super::attention::attend::<V>,
     narrow: float::narrow::<V>,
     head,
     join,

@@ -1,6 +1,7 @@
 //! The scalar path: the functions of [`crate::arith`] behind the table's signatures.
 
 use super::packed::{GROUP_ROWS, unpack};
+use super::attention::Queries;
 use super::{
     Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_head, check_screen, check_ternary,
 };
@@ -20,7 +21,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     norm_quantise: norm::norm_quantise,
     norm: norm::rms_norm,
     gate: gates,
-    attend: attention::attend,
+    attend,
     narrow: narrow_all,
     head,
     join,
@@ -61,6 +62,16 @@ fn gates(kind: Gate, pairs: &[f32], out: &mut [f32]) {
                 Gate::Silu => gate::silu(g, u),
             };
         }
+    }
+}
+
+fn attend(queries: &Queries<'_>, scores: &mut [f32], out: &mut [f32], finite: &mut [bool]) {
+    queries.check(scores, out, finite);
+    let dim = queries.dim;
+    let each = queries.q.chunks_exact(dim).zip(queries.lengths).zip(out.chunks_exact_mut(dim)).zip(finite);
+    for (((q, &length), out), finite) in each {
+        let seen = ..length * dim;
+        *finite = attention::attend(q, &queries.keys[seen], &queries.values[seen], &mut scores[..length], out);
     }
 }
 
