@@ -124,7 +124,13 @@ fn score<L: Lanes, const Q: usize, const K: usize>(queries: &Queries<'_>, positi
         sums.mul(scale).store_some(&mut lanes);
         let mut q = 0;
         while q < Q {
-            scores[q * positions + first..][..K].copy_from_slice(&lanes[q * K..(q + 1) * K]);
+            // A loop, because a copy of so few values would be a call.
+            let places = &mut scores[q * positions + first..][..K];
+            let mut k = 0;
+            while k < K {
+                places[k] = lanes[q * K + k];
+                k += 1;
+            }
             q += 1;
         }
         first += K;

@@ -258,17 +258,19 @@ fn tile<const T: usize>(blocks: &[Block], q: &[i8], stride: usize) -> [[__m256i;
             for p in 0..4 {
                 let planes = [_mm256_and_si256(raw[0], mask), _mm256_and_si256(raw[1], mask)];
                 raw = [_mm256_srli_epi32::<2>(raw[0]), _mm256_srli_epi32::<2>(raw[1])];
-                for (t, short) in short.iter_mut().enumerate() {
+                #[expect(clippy::needless_range_loop, reason = "the first index of a table of registers")]
+                for t in 0..T {
                     let quad = broadcast(q, t * stride + at + 4 * p);
-                    for (short, plane) in short.iter_mut().zip(planes) {
-                        *short = _mm256_add_epi16(*short, _mm256_maddubs_epi16(plane, quad));
-                    }
+                    short[t][0] = _mm256_add_epi16(short[t][0], _mm256_maddubs_epi16(planes[0], quad));
+                    short[t][1] = _mm256_add_epi16(short[t][1], _mm256_maddubs_epi16(planes[1], quad));
                 }
             }
             at += BLOCK_COLUMNS;
         }
-        for (acc, short) in acc.iter_mut().flatten().zip(short.into_iter().flatten()) {
-            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(short, ones));
+        // Indices, not iterators: every register has to be named at compile time.
+        for t in 0..T {
+            acc[t][0] = _mm256_add_epi32(acc[t][0], _mm256_madd_epi16(short[t][0], ones));
+            acc[t][1] = _mm256_add_epi32(acc[t][1], _mm256_madd_epi16(short[t][1], ones));
         }
     }
     acc
@@ -306,9 +308,11 @@ fn ternary_inner(matrix: &TernarySlice<'_>, activations: &Activations<'_>, store
             run_tile::<4>(matrix, group, activations, row, store, out);
             row += 4;
         }
-        while rows - row >= 1 {
-            run_tile::<1>(matrix, group, activations, row, store, out);
-            row += 1;
+        match rows - row {
+            3 => run_tile::<3>(matrix, group, activations, row, store, out),
+            2 => run_tile::<2>(matrix, group, activations, row, store, out),
+            1 => run_tile::<1>(matrix, group, activations, row, store, out),
+            _ => {}
         }
     }
 }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "island: AVX-512 intrinsics; reachable only through a table handed out after detection")]
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512i, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32,
+    __m256, __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32,
     _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_add_epi32, _mm512_castps_si512, _mm512_castsi512_ps,
     _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti32x8_epi32, _mm512_load_si512, _mm512_loadu_si512,
     _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_shuffle_ps,
@@ -22,17 +22,27 @@ pub(super) fn vnni(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Co
     unsafe { vnni_inner(rows, states, out) }
 }
 
-/// Sums of R rows with C parts of states, in place `c * R + r`; R * C = 16.
+/// Sums of R rows with C parts of states, in place `c * R + r`; R * C = 16. Fetches the rows `ahead` of these.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile<const R: usize, const C: usize>(lines: &[Line], per_row: usize, q: &[i8], stride: usize) -> [__m512i; 16] {
+fn tile<const R: usize, const C: usize>(
+    lines: &[Line],
+    per_row: usize,
+    q: &[i8],
+    stride: usize,
+    ahead: usize,
+) -> [__m512i; 16] {
     assert!(R * C == 16 && lines.len() == R * per_row && q.len() == C * stride && stride == per_row * 64, "a tile");
     let mut acc = [_mm512_setzero_si512(); 16];
     for at in 0..per_row {
         let mut weights = [_mm512_setzero_si512(); R];
         for (r, weights) in weights.iter_mut().enumerate() {
-            // SAFETY: r < R and at < per_row, and the assertion above; a line is aligned to its 64 bytes.
-            *weights = unsafe { _mm512_load_si512(lines.as_ptr().add(r * per_row + at).cast()) };
+            let line = lines.as_ptr().wrapping_add(r * per_row + at);
+            // SAFETY: r < R and at < per_row, and the assertion above; a line is aligned to its 64 bytes. A prefetch accesses nothing.
+            *weights = unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(ahead * per_row).cast());
+                _mm512_load_si512(line.cast())
+            };
         }
         for c in 0..C {
             // SAFETY: c < C and 64 * at + 64 <= stride, and the assertion above.
@@ -105,10 +115,12 @@ fn vnni_inner(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns
             let q = &states.q[2 * t * stride..2 * (t + 2) * stride];
             let pair = [states.probes[t], states.probes[t + 1]];
             for (quarter, (lines, scales)) in lines.chunks_exact(4 * per_row).zip(scales.chunks_exact(4)).enumerate() {
-                let acc = tile::<4, 4>(lines, per_row, q, stride);
+                let acc = tile::<4, 4>(lines, per_row, q, stride, SCREEN_ROWS);
                 // Parts come as upper, lower, upper, lower; uppers are wanted first.
-                let [a, b, c, d] = [0, 4, 8, 12].map(|at| [acc[at], acc[at + 1], acc[at + 2], acc[at + 3]]);
-                let ordered: [__m512i; 16] = std::array::from_fn(|i| [a, c, b, d][i / 4][i % 4]);
+                let mut ordered = acc;
+                for r in 0..4 {
+                    (ordered[4 + r], ordered[8 + r]) = (acc[8 + r], acc[4 + r]);
+                }
                 let mut values = [0.0; 8];
                 let mut bias = [[0; 8]; 2];
                 for i in 0..8 {
@@ -133,7 +145,7 @@ fn vnni_inner(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns
             let bias = probe.sums.map(|sum| _mm256_set1_epi32(128 * sum));
             let y = &mut out.row(t)[unit * SCREEN_ROWS..(unit + 1) * SCREEN_ROWS];
             for ((lines, scales), y) in lines.chunks_exact(8 * per_row).zip(scales.chunks_exact(8)).zip(y.chunks_exact_mut(8)) {
-                let sums = totals(&tile::<8, 2>(lines, per_row, q, stride));
+                let sums = totals(&tile::<8, 2>(lines, per_row, q, stride, 8));
                 // SAFETY: eight places each.
                 unsafe {
                     let factors = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr()), _mm256_set1_ps(probe.unit));

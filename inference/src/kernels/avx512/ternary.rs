@@ -12,7 +12,7 @@
 #![expect(unsafe_code, reason = "island: AVX-512 intrinsics; reachable only through tables handed out after detection")]
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps,
     _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_ps, _mm512_madd_epi16, _mm512_maddubs_epi16, _mm512_mul_ps,
     _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_srai_epi32,
     _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_epi32,
@@ -43,6 +43,16 @@ fn broadcast(q: &[i8], at: usize) -> __m512i {
     // SAFETY: every caller passes `at` below the row's stride, a multiple of 16; `check_ternary` compared the lengths.
     let quad = unsafe { q.as_ptr().add(at).cast::<i32>().read_unaligned() };
     _mm512_set1_epi32(quad)
+}
+
+/// Blocks that a stream is fetched ahead of its use.
+const AHEAD: usize = 64;
+
+/// Fetches the block so many places after the first of `blocks`, which may lie beyond the matrix: then nothing happens.
+#[inline]
+fn prefetch(blocks: &[Block], places: usize) {
+    // SAFETY: a prefetch accesses nothing; every x86-64 CPU has it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(blocks.as_ptr().wrapping_add(places).cast()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -84,6 +94,8 @@ fn group_vnni(blocks: &[Block], q: &[i8]) -> __m512i {
     let mut at = 0;
     let mut pairs = blocks.chunks_exact(2);
     for pair in &mut pairs {
+        prefetch(pair, AHEAD);
+        prefetch(pair, AHEAD + 1);
         let (a, b) = (load(&pair[0]), load(&pair[1]));
         for p in 0..4 {
             even[p] = _mm512_dpbusd_epi32(even[p], _mm512_and_si512(a, masks[p]), broadcast(q, at + 4 * p));
@@ -103,7 +115,7 @@ fn group_vnni(blocks: &[Block], q: &[i8]) -> __m512i {
     _mm512_add_epi32(low, high)
 }
 
-/// G groups times T rows of activations: each plane is unpacked once and used T times.
+/// G groups times T rows of activations: each plane is unpacked once and used T times. Fetches the groups `ahead` of the next G.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn tile_vnni<const G: usize, const T: usize>(
@@ -111,6 +123,7 @@ fn tile_vnni<const G: usize, const T: usize>(
     per_group: usize,
     q: &[i8],
     stride: usize,
+    ahead: std::ops::Range<usize>,
 ) -> [[__m512i; T]; G] {
     assert!(blocks.len() == G * per_group && q.len() == T * stride && stride == per_group * BLOCK_COLUMNS, "a tile");
     let mask = _mm512_set1_epi8(3);
@@ -120,6 +133,10 @@ fn tile_vnni<const G: usize, const T: usize>(
         for (g, raw) in raw.iter_mut().enumerate() {
             // SAFETY: g < G and b < per_group, and the assertion above.
             *raw = load(unsafe { blocks.get_unchecked(g * per_group + b) });
+        }
+        // While this tile computes, its share of the next groups arrives.
+        for group in ahead.clone() {
+            prefetch(blocks, (G + group) * per_group + b);
         }
         for p in 0..4 {
             let mut plane = [_mm512_setzero_si512(); G];
@@ -151,11 +168,16 @@ fn run_tile_vnni<const G: usize, const T: usize>(
     out: &mut Columns<'_>,
 ) {
     let stride = activations.stride;
+    // The first tiles of a panel fetch the next panel among them.
+    let tiles = activations.scales.len().div_ceil(4).min(G);
+    let share = G.div_ceil(tiles);
+    let ahead = (row / 4 * share).min(G)..((row / 4 + 1) * share).min(G);
     let acc = tile_vnni::<G, T>(
         &matrix.blocks[group * matrix.per_group..(group + G) * matrix.per_group],
         matrix.per_group,
         &activations.q[row * stride..(row + T) * stride],
         stride,
+        ahead,
     );
     for (g, acc) in acc.iter().enumerate() {
         for (t, &codes) in acc.iter().enumerate() {
@@ -165,7 +187,8 @@ fn run_tile_vnni<const G: usize, const T: usize>(
     }
 }
 
-/// All rows of activations for G groups, in tiles of 8, 4, 2 and 1.
+/// All rows of activations for G groups, in tiles of 4 and what is left. Four by four is the smallest tile that keeps both multipliers busy, and
+/// larger ones are no faster (`docs/engine.md`).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn panel_vnni<const G: usize>(
@@ -177,20 +200,15 @@ fn panel_vnni<const G: usize>(
 ) {
     let rows = activations.scales.len();
     let mut row = 0;
-    while rows - row >= 8 {
-        run_tile_vnni::<G, 8>(matrix, group, activations, row, store, out);
-        row += 8;
-    }
-    if rows - row >= 4 {
+    while rows - row >= 4 {
         run_tile_vnni::<G, 4>(matrix, group, activations, row, store, out);
         row += 4;
     }
-    if rows - row >= 2 {
-        run_tile_vnni::<G, 2>(matrix, group, activations, row, store, out);
-        row += 2;
-    }
-    if rows - row == 1 {
-        run_tile_vnni::<G, 1>(matrix, group, activations, row, store, out);
+    match rows - row {
+        3 => run_tile_vnni::<G, 3>(matrix, group, activations, row, store, out),
+        2 => run_tile_vnni::<G, 2>(matrix, group, activations, row, store, out),
+        1 => run_tile_vnni::<G, 1>(matrix, group, activations, row, store, out),
+        _ => {}
     }
 }
 
@@ -208,12 +226,13 @@ fn vnni_inner(matrix: &TernarySlice<'_>, activations: &Activations<'_>, store: S
         return;
     }
     let mut group = 0;
-    while groups - group >= 2 {
-        panel_vnni::<2>(matrix, group, activations, store, out);
-        group += 2;
+    while groups - group >= 4 {
+        panel_vnni::<4>(matrix, group, activations, store, out);
+        group += 4;
     }
-    if groups - group == 1 {
+    while groups - group >= 1 {
         panel_vnni::<1>(matrix, group, activations, store, out);
+        group += 1;
     }
 }
 
@@ -243,8 +262,8 @@ fn tile_plain<const T: usize>(blocks: &[Block], q: &[i8], stride: usize) -> [__m
             }
             at += BLOCK_COLUMNS;
         }
-        for (acc, short) in acc.iter_mut().zip(short) {
-            *acc = _mm512_add_epi32(*acc, _mm512_madd_epi16(short, ones));
+        for t in 0..T {
+            acc[t] = _mm512_add_epi32(acc[t], _mm512_madd_epi16(short[t], ones));
         }
     }
     acc
