@@ -7,6 +7,7 @@
 mod audit;
 mod completion;
 mod plan;
+mod prefixes;
 mod reply;
 mod slab;
 
@@ -144,13 +145,14 @@ impl Scheduler {
     /// An idle scheduler.
     #[must_use]
     pub fn new(engine: Engine, meter: Arc<Meter>) -> Scheduler {
+        let sessions = Slab::new(engine.options().prefix_bytes_max);
         Scheduler {
             engine,
             meter,
             waiting: VecDeque::new(),
             tasks: Vec::new(),
             planned: Vec::new(),
-            sessions: Slab::default(),
+            sessions,
             rows: Vec::new(),
         }
     }
@@ -159,6 +161,13 @@ impl Scheduler {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Ends everything and gives the engine back.
+    #[must_use]
+    pub fn into_engine(mut self) -> Engine {
+        self.cancel_all();
+        self.engine
     }
 
     /// Jobs being computed.

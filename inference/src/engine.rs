@@ -36,6 +36,8 @@ pub struct EngineOptions {
     pub sessions_max: usize,
     /// Bytes of all caches together.
     pub kv_bytes_max: u64,
+    /// Bytes of ended sessions that are kept, so that a request with the same beginning starts behind it. 0 keeps none.
+    pub prefix_bytes_max: u64,
 }
 
 impl Default for EngineOptions {
@@ -46,6 +48,7 @@ impl Default for EngineOptions {
             queue_max: 64,
             sessions_max: 16,
             kv_bytes_max: 2 << 30,
+            prefix_bytes_max: 256 << 20,
         }
     }
 }
@@ -155,6 +158,16 @@ impl Engine {
         &self.info
     }
 
+    /// Runs on another number of threads from now on. Results do not change.
+    ///
+    /// # Errors
+    /// If that many threads cannot be started; then nothing changed.
+    pub fn set_threads(&mut self, threads: usize) -> Result<(), PoolError> {
+        self.runner = Runner::new(*self.runner.kernels(), Pool::new(threads)?);
+        (self.info.threads, self.options.threads) = (threads, threads);
+        Ok(())
+    }
+
     /// The options it was loaded with.
     #[must_use]
     pub fn options(&self) -> &EngineOptions {
@@ -188,6 +201,18 @@ impl Engine {
     /// Computes one batch; see [`Runner::forward`] for what it demands.
     pub fn forward(&mut self, sessions: &mut [Session], rows: &[Row]) {
         self.runner.forward(&self.model, sessions, rows, None);
+    }
+
+    /// One stage of a pipeline; see [`Runner::forward_stage`] for what it takes and demands. Returns the states for the next stage.
+    pub fn forward_stage(
+        &mut self,
+        sessions: &mut [Session],
+        rows: &[Row],
+        layers: std::ops::Range<usize>,
+        states: Option<&[f32]>,
+    ) -> &[f32] {
+        self.runner.forward_stage(&self.model, sessions, rows, layers, states);
+        self.runner.states()
     }
 
     /// As `forward`, showing the residual stream at every boundary.

@@ -23,6 +23,8 @@ use head::Head;
 use row::check_rows;
 pub use row::{Observe, Row, Wants};
 
+use std::ops::Range;
+
 use crate::arith::norm::RowScale;
 use crate::kernels::packed::{BLOCK_COLUMNS, GROUP_ROWS};
 use crate::kernels::{Activations, Kernels, Store};
@@ -156,28 +158,95 @@ impl Runner {
         rows: &[Row],
         observe: Option<&mut dyn Observe>,
     ) {
-        check_rows(model, sessions, rows);
-        self.prepare(model, rows);
         let mut observe = observe;
+        self.begin(model, sessions, rows);
         for (row, x) in rows.iter().zip(self.x.chunks_exact_mut(model.hyper.dim)) {
             model.embedding.row(&self.kernels, row.token as usize, x);
         }
-        for (index, layer) in model.layers.iter().enumerate() {
+        self.layers(model, sessions, rows, 0..model.layers.len(), &mut observe);
+        self.end(model, sessions, rows, &mut observe);
+    }
+
+    /// Computes some layers only: one stage of a pipeline. The first takes tokens, the others the states `[rows][dim]` that the stage before them
+    /// left in [`Runner::states`]; the last gives logits. Results do not depend on where a model is cut. A session belongs to one stage.
+    ///
+    /// # Panics
+    /// As for `forward`, and if `states` has another length, or `layers` are not layers of the model.
+    pub fn forward_stage(
+        &mut self,
+        model: &Model,
+        sessions: &mut [Session],
+        rows: &[Row],
+        layers: Range<usize>,
+        states: Option<&[f32]>,
+    ) {
+        self.begin(model, sessions, rows);
+        let dim = model.hyper.dim;
+        match states {
+            Some(states) => self.x.copy_from_slice(states),
+            None => {
+                for (row, x) in rows.iter().zip(self.x.chunks_exact_mut(dim)) {
+                    model.embedding.row(&self.kernels, row.token as usize, x);
+                }
+            }
+        }
+        let is_last = layers.end == model.layers.len();
+        self.layers(model, sessions, rows, layers.clone(), &mut None);
+        if is_last {
+            self.end(model, sessions, rows, &mut None);
+        } else {
+            self.commit(model, sessions, rows, layers.end);
+            self.advance(model, sessions, rows);
+        }
+    }
+
+    /// The residual stream after the last layer computed, `[rows][dim]`.
+    #[must_use]
+    pub fn states(&self) -> &[f32] {
+        &self.x
+    }
+
+    fn begin(&mut self, model: &Model, sessions: &[Session], rows: &[Row]) {
+        check_rows(model, sessions, rows);
+        self.prepare(model, rows);
+    }
+
+    fn layers(
+        &mut self,
+        model: &Model,
+        sessions: &mut [Session],
+        rows: &[Row],
+        layers: Range<usize>,
+        observe: &mut Option<&mut dyn Observe>,
+    ) {
+        let eps = model.hyper.norm_eps;
+        let heads_width = model.hyper.heads * model.hyper.head_dim;
+        for index in layers {
+            let layer = &model.layers[index];
             self.commit(model, sessions, rows, index);
-            look(&mut observe, index, &self.x);
+            look(observe, index, &self.x);
             self.attend(model, sessions, rows, index);
-            let eps = model.hyper.norm_eps;
-            let heads_width = model.hyper.heads * model.hyper.head_dim;
             self.quantise(Source::Attention, heads_width, &layer.attn_sub_norm, eps, &layer.attn_output);
             self.mark(FaultCode::AttentionSubNorm, index);
             self.add_product(&layer.attn_output, rows.len(), model.hyper.dim);
             self.feed_forward(model, index, rows.len());
         }
-        self.commit(model, sessions, rows, model.layers.len());
-        look(&mut observe, model.layers.len(), &self.x);
+    }
+
+    /// What follows the last layer: final norm, logits, and the sessions' next positions.
+    fn end(
+        &mut self,
+        model: &Model,
+        sessions: &mut [Session],
+        rows: &[Row],
+        observe: &mut Option<&mut dyn Observe>,
+    ) {
+        let layers = model.layers.len();
+        self.commit(model, sessions, rows, layers);
+        look(observe, layers, &self.x);
         self.finish(model, sessions, rows);
-        look(&mut observe, model.layers.len() + 1, &self.normed);
-        let (pool, kernels, layers) = (&mut self.pool, &self.kernels, model.layers.len());
+        look(observe, layers + 1, &self.normed);
+        let (pool, kernels) = (&mut self.pool, &self.kernels);
         self.head.run(pool, kernels, model.head(), rows, &self.normed, &mut self.faults, layers);
         self.advance(model, sessions, rows);
     }
@@ -195,18 +264,30 @@ impl Runner {
         let ffn = hyper.ffn.next_multiple_of(GROUP_ROWS);
         self.gate_up.resize(n * 2 * ffn, 0.0);
         self.gated.resize(n * ffn, 0.0);
+        // A stage leaves the boundaries of others at zero.
+        self.leaves.clear();
         self.leaves.resize(n * boundaries(hyper.layers), [0; 32]);
         self.faults.clear();
         self.faults.resize(n, None);
     }
 
-    /// Leaves of one boundary for the rows whose sessions keep a transcript.
-    fn commit(&mut self, model: &Model, sessions: &[Session], rows: &[Row], boundary: usize) {
+    /// Keeps the states of one boundary, and makes its leaves, for the rows whose sessions want that.
+    fn commit(&mut self, model: &Model, sessions: &mut [Session], rows: &[Row], boundary: usize) {
+        let states = if boundary > model.layers.len() { &self.normed } else { &self.x };
+        for (row, state) in rows.iter().zip(states.chunks_exact(model.hyper.dim)) {
+            if let Some(kept) = &mut sessions[row.session].states {
+                let place = (row.position * boundaries(model.hyper.layers) + boundary) * state.len();
+                if kept.len() < place + state.len() {
+                    kept.resize((row.position + 1) * boundaries(model.hyper.layers) * state.len(), 0.0);
+                }
+                kept[place..place + state.len()].copy_from_slice(state);
+            }
+        }
+        let sessions = &*sessions;
         let salts = |row: &Row| sessions[row.session].transcript.as_ref().map(crate::transcript::Transcript::leaves);
         if !rows.iter().any(|row| salts(row).is_some()) {
             return;
         }
-        let states = if boundary > model.layers.len() { &self.normed } else { &self.x };
         let (dim, stride) = (model.hyper.dim, boundaries(model.hyper.layers));
         self.pool.chunks(
             rows.len(),
@@ -358,7 +439,7 @@ impl Runner {
     }
 
     /// The final norm of every row, and its boundary.
-    fn finish(&mut self, model: &Model, sessions: &[Session], rows: &[Row]) {
+    fn finish(&mut self, model: &Model, sessions: &mut [Session], rows: &[Row]) {
         let hyper = &model.hyper;
         let last = small(hyper.layers);
         let (x, kernel) = (&self.x, self.kernels.norm);

@@ -240,6 +240,8 @@ pub struct Outcome {
     pub transcript_root: [u8; 32],
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// Tokens of the prompt that an earlier request had computed.
+    pub cached_tokens: u32,
     /// Tokens drawn over all choices.
     pub generated_tokens: u32,
     /// From leaving the queue to the first token.

@@ -18,6 +18,7 @@ use crate::pool::Columns;
 
 pub mod attention;
 pub mod packed;
+pub mod peak;
 pub mod self_test;
 
 #[cfg(target_arch = "x86_64")]

@@ -74,19 +74,25 @@ impl KvCache {
         (&self.keys[range.clone()], &self.values[range])
     }
 
-    /// A cache with the first `positions` of this one.
+    /// What decides its size.
     #[must_use]
-    pub fn fork(&self, positions: usize) -> KvCache {
-        let mut fork = KvCache::new(self.shape, self.capacity);
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    /// A cache with room for `capacity` positions and the first `positions` of this one.
+    #[must_use]
+    pub fn copy(&self, positions: usize, capacity: usize) -> KvCache {
+        let mut copy = KvCache::new(self.shape, capacity);
         for layer in 0..self.shape.layers {
             for head in 0..self.shape.kv_heads {
                 let (keys, values) = self.head(layer, head, positions);
-                let at = self.at(layer, head);
-                fork.keys[at..at + keys.len()].copy_from_slice(keys);
-                fork.values[at..at + values.len()].copy_from_slice(values);
+                let at = copy.at(layer, head);
+                copy.keys[at..at + keys.len()].copy_from_slice(keys);
+                copy.values[at..at + values.len()].copy_from_slice(values);
             }
         }
-        fork
+        copy
     }
 
     fn at(&self, layer: usize, head: usize) -> usize {
@@ -113,13 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_is_independent() {
+    fn a_copy_is_independent_whatever_its_room() {
         let mut cache = KvCache::new(SHAPE, 2);
         cache.write(0, 0, &[1; 6], &[2; 6]);
-        let mut fork = cache.fork(1);
-        fork.write(0, 0, &[9; 6], &[9; 6]);
+        let mut copy = cache.copy(1, 5);
+        copy.write(0, 0, &[9; 6], &[9; 6]);
         assert_eq!(cache.head(0, 0, 1).0, &[1; 3]);
-        assert_eq!(fork.head(0, 1, 1).0, &[9; 3]);
-        assert_eq!(cache.fork(1).head(0, 1, 1).1, &[2; 3]);
+        assert_eq!(copy.head(0, 1, 1).0, &[9; 3]);
+        assert_eq!(cache.copy(1, 1).head(0, 1, 1).1, &[2; 3]);
+        assert_eq!((copy.capacity(), cache.copy(1, 1).capacity()), (5, 1));
     }
 }

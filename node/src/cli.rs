@@ -4,6 +4,9 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Kernel paths by name; which of them this CPU can run is seen when the model is loaded.
+const KERNELS: [&str; 5] = ["scalar", "avx2", "avx512-plain", "avx512", "neon"];
+
 /// `aria`: a blockchain client whose mining is AI inference.
 #[derive(Debug, Parser)]
 #[command(name = "aria", version, about, arg_required_else_help = true, propagate_version = true)]
@@ -41,6 +44,8 @@ pub enum Command {
     Node(NodeCommand),
     /// Ask the model a question
     Infer(InferArgs),
+    /// Measure how fast this machine runs a model, and how far that is from its limits
+    Bench(BenchArgs),
     /// Models that this machine has
     #[command(subcommand, arg_required_else_help = true)]
     Model(ModelCommand),
@@ -91,7 +96,7 @@ pub struct StartArgs {
     #[arg(long, env = "ARIA_THREADS")]
     pub threads: Option<usize>,
     /// Instruction set of the engine [default: the best this CPU has]
-    #[arg(long, env = "ARIA_KERNEL", value_parser = ["scalar", "avx2", "avx512", "neon"])]
+    #[arg(long, env = "ARIA_KERNEL", value_parser = KERNELS)]
     pub kernel: Option<String>,
     /// Chain to join: a genesis file [default: a local development chain of this node alone]
     #[arg(long, env = "ARIA_GENESIS", value_name = "FILE")]
@@ -152,8 +157,43 @@ pub struct InferArgs {
     #[arg(long)]
     pub threads: Option<usize>,
     /// Instruction set of the engine, when no node is running
-    #[arg(long, env = "ARIA_KERNEL", value_parser = ["scalar", "avx2", "avx512", "neon"])]
+    #[arg(long, env = "ARIA_KERNEL", value_parser = KERNELS)]
     pub kernel: Option<String>,
+}
+
+/// Flags of `aria bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Random weights of a published shape, made in memory
+    #[arg(long, value_parser = ["tiny", "0.7b", "2b", "8b"], conflicts_with = "model")]
+    pub shape: Option<String>,
+    /// Model: a name from `aria model list`, or the path of a GGUF file [default: aria-tiny, which is built in]
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// Threads of one forward pass, several with commas [default: one per core]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Vec<u16>,
+    /// Instruction set of the engine [default: the best this CPU has]
+    #[arg(long, env = "ARIA_KERNEL", value_parser = KERNELS)]
+    pub kernel: Option<String>,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub prompt: u32,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    pub generate: u32,
+    /// Requests at the same time, several numbers with commas
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub batch: Vec<u16>,
+    /// Prompt lengths in place of --prompt, several with commas
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub context: Vec<u32>,
+    /// Repetitions of each measurement; medians are shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub repeat: u16,
+    /// The whole set: threads 1 to all, streams 1 to 8, contexts 32 to 1024
+    #[arg(long, conflicts_with_all = ["threads", "batch", "context"])]
+    pub set: bool,
 }
 
 /// `aria model …`

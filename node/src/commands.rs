@@ -14,6 +14,7 @@ use crate::{
     telemetry,
 };
 
+mod bench;
 mod infer;
 mod key;
 mod ledger;
@@ -65,6 +66,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Node(NodeCommand::Start(args)) => block_on(node::start(&setting, &args)),
         Command::Node(NodeCommand::Status) => block_on(node::status(&setting)),
         Command::Node(NodeCommand::Stop) => block_on(node::stop(&setting)),
+        Command::Bench(args) => bench::bench(&setting, &args),
         Command::Infer(args) => block_on(infer::infer(&setting, args)),
         Command::Model(ModelCommand::List) => model::list(&setting),
         Command::Ledger(LedgerCommand::Stats) => block_on(ledger::stats(&setting)),

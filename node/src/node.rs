@@ -126,6 +126,7 @@ impl Node {
             queue_max: config.queue_max,
             sessions_max: config.sessions_max,
             kv_bytes_max: KV_BYTES_MAX,
+            ..defaults
         };
         let (choice, name) = (config.backend, located.name.clone());
         let loading = spawn_blocking(move || located.start(choice, &options));
@@ -171,13 +172,8 @@ impl Node {
 /// The kernel with this name.
 pub fn kernel_of(name: Option<&str>) -> Result<Option<KernelKind>, NodeError> {
     let Some(name) = name else { return Ok(None) };
-    let kind = [KernelKind::Scalar, KernelKind::Avx2, KernelKind::Avx512, KernelKind::Neon]
-        .into_iter()
-        .find(|kind| kind.name() == name);
-    kind.map(Some).ok_or(NodeError::Value {
-        name: "kernel",
-        reason: format!("`{name}` is unknown: scalar, avx2, avx512 or neon"),
-    })
+    let kind = name.parse::<KernelKind>();
+    kind.map(Some).map_err(|error| NodeError::Value { name: "kernel", reason: error.to_string() })
 }
 
 /// One recorder per process: a second node in it (a test's) shares the first one's.

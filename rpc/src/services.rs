@@ -192,6 +192,8 @@ pub struct TokenChance {
 pub struct Finished {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// Of those, computed by an earlier request.
+    pub cached_tokens: u32,
     /// Tokens of all choices.
     pub completion_tokens: u32,
     /// What is ours alone.

@@ -155,6 +155,7 @@ impl Simulation {
             choices,
             transcript_root: [0; 32],
             prompt_tokens,
+            cached_tokens: 0,
             generated_tokens: u32::try_from(generated).unwrap_or(u32::MAX),
             first_token_ms: total_ms,
             total_ms,

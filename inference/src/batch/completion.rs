@@ -13,7 +13,8 @@ use crate::generation::logprobs::Logprobs;
 use crate::generation::text::Continuation;
 use crate::generation::{ChoiceOutcome, Event, FinishReason, GenerationRequest, Outcome};
 use crate::sampler::{DrawDomain, Sampler};
-use crate::transcript::{Hash, request_root};
+use crate::session::Session;
+use crate::transcript::{Hash, boundaries, request_root};
 
 /// A request being answered.
 #[derive(Debug)]
@@ -24,8 +25,11 @@ pub(super) struct Completion {
     reply: Option<EventReply>,
     /// Whether `Started` was sent.
     is_announced: bool,
-    /// Tokens of the prompt computed so far.
+    /// Tokens of the prompt computed so far, those included that an earlier request had computed.
     fed: usize,
+    cached: usize,
+    /// Bytes promised for keeping the session of the first choice.
+    reserved: usize,
     /// Holds the prompt until the choices part.
     prompt_session: Option<usize>,
     choices: Vec<Choice>,
@@ -60,6 +64,7 @@ pub(super) fn end_never_started(request: &GenerationRequest, reply: EventReply) 
         choices: vec![choice; request.choices as usize],
         transcript_root: [0; 32],
         prompt_tokens: prompt_tokens(request),
+        cached_tokens: 0,
         generated_tokens: 0,
         first_token_ms: 0,
         total_ms: 0,
@@ -76,6 +81,23 @@ fn nothing() -> Energy {
 
 fn prompt_tokens(request: &GenerationRequest) -> u32 {
     u32::try_from(request.prompt.len()).unwrap_or(u32::MAX)
+}
+
+/// The session of a new request, from where an earlier one shares its beginning, and the bytes promised for keeping it afterwards.
+fn begin(engine: &Engine, sessions: &mut Slab, request: &GenerationRequest) -> (Session, usize) {
+    let capacity = request.positions();
+    let found = sessions.prefixes.find(&request.prompt);
+    let resumed = found.map(|(kept, positions)| kept.resume(positions, capacity, request.salt));
+    let mut session =
+        resumed.unwrap_or_else(|| engine.session(capacity, Some(request.salt)).keeping_states());
+    let hyper = &engine.info().hyper;
+    let states = boundaries(hyper.layers) * hyper.dim * size_of::<f32>();
+    let bytes = capacity * (engine.info().kv_shape().bytes_per_position() + states);
+    if sessions.prefixes.reserve(bytes) {
+        return (session, bytes);
+    }
+    session.states = None;
+    (session, 0)
 }
 
 impl Completion {
@@ -95,7 +117,8 @@ impl Completion {
                 root: None,
             })
             .collect();
-        let session = engine.session(request.positions(), Some(request.salt));
+        let (session, reserved) = begin(engine, sessions, &request);
+        let cached = session.position();
         Completion {
             prompt_session: Some(sessions.insert(session)),
             logprobs: request.logprobs.map(|top| Logprobs::new(usize::from(top))),
@@ -103,7 +126,9 @@ impl Completion {
             cancel,
             reply: Some(reply),
             is_announced: false,
-            fed: 0,
+            fed: cached,
+            cached,
+            reserved,
             choices,
             started: Instant::now(),
             prefill_ms: 0,
@@ -246,7 +271,16 @@ impl Completion {
             transcript.choice_root(&engine.info().digest, &self.request.prompt, &choice.continuation.tokens, finish)
         });
         choice.session = None;
-        sessions.remove(session);
+        if index > 0 {
+            sessions.remove(session);
+            return;
+        }
+        // The last token drawn was never fed.
+        let drawn = choice.continuation.tokens.iter().copied().take(choice.continuation.tokens.len() - 1);
+        let tokens = self.request.prompt.iter().copied().chain(drawn).collect();
+        sessions.prefixes.release(std::mem::take(&mut self.reserved));
+        let ended = sessions.remove(session);
+        sessions.prefixes.keep(tokens, ended);
     }
 
     /// Ends a request that its caller gave up.
@@ -269,6 +303,7 @@ impl Completion {
         for session in self.prompt_session.take().into_iter().chain(open) {
             sessions.remove(session);
         }
+        sessions.prefixes.release(std::mem::take(&mut self.reserved));
         if let Some(reply) = self.reply.take() {
             reply.end(last);
         }
@@ -287,6 +322,7 @@ impl Completion {
             choices: choices.collect(),
             transcript_root: if cancelled { [0; 32] } else { request_root(&roots) },
             prompt_tokens: prompt_tokens(&self.request),
+            cached_tokens: u32::try_from(self.cached).unwrap_or(u32::MAX),
             generated_tokens: u32::try_from(generated).unwrap_or(u32::MAX),
             first_token_ms: self.first_token_ms,
             total_ms: self.elapsed_ms(),

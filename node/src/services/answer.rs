@@ -207,11 +207,12 @@ impl Recorder {
             }
         }
         let (prompt_tokens, completion_tokens) = (outcome.prompt_tokens, outcome.generated_tokens);
+        let cached_tokens = outcome.cached_tokens;
         match self.acknowledge(outcome).await {
             Ok(record_id) => aria.record_id = Some(record_id),
             Err(reason) => tracing::error!(request = aria.request_id, %reason, "the answer has no record"),
         }
-        GenerationEvent::Done(Box::new(Finished { prompt_tokens, completion_tokens, aria }))
+        GenerationEvent::Done(Box::new(Finished { prompt_tokens, cached_tokens, completion_tokens, aria }))
     }
 
     /// Runs the answer again: a node never signs what it cannot reproduce. Made-up answers cannot be checked.

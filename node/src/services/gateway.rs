@@ -214,6 +214,7 @@ mod tests {
             choices: vec![ChoiceOutcome { tokens: vec![5, 6], text: "ab".into(), finish: FinishReason::Stop }],
             transcript_root: [7; 32],
             prompt_tokens: 3,
+            cached_tokens: 0,
             generated_tokens: 2,
             first_token_ms: 4,
             total_ms: 9,

@@ -162,6 +162,11 @@ impl Frame {
 }
 
 fn usage(finished: &Finished) -> Value {
-    let Finished { prompt_tokens, completion_tokens, .. } = finished;
-    json!({"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": u64::from(*prompt_tokens) + u64::from(*completion_tokens)})
+    let Finished { prompt_tokens, cached_tokens, completion_tokens, .. } = finished;
+    json!({
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": u64::from(*prompt_tokens) + u64::from(*completion_tokens),
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    })
 }

@@ -92,7 +92,7 @@ fn done() -> GenerationEvent {
         first_token_ms: 1,
         transcript_root: "00".repeat(32),
     };
-    GenerationEvent::Done(Box::new(Finished { prompt_tokens: 7, completion_tokens: 4, aria }))
+    GenerationEvent::Done(Box::new(Finished { prompt_tokens: 7, cached_tokens: 3, completion_tokens: 4, aria }))
 }
 
 async fn tell(
