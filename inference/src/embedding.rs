@@ -330,7 +330,11 @@ pub fn join(row: &SplitRow<'_>, out: &mut [f32]) {
 
 /// The number with the given lower byte that is nearest to the coarse one, for every value; right for all but small ones.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the lower byte is meant; |q| is at most 127")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "the lower byte is meant; |q| is at most 127"
+)]
 fn join_nearest<const SHIFT: u32>(row: &SplitRow<'_>, out: &mut [f32]) {
     for ((&biased, &fine), out) in row.coarse.iter().zip(row.fine).zip(out) {
         let q = i32::from(biased) - 128;

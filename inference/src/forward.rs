@@ -234,13 +234,7 @@ impl Runner {
     }
 
     /// What follows the last layer: final norm, logits, and the sessions' next positions.
-    fn end(
-        &mut self,
-        model: &Model,
-        sessions: &mut [Session],
-        rows: &[Row],
-        observe: &mut Option<&mut dyn Observe>,
-    ) {
+    fn end(&mut self, model: &Model, sessions: &mut [Session], rows: &[Row], observe: &mut Option<&mut dyn Observe>) {
         let layers = model.layers.len();
         self.commit(model, sessions, rows, layers);
         look(observe, layers, &self.x);

@@ -10,7 +10,7 @@
 //! - [`gguf`] reads model files, [`hyper`] their sizes, [`digest`] names them by content, [`catalog`] finds them;
 //! - [`tokenizer`] and [`chat`] turn text into tokens and back;
 //! - [`arith`] is the canonical arithmetic in its plainest form, [`kernels`] the same on each CPU, [`pool`] the threads;
-//! - [`model`] holds the weights, [`kv_cache`] and [`session`] one conversation, [`forward`] the layers;
+//! - [`model`] and [`embedding`] hold the weights in [`memory`], [`kv_cache`] and [`session`] one conversation, [`forward`] the layers;
 //! - [`sampler`] draws tokens, [`transcript`] commits to a run;
 //! - [`generation`] is one request, [`batch`] many at once, [`verify`] a claim checked again;
 //! - [`engine`] and [`backend`] are what a node holds; [`energy`] is what it took; [`synthetic`] makes models for benches.

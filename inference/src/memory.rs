@@ -44,7 +44,11 @@ pub struct Buffer<T: Plain>(Storage<T>);
 enum Storage<T> {
     Allocated(Vec<T>),
     /// `len` values at the start of the map.
-    Mapped { map: MmapMut, len: usize, kind: PhantomData<T> },
+    Mapped {
+        map: MmapMut,
+        len: usize,
+        kind: PhantomData<T>,
+    },
 }
 
 impl<T: Plain> Buffer<T> {

@@ -6,9 +6,9 @@ use std::num::NonZeroUsize;
 
 use crate::arith::norm::COLUMNS_MAX;
 use crate::arith::rope::RopeTables;
+use crate::embedding::Embedding;
 use crate::gguf::{Gguf, GgufError};
 use crate::hyper::Hyper;
-use crate::embedding::Embedding;
 use crate::kernels::packed::{GROUP_ROWS, Packed, pack_row};
 use crate::kv_cache::KvShape;
 

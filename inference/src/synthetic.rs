@@ -50,7 +50,7 @@ pub const SHAPES: [Shape; 4] = [
         heads: 4,
         kv_heads: 2,
         vocab: 4096,
-        context: 1024,
+        context: 2048,
         has_output: false,
     },
     // bitnet_b1_58-large.
@@ -116,15 +116,19 @@ impl Shape {
         }
         file = file.floats(OUTPUT_NORM, &[self.dim as u64], &vec![1.0; self.dim]);
         for layer in 0..self.layers {
-            for (norm, width) in
-                [("attn_norm", self.dim), ("attn_sub_norm", self.dim), ("ffn_norm", self.dim), ("ffn_sub_norm", self.ffn)]
-            {
+            for (norm, width) in [
+                ("attn_norm", self.dim),
+                ("attn_sub_norm", self.dim),
+                ("ffn_norm", self.dim),
+                ("ffn_sub_norm", self.ffn),
+            ] {
                 file = file.floats(&format!("blk.{layer}.{norm}.weight"), &[width as u64], &vec![1.0; width]);
             }
             for matrix in MATRICES {
                 let (rows, columns) = self.matrix(matrix);
                 let bytes = ternary(rows, columns, &mut random);
-                file = file.tensor(&format!("blk.{layer}.{matrix}.weight"), &[columns as u64, rows as u64], I2_S, &bytes);
+                file =
+                    file.tensor(&format!("blk.{layer}.{matrix}.weight"), &[columns as u64, rows as u64], I2_S, &bytes);
             }
         }
         file.open()
@@ -133,7 +137,8 @@ impl Shape {
     fn keys(&self) -> Writer {
         let a = self.architecture;
         let size = |value: usize| u32::try_from(value).expect("sizes of models are far below 2^32");
-        let names: Vec<String> = alphabet().chain((256..self.vocab).map(|id| format!("<|word {id}|>"))).take(self.vocab).collect();
+        let names: Vec<String> =
+            alphabet().chain((256..self.vocab).map(|id| format!("<|word {id}|>"))).take(self.vocab).collect();
         Writer::new()
             .text("general.architecture", a)
             .text("general.name", &format!("synthetic {}", self.name))

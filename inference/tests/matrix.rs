@@ -198,7 +198,12 @@ fn kinds(source: &mut Source) -> Vec<GenerationRequest> {
             let sampling = match kind % 4 {
                 0 => Sampling::greedy(),
                 1 => Sampling { seed: u64::from(kind), top_k: 0, top_p: 0.9, ..Sampling::default() },
-                2 => Sampling { seed: u64::from(kind), repetition_penalty: 1.3, presence_penalty: 0.4, ..Sampling::default() },
+                2 => Sampling {
+                    seed: u64::from(kind),
+                    repetition_penalty: 1.3,
+                    presence_penalty: 0.4,
+                    ..Sampling::default()
+                },
                 _ => Sampling { temperature: 1.7, logit_bias: vec![(300, 4.0), (301, -50.0)], ..Sampling::default() },
             };
             GenerationRequest {

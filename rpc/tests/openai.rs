@@ -120,7 +120,10 @@ async fn a_plain_answer_has_every_part() {
         json!({"token": "w", "logprob": -0.5, "bytes": [119], "top_logprobs": []}),
         "top_logprobs may be left out"
     );
-    assert_eq!(value["usage"], json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11, "prompt_tokens_details": {"cached_tokens": 3}}));
+    assert_eq!(
+        value["usage"],
+        json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11, "prompt_tokens_details": {"cached_tokens": 3}})
+    );
     assert_eq!(value["aria"]["record_id"], "ab".repeat(32));
     assert_eq!(value["system_fingerprint"], "arith1-121212121212");
     for header in ["x-request-id: req-", "x-aria-request-id: cdcd", "x-aria-record-id: abab"] {

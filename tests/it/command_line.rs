@@ -67,7 +67,8 @@ fn every_kernel_of_this_machine_gives_the_same_transcript() {
 #[test]
 fn bench_measures_and_says_what_of() {
     let folder = tempfile::tempdir().unwrap();
-    let ask = ["--json", "bench", "--shape", "tiny", "--prompt", "40", "--generate", "8", "--repeat", "1", "--threads", "1"];
+    let ask =
+        ["--json", "bench", "--shape", "tiny", "--prompt", "40", "--generate", "8", "--repeat", "1", "--threads", "1"];
     let report = value(&aria(folder.path(), &ask));
     for key in ["prefill_tok_s", "decode_tok_s", "audit_ratio", "rss_bytes", "read_gb_s", "int8_gmac_s", "file_bytes"] {
         assert!(report[key].as_f64().is_some_and(|number| number > 0.0), "{key} in {report}");
@@ -76,15 +77,16 @@ fn bench_measures_and_says_what_of() {
     assert_eq!((&report["threads"], &report["prompt"], &report["batch"]), (&json!(1), &json!(40), &json!(1)));
     assert!(report["kernel"].is_string() && report["model_digest"].as_str().is_some_and(|digest| digest.len() == 64));
 
-    let several = ["--json", "bench", "--prompt", "16", "--generate", "4", "--repeat", "1", "--batch", "1,3", "--threads", "1,2"];
+    let several =
+        ["--json", "bench", "--prompt", "16", "--generate", "4", "--repeat", "1", "--batch", "1,3", "--threads", "1,2"];
     let report = value(&aria(folder.path(), &several));
     assert_eq!(report["runs"].as_array().map(Vec::len), Some(4), "{report}");
     assert_eq!(report["model"], "aria-tiny");
 
     let wrong = aria(folder.path(), &["bench", "--shape", "3b"]);
     assert!(!wrong.status.success() && text(&wrong).contains("0.7b"), "{}", text(&wrong));
-    let long = aria(folder.path(), &["bench", "--prompt", "2000"]);
-    assert!(!long.status.success() && text(&long).contains("1024"), "{}", text(&long));
+    let long = aria(folder.path(), &["bench", "--prompt", "3000"]);
+    assert!(!long.status.success() && text(&long).contains("context of 2048"), "{}", text(&long));
 }
 
 #[test]

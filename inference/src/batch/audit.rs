@@ -85,7 +85,8 @@ impl Audit {
             }
             // Draws that are not made yet may each add a token whose logit is changed.
             let drawn = self.current.continuation.tokens.len();
-            let wants = index.map_or(Wants::NOTHING, |index| Wants::greatest(self.current.sampler.needs() + index - drawn));
+            let wants =
+                index.map_or(Wants::NOTHING, |index| Wants::greatest(self.current.sampler.needs() + index - drawn));
             logits += usize::from(index.is_some());
             let token = prompt.get(position).unwrap_or_else(|| &claimed[position - prompt.len()]);
             rows.push(Row { session: self.current.session, token: *token, position, wants });

@@ -88,8 +88,7 @@ fn begin(engine: &Engine, sessions: &mut Slab, request: &GenerationRequest) -> (
     let capacity = request.positions();
     let found = sessions.prefixes.find(&request.prompt);
     let resumed = found.map(|(kept, positions)| kept.resume(positions, capacity, request.salt));
-    let mut session =
-        resumed.unwrap_or_else(|| engine.session(capacity, Some(request.salt)).keeping_states());
+    let mut session = resumed.unwrap_or_else(|| engine.session(capacity, Some(request.salt)).keeping_states());
     let hyper = &engine.info().hyper;
     let states = boundaries(hyper.layers) * hyper.dim * size_of::<f32>();
     let bytes = capacity * (engine.info().kv_shape().bytes_per_position() + states);

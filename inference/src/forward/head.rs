@@ -152,8 +152,7 @@ impl Head {
     /// Approximate logits of the screened places.
     fn screen(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding) {
         let (stride, kernel) = (matrix.coarse_stride(), kernels.screen);
-        let states =
-            ProbeSlice { q: &self.parts[..2 * self.probes.len() * stride], stride, probes: &self.probes };
+        let states = ProbeSlice { q: &self.parts[..2 * self.probes.len() * stride], stride, probes: &self.probes };
         let out = Matrix::new(&mut self.logits, self.probes.len(), self.padded, SCREEN_ROWS);
         let grain = PRODUCTS_PER_THREAD.div_ceil(SCREEN_ROWS * stride * self.probes.len());
         pool.columns(self.padded / SCREEN_ROWS, grain, [out], |units, [out]| {

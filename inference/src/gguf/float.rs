@@ -126,7 +126,6 @@ impl<'a> FloatRows<'a> {
     }
 }
 
-
 /// `y[i] = d * q[i]`.
 fn q8_block(block: &[u8; Q8_BYTES], y: &mut [f32; Q8_VALUES]) {
     let d = half::widen(u16::from_le_bytes([block[0], block[1]]));

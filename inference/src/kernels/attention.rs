@@ -31,7 +31,10 @@ impl Queries<'_> {
         assert!(self.dim > 0 && self.keys.len() == positions * self.dim, "whole keys");
         assert_eq!(self.values.len(), self.keys.len(), "a value for each key");
         assert_eq!(self.q.len(), self.lengths.len() * self.dim, "a length for each query");
-        assert!(self.lengths.iter().all(|&length| (1..=positions).contains(&length)), "queries see keys that there are");
+        assert!(
+            self.lengths.iter().all(|&length| (1..=positions).contains(&length)),
+            "queries see keys that there are"
+        );
         assert!(scores.len() >= self.lengths.len() * positions, "room for every score");
         assert!(out.len() == self.q.len() && finite.len() == self.lengths.len(), "a result for each query");
         positions
@@ -231,7 +234,10 @@ fn mix<L: Lanes, const Q: usize, const C: usize>(
     out: &mut [f32],
 ) {
     let (dim, values) = (queries.dim, queries.values);
-    assert!(values.len() == positions * dim && start + C * LANES <= dim && weights.len() >= Q * positions, "columns of a head");
+    assert!(
+        values.len() == positions * dim && start + C * LANES <= dim && weights.len() >= Q * positions,
+        "columns of a head"
+    );
     let mut common = positions;
     for &length in queries.lengths {
         common = if length < common { length } else { common };

@@ -7,16 +7,16 @@ mod ternary;
 use std::arch::x86_64::{
     __m512, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_loadu_si256,
     _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtph_ps, _mm512_cvtps_epi32,
-    _mm512_cvtps_ph, _mm512_cvtsepi32_epi8, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph,
+    _mm512_cvtsepi32_epi8, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_set1_epi32,
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     _mm512_sub_ps,
 };
 
+use super::attention::{self, Queries};
 use super::avx2::fold8;
 use super::lanes::Lanes;
-use super::attention::{self, Queries};
 use super::{KernelKind, Kernels, float};
 use crate::arith::norm::RowScale;
 use crate::embedding::SplitRow;
@@ -40,12 +40,8 @@ pub(super) const VNNI: Kernels = Kernels {
 };
 
 /// The screen reads memory faster than eight bytes a lane can be multiplied either way: the 256-bit one serves.
-pub(super) const PLAIN: Kernels = Kernels {
-    kind: KernelKind::Avx512Plain,
-    ternary: ternary::plain,
-    screen: super::avx2::screen::screen,
-    ..VNNI
-};
+pub(super) const PLAIN: Kernels =
+    Kernels { kind: KernelKind::Avx512Plain, ternary: ternary::plain, screen: super::avx2::screen::screen, ..VNNI };
 
 /// All sixteen lanes in one register.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@
 //! wrap them in functions that enable their instruction set. The helpers take no closures: a closure would not inherit it.
 #![expect(unsafe_code, reason = "island: the loops over embeddings read by pointer")]
 
-use super::lanes::Lanes;
 use super::check_head;
+use super::lanes::Lanes;
 use crate::arith::exp::{HIGHEST, LN2_HI, LN2_LO, LOG2_E, LOWEST, POLYNOMIAL, ROUNDER};
 use crate::arith::lanes::LANES;
 use crate::arith::norm::{MAGNITUDE_MIN, RowScale};

@@ -5,12 +5,13 @@
 #![expect(unsafe_code, reason = "island: NEON intrinsics; part of every aarch64 CPU")]
 
 use std::arch::aarch64::{
-    float16x4_t, float32x4_t, int8x8_t, int8x16_t, int32x4_t, uint32x4_t, vabsq_f32, vaddq_f32, vaddq_u32, vandq_u8,
-    vaddvq_s32, vbslq_f32, vcgtq_f32, vcltq_f32, vcltq_u32, vcombine_s8, vcombine_s16, vcvt_f32_f16, vcvtnq_s32_f32, vcvtq_f32_s32,
-    vdivq_f32, vdup_n_s32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vdupq_n_u32, veorq_u8, vfmaq_f32, vget_high_s8, vget_low_s8,
-    vld1_u16, vld1q_f32, vld1q_s8, vld1q_u8, vld1q_u32, vmull_s8, vmulq_f32, vpadalq_s16, vpaddq_s32, vqmovn_s16,
-    vqmovn_s32, vreinterpret_f16_u16, vreinterpret_s8_s32, vreinterpretq_f32_u32, vreinterpretq_s8_u8,
-    vreinterpretq_u32_f32, vrndnq_f32, vshlq_n_u32, vshrq_n_u8, vst1q_f32, vst1q_s8, vsubq_f32, vsubq_s32,
+    float16x4_t, float32x4_t, int8x8_t, int8x16_t, int32x4_t, uint32x4_t, vabsq_f32, vaddq_f32, vaddq_u32, vaddvq_s32,
+    vandq_u8, vbslq_f32, vcgtq_f32, vcltq_f32, vcltq_u32, vcombine_s8, vcombine_s16, vcvt_f32_f16, vcvtnq_s32_f32,
+    vcvtq_f32_s32, vdivq_f32, vdup_n_s32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vdupq_n_u32, veorq_u8, vfmaq_f32,
+    vget_high_s8, vget_low_s8, vld1_u16, vld1q_f32, vld1q_s8, vld1q_u8, vld1q_u32, vmull_s8, vmulq_f32, vpadalq_s16,
+    vpaddq_s32, vqmovn_s16, vqmovn_s32, vreinterpret_f16_u16, vreinterpret_s8_s32, vreinterpretq_f32_u32,
+    vreinterpretq_s8_u8, vreinterpretq_u32_f32, vrndnq_f32, vshlq_n_u32, vshrq_n_u8, vst1q_f32, vst1q_s8, vsubq_f32,
+    vsubq_s32,
 };
 
 use super::lanes::Lanes;

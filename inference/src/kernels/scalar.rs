@@ -1,9 +1,10 @@
 //! The scalar path: the functions of [`crate::arith`] behind the table's signatures.
 
-use super::packed::{GROUP_ROWS, unpack};
 use super::attention::Queries;
+use super::packed::{GROUP_ROWS, unpack};
 use super::{
-    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_head, check_screen, check_ternary,
+    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_head, check_screen,
+    check_ternary,
 };
 use crate::arith::exp::exp32;
 use crate::arith::half::{is_special, narrow};

@@ -95,12 +95,18 @@ fn cases(args: &BenchArgs, cores: usize) -> Vec<Case> {
         let streams = [2, 3, 4, 8].map(|batch| Case { threads: cores, prompt: 32, generate, batch });
         let contexts = [32, 128, 512, 1024].map(|context| {
             // The longest ends at its length, so that a model with this context can be measured.
-            Case { threads: cores, prompt: context - generate.min(context / 2), generate: generate.min(context / 2), batch: 1 }
+            Case {
+                threads: cores,
+                prompt: context - generate.min(context / 2),
+                generate: generate.min(context / 2),
+                batch: 1,
+            }
         });
         return scaling.chain(streams).chain(contexts).collect();
     }
     let threads = if args.threads.is_empty() { vec![cores] } else { args.threads.iter().map(|&t| t.into()).collect() };
-    let prompts = if args.context.is_empty() { vec![prompt] } else { args.context.iter().map(|&c| c as usize).collect() };
+    let prompts =
+        if args.context.is_empty() { vec![prompt] } else { args.context.iter().map(|&c| c as usize).collect() };
     let mut cases = Vec::new();
     for &threads in &threads {
         for &prompt in &prompts {

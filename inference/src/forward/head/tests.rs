@@ -194,7 +194,16 @@ fn check_bound(embedding: &Embedding, logits: &[f32], x: &[f32]) {
 }
 
 #[expect(clippy::too_many_arguments, reason = "one per random input")]
-fn check(stored: Stored, kind: usize, states: &[usize], rows: usize, columns: usize, count: usize, seed: u64, threads: usize) {
+fn check(
+    stored: Stored,
+    kind: usize,
+    states: &[usize],
+    rows: usize,
+    columns: usize,
+    count: usize,
+    seed: u64,
+    threads: usize,
+) {
     let mut source = Source(seed);
     let values = matrix(&mut source, kind, rows, columns, stored);
     let embedding = stored.embedding(&values, columns, threads);

@@ -4,8 +4,8 @@
 #![expect(unsafe_code, reason = "island: AVX2 intrinsics; reachable only through a table handed out after detection")]
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_add_epi32, _mm_add_ps, _mm_cvtepi32_ps, _mm_loadu_ps, _mm_mul_ps, _mm_set1_epi32, _mm_set1_ps,
-    _mm_storeu_ps, _mm_sub_epi32, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256,
+    __m128i, __m256i, _mm_add_epi32, _mm_add_ps, _mm_cvtepi32_ps, _mm_loadu_ps, _mm_mul_ps, _mm_set1_epi32,
+    _mm_set1_ps, _mm_storeu_ps, _mm_sub_epi32, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256,
     _mm256_hadd_epi32, _mm256_load_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
     _mm256_set1_epi16, _mm256_setzero_si256,
 };
@@ -57,9 +57,8 @@ fn screen_inner(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Colum
     for (index, (lines, scales)) in tiles.enumerate() {
         for (t, (q, probe)) in states.q.chunks_exact(2 * states.stride).zip(states.probes).enumerate() {
             let sums = tile(lines, rows.per_row, q);
-            let [high, low] = [0, 1].map(|part| {
-                _mm_cvtepi32_ps(_mm_sub_epi32(sums[part], _mm_set1_epi32(128 * probe.sums[part])))
-            });
+            let [high, low] =
+                [0, 1].map(|part| _mm_cvtepi32_ps(_mm_sub_epi32(sums[part], _mm_set1_epi32(128 * probe.sums[part]))));
             let both = _mm_add_ps(_mm_mul_ps(high, _mm_set1_ps(128.0)), low);
             let y = &mut out.row(t)[ROWS * index..ROWS * (index + 1)];
             // SAFETY: four places each.

@@ -2,13 +2,17 @@
 //!
 //! Weights with 128 added are the unsigned operand, the parts of the hidden state the signed one; 128 times the sum of a part is taken off at
 //! the end. One state takes tiles of 8 rows, two states tiles of 4 rows, so that sixteen sums hide the latency of one.
-#![expect(unsafe_code, reason = "island: AVX-512 intrinsics; reachable only through a table handed out after detection")]
+#![expect(
+    unsafe_code,
+    reason = "island: AVX-512 intrinsics; reachable only through a table handed out after detection"
+)]
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_add_epi32, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti32x8_epi32, _mm512_load_si512, _mm512_loadu_si512,
-    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_shuffle_ps,
+    __m256, __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_epi32,
+    _mm512_add_epi32, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_dpbusd_epi32,
+    _mm512_extracti32x8_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_shuffle_ps,
 };
 
 use crate::embedding::SCREEN_ROWS;
@@ -66,17 +70,13 @@ fn totals(sums: &[__m512i; 16]) -> __m512i {
     }
     for i in 0..8 {
         let (a, b) = (level[2 * i], level[2 * i + 1]);
-        level[i] = _mm512_add_epi32(
-            _mm512_shuffle_i32x4::<0b01_00_01_00>(a, b),
-            _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b),
-        );
+        level[i] =
+            _mm512_add_epi32(_mm512_shuffle_i32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b));
     }
     for i in 0..4 {
         let (a, b) = (level[2 * i], level[2 * i + 1]);
-        level[i] = _mm512_add_epi32(
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b),
-        );
+        level[i] =
+            _mm512_add_epi32(_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b));
     }
     for i in 0..2 {
         level[i] = add_shuffled::<0b01_00_01_00, 0b11_10_11_10>(level[2 * i], level[2 * i + 1]);
@@ -130,7 +130,8 @@ fn vnni_inner(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns
                 }
                 // SAFETY: eight places each.
                 unsafe {
-                    let bias = [_mm256_loadu_si256(bias[0].as_ptr().cast()), _mm256_loadu_si256(bias[1].as_ptr().cast())];
+                    let bias =
+                        [_mm256_loadu_si256(bias[0].as_ptr().cast()), _mm256_loadu_si256(bias[1].as_ptr().cast())];
                     let logits = finish(totals(&ordered), bias, _mm256_loadu_ps(values.as_ptr()));
                     _mm256_storeu_ps(values.as_mut_ptr(), logits);
                 }
@@ -144,7 +145,9 @@ fn vnni_inner(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns
             let (q, probe) = (&states.q[2 * t * stride..2 * (t + 1) * stride], states.probes[t]);
             let bias = probe.sums.map(|sum| _mm256_set1_epi32(128 * sum));
             let y = &mut out.row(t)[unit * SCREEN_ROWS..(unit + 1) * SCREEN_ROWS];
-            for ((lines, scales), y) in lines.chunks_exact(8 * per_row).zip(scales.chunks_exact(8)).zip(y.chunks_exact_mut(8)) {
+            for ((lines, scales), y) in
+                lines.chunks_exact(8 * per_row).zip(scales.chunks_exact(8)).zip(y.chunks_exact_mut(8))
+            {
                 let sums = totals(&tile::<8, 2>(lines, per_row, q, stride, 8));
                 // SAFETY: eight places each.
                 unsafe {

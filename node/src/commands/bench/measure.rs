@@ -178,7 +178,10 @@ impl Bench {
             choices: 1,
             max_tokens: u32::try_from(case.generate)?,
             stop: Vec::new(),
-            sampling: Sampling { logit_bias: ends.iter().map(|&token| (token, -100.0)).collect(), ..Sampling::greedy() },
+            sampling: Sampling {
+                logit_bias: ends.iter().map(|&token| (token, -100.0)).collect(),
+                ..Sampling::greedy()
+            },
             logprobs: None,
             salt: [7; 32],
         })

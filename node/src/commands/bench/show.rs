@@ -11,8 +11,18 @@ pub(super) fn table(report: &Value) {
     }
     println!(
         "{:>7} {:>7} {:>8} {:>6} {:>13} {:>12} {:>7} {:>8} {:>10} {:>11} {:>10} {:>10}",
-        "threads", "prompt", "generate", "batch", "prefill tok/s", "decode tok/s", "audit", "commits", "read GB/s", "int8 GMAC/s",
-        "of reading", "of int8"
+        "threads",
+        "prompt",
+        "generate",
+        "batch",
+        "prefill tok/s",
+        "decode tok/s",
+        "audit",
+        "commits",
+        "read GB/s",
+        "int8 GMAC/s",
+        "of reading",
+        "of int8"
     );
     let single = std::slice::from_ref(report);
     for run in report["runs"].as_array().map_or(single, Vec::as_slice) {
