@@ -392,13 +392,14 @@ impl Runner {
                 for head in heads {
                     model.rope.rotate(head, rows[index].position);
                 }
-                // What does not fit becomes infinity here and is told after the scores: see below.
+                // What does not fit becomes infinity here and is looked for below.
                 let (keys, values) = halves.split_at_mut(kv_width);
                 let _fits = narrow(&k[..kv_width], keys) & narrow(&v[..kv_width], values);
             },
         );
         for ((row, halves), fault) in rows.iter().zip(self.halves.chunks_exact(2 * kv_width)).zip(&mut self.faults) {
-            if halves.iter().any(|&half| crate::arith::half::is_special(half)) {
+            // To the end, without a branch, so that the compiler takes wide registers.
+            if halves.iter().fold(false, |any, &half| any | crate::arith::half::is_special(half)) {
                 fault.get_or_insert(Fault { code: FaultCode::Cache, layer: small(index) });
             }
             let (keys, values) = halves.split_at(kv_width);

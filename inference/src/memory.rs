@@ -108,9 +108,22 @@ pub fn as_bytes_mut(lines: &mut [Line]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) }
 }
 
+/// Signed bytes of some lines.
+#[must_use]
+pub fn as_int8(lines: &[Line]) -> &[i8] {
+    // SAFETY: a line is 64 bytes without padding, and any byte is an i8.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 64) }
+}
+
+/// Signed bytes of some lines, to be written.
+pub fn as_int8_mut(lines: &mut [Line]) -> &mut [i8] {
+    // SAFETY: as above, and any bytes are a line.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Buffer, Line, MAPPED_BYTES_MIN, as_bytes, as_bytes_mut};
+    use super::{Buffer, Line, MAPPED_BYTES_MIN, as_bytes, as_bytes_mut, as_int8, as_int8_mut};
 
     #[test]
     fn small_and_large_buffers_are_zero_and_keep_what_is_written() {
@@ -121,6 +134,10 @@ mod tests {
             if let Some(last) = as_bytes_mut(&mut buffer).last_mut() {
                 *last = 7;
                 assert_eq!(buffer[len - 1].0[63], 7);
+            }
+            if let Some(first) = as_int8_mut(&mut buffer).first_mut() {
+                *first = -1;
+                assert_eq!((buffer[0].0[0], as_int8(&buffer)[0]), (255, -1));
             }
             assert_eq!(buffer.as_ptr() as usize % 64, 0);
         }

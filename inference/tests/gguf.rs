@@ -102,6 +102,16 @@ fn repack(gguf: &Gguf, packing: Packing) -> Gguf {
 }
 
 #[test]
+fn a_safetensors_file_is_refused_with_the_conversion_to_run() {
+    let json = br#"{"model.embed_tokens.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}"#;
+    let mut file = (json.len() as u64).to_le_bytes().to_vec();
+    file.extend(json);
+    file.extend([0; 8]);
+    let error = Gguf::from_vec(file).unwrap_err();
+    assert!(matches!(error, GgufError::Safetensors) && error.to_string().contains("convert_hf_to_gguf.py"), "{error}");
+}
+
+#[test]
 fn foreign_packings_hold_the_weights_of_the_f16_files() {
     let silu = "7d8ab96e4b2c52ab944175fea2713b6debd6988a34495ac278ed7c0135b9c608";
     let relu2 = "3ca6d579c8089bb4eb2eecb1362556f1af1978261e23034cc48057486b0d8372";

@@ -8,6 +8,7 @@ use super::{Fault, FaultCode, Grain, PRODUCTS_PER_THREAD, Row, all_finite, small
 use crate::arith::screen::{Probe, probe};
 use crate::embedding::{Embedding, SCREEN_ROWS};
 use crate::kernels::{Kernels, ProbeSlice};
+use crate::memory::{Line, as_int8, as_int8_mut};
 use crate::pool::{Matrix, Pool};
 use crate::sampler::{before, greatest};
 
@@ -25,8 +26,8 @@ pub(super) struct Head {
     hidden: Vec<f32>,
     /// Approximate logits of the screened places, exact ones of the others, `[places][padded vocabulary]`.
     logits: Vec<f32>,
-    /// Quantised states, `[screened places][2][stride]`.
-    parts: Vec<i8>,
+    /// Quantised states, `[screened places][2][stride]` bytes, on whole lines because kernels read whole lines.
+    parts: Vec<Line>,
     probes: Vec<Probe>,
     /// The greatest logits, `[places]`.
     greatest: Vec<Vec<(u32, f32)>>,
@@ -118,17 +119,18 @@ impl Head {
 
     /// Decides who is screened, and brings the states together.
     fn place(&mut self, matrix: &Embedding, rows: &[Row], normed: &[f32]) {
-        let (dim, stride) = (matrix.columns(), matrix.coarse_stride());
+        let (dim, per_part) = (matrix.columns(), matrix.coarse_stride() / size_of::<Line>());
         self.wanting.clear();
         self.probes.clear();
         let count = rows.iter().filter(|row| row.wants.any()).count();
         self.hidden.resize(count * dim, 0.0);
-        self.parts.resize(2 * count * stride, 0);
+        self.parts.resize(2 * count * per_part, Line::default());
         let mut full = count;
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.wants.any()) {
             let state = &normed[index * dim..(index + 1) * dim];
             let at = self.probes.len();
-            let (high, low) = self.parts[2 * at * stride..2 * (at + 1) * stride].split_at_mut(stride);
+            let (high, low) = self.parts[2 * at * per_part..2 * (at + 1) * per_part].split_at_mut(per_part);
+            let (high, low) = (as_int8_mut(high), as_int8_mut(low));
             // No logit can overflow where the product of the norms does not; otherwise all are computed and looked at (R1).
             let probe = (!row.wants.all)
                 .then(|| probe(state, high, low))
@@ -152,7 +154,8 @@ impl Head {
     /// Approximate logits of the screened places.
     fn screen(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding) {
         let (stride, kernel) = (matrix.coarse_stride(), kernels.screen);
-        let states = ProbeSlice { q: &self.parts[..2 * self.probes.len() * stride], stride, probes: &self.probes };
+        let states =
+            ProbeSlice { q: &as_int8(&self.parts)[..2 * self.probes.len() * stride], stride, probes: &self.probes };
         let out = Matrix::new(&mut self.logits, self.probes.len(), self.padded, SCREEN_ROWS);
         let grain = PRODUCTS_PER_THREAD.div_ceil(SCREEN_ROWS * stride * self.probes.len());
         pool.columns(self.padded / SCREEN_ROWS, grain, [out], |units, [out]| {

@@ -20,6 +20,11 @@ pub enum GgufError {
         /// The first bytes of the file.
         found: [u8; 4],
     },
+    /// The layout of Hugging Face's files: a length, then JSON.
+    #[error(
+        "this is a safetensors file, which is not read: convert its folder with llama.cpp's `convert_hf_to_gguf.py --outtype f16` (the bf16 variant of BitNet-b1.58-2B-4T, not the packed one), or take the published GGUF of the model"
+    )]
+    Safetensors,
     /// Versions 2 and 3 are read. Version 1 had other lengths; a swapped number is a big-endian file.
     #[error(
         "GGUF version {found} is not supported, only 2 and 3 (little endian): convert the model again with a current tool"

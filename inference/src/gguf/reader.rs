@@ -48,6 +48,10 @@ impl Header {
         let mut cursor = Cursor::at(bytes, 0);
         let magic = cursor.take::<4>(|| "the magic bytes".to_owned())?;
         if magic != MAGIC {
+            // A safetensors file begins with the length of its JSON, eight bytes of which the upper ones are zero.
+            if let [_, _, _, _, 0, 0, 0, 0, b'{', ..] = bytes {
+                return Err(GgufError::Safetensors);
+            }
             return Err(GgufError::Magic { found: magic });
         }
         let version = cursor.u32(|| "the version".to_owned())?;

@@ -2,7 +2,7 @@
 //!
 //! Each is the SIMD form of a function of [`crate::arith`] with the same name and the same order of operations; the paths
 //! wrap them in functions that enable their instruction set. The helpers take no closures: a closure would not inherit it.
-#![expect(unsafe_code, reason = "island: the loops over embeddings read by pointer")]
+#![expect(unsafe_code, reason = "island: the loops over whole registers read and write by pointer")]
 
 use super::check_head;
 use super::lanes::Lanes;
@@ -17,14 +17,16 @@ use crate::pool::Columns;
 pub(super) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "dot takes two vectors of one length");
     let mut acc = L::splat(0.0);
-    let (mut xs, mut ys) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    while let (Some(x), Some(y)) = (xs.next(), ys.next()) {
-        acc = L::load_some(x).fma(L::load_some(y), acc);
+    let whole = a.len() - a.len() % LANES;
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: at + 16 <= whole, within both.
+        acc = unsafe { L::load(a.as_ptr().add(at)).fma(L::load(b.as_ptr().add(at)), acc) };
+        at += LANES;
     }
-    let tail = xs.remainder();
-    if !tail.is_empty() {
-        let sum = L::load_some(tail).fma(L::load_some(ys.remainder()), acc);
-        acc = sum.keep_first(tail.len(), acc);
+    if whole < a.len() {
+        let sum = L::load_some(&a[whole..]).fma(L::load_some(&b[whole..]), acc);
+        acc = sum.keep_first(a.len() - whole, acc);
     }
     acc.fold()
 }
@@ -79,8 +81,17 @@ pub(super) fn norm_quantise<L: Lanes>(x: &[f32], gain: &[f32], eps: f32, q: &mut
     };
     let (r, zero) = (L::splat(r), L::splat(0.0));
     let (mut greatest, mut poison) = (zero, zero);
-    for (x, g) in x.chunks(LANES).zip(gain.chunks(LANES)) {
-        let value = L::load_some(x).mul(r).mul(L::load_some(g));
+    let whole = x.len() - x.len() % LANES;
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: at + 16 <= whole, within both.
+        let value = unsafe { L::load(x.as_ptr().add(at)).mul(r).mul(L::load(gain.as_ptr().add(at))) };
+        greatest = greatest.max(value.abs());
+        poison = value.fma(zero, poison);
+        at += LANES;
+    }
+    if whole < x.len() {
+        let value = L::load_some(&x[whole..]).mul(r).mul(L::load_some(&gain[whole..]));
         greatest = greatest.max(value.abs());
         poison = value.fma(zero, poison);
     }
@@ -97,16 +108,22 @@ pub(super) fn norm_quantise<L: Lanes>(x: &[f32], gain: &[f32], eps: f32, q: &mut
     let k = 127.0 / m;
     let (factor, low, high) = (L::splat(k), L::splat(-128.0), L::splat(127.0));
     let mut total = zero;
-    for ((x, g), q) in x.chunks(LANES).zip(gain.chunks(LANES)).zip(q.chunks_mut(LANES)) {
-        let value = L::load_some(x).mul(r).mul(L::load_some(g));
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: at + 16 <= whole, within all three.
+        unsafe {
+            let value = L::load(x.as_ptr().add(at)).mul(r).mul(L::load(gain.as_ptr().add(at)));
+            let rounded = value.mul(factor).round().max(low).min(high);
+            total = total.add(rounded);
+            rounded.store_int8(q.as_mut_ptr().add(at));
+        }
+        at += LANES;
+    }
+    if whole < x.len() {
+        let value = L::load_some(&x[whole..]).mul(r).mul(L::load_some(&gain[whole..]));
         let rounded = value.mul(factor).round().max(low).min(high);
         total = total.add(rounded);
-        if q.len() == LANES {
-            // SAFETY: 16 places.
-            unsafe { rounded.store_int8(q.as_mut_ptr()) };
-        } else {
-            rounded.store_some_int8(q);
-        }
+        rounded.store_some_int8(&mut q[whole..]);
     }
     Some(RowScale { k, sum: total.fold() as i32 })
 }

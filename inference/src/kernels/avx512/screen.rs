@@ -1,15 +1,16 @@
 //! The screen on AVX-512 with VNNI: 64 products an instruction, sixteen sums at a time.
 //!
 //! Weights with 128 added are the unsigned operand, the parts of the hidden state the signed one; 128 times the sum of a part is taken off at
-//! the end. One state takes tiles of 8 rows, two states tiles of 4 rows, so that sixteen sums hide the latency of one.
+//! the end. One state is screened row after row, two states in tiles of 4 rows.
 #![expect(
     unsafe_code,
     reason = "island: AVX-512 intrinsics; reachable only through a table handed out after detection"
 )]
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_epi32,
+    __m256, __m256i, __m512i, _MM_HINT_T0, _mm_loadu_ps, _mm_prefetch, _mm_set1_epi32, _mm_set1_ps, _mm_storeu_ps,
+    _mm256_add_ps, _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_loadu_ps, _mm256_mul_ps,
+    _mm256_set_m128, _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_epi32,
     _mm512_add_epi32, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_dpbusd_epi32,
     _mm512_extracti32x8_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
     _mm512_shuffle_ps,
@@ -26,33 +27,75 @@ pub(super) fn vnni(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Co
     unsafe { vnni_inner(rows, states, out) }
 }
 
-/// Sums of R rows with C parts of states, in place `c * R + r`; R * C = 16. Fetches the rows `ahead` of these.
+/// Rows that all states pass before the next ones come: they and two states fit the nearest cache.
+const UNIT: usize = 8;
+const _: () = assert!(SCREEN_ROWS.is_multiple_of(UNIT), "whole units");
+/// Lines that a stream is fetched ahead of its use.
+const AHEAD: usize = 64;
+
+/// Fetches the line so many places after the first of `lines`, which may lie beyond the matrix: then nothing happens.
+#[inline]
+fn prefetch(lines: &[Line], places: usize) {
+    // SAFETY: a prefetch accesses nothing; every x86-64 CPU has it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(places).cast()) }
+}
+
+/// Sums of one row with both parts of one state. Memory is the limit, and likes one stream better than several; four columns at a time hide
+/// the latency of the multiplier.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile<const R: usize, const C: usize>(
-    lines: &[Line],
-    per_row: usize,
-    q: &[i8],
-    stride: usize,
-    ahead: usize,
-) -> [__m512i; 16] {
-    assert!(R * C == 16 && lines.len() == R * per_row && q.len() == C * stride && stride == per_row * 64, "a tile");
+fn row(lines: &[Line], q: &[i8]) -> [__m512i; 2] {
+    let stride = lines.len() * 64;
+    assert_eq!(q.len(), 2 * stride, "both parts of a state");
+    let mut acc = [[_mm512_setzero_si512(); 4]; 2];
+    let step = |acc: &mut [[__m512i; 4]; 2], at: usize, chain: usize| {
+        prefetch(lines, at + AHEAD);
+        // SAFETY: callers pass `at` below the number of lines, and the assertion above; a line is aligned to its 64 bytes.
+        unsafe {
+            let weights = _mm512_load_si512(lines.as_ptr().add(at).cast());
+            for part in 0..2 {
+                let x = _mm512_loadu_si512(q.as_ptr().add(part * stride + 64 * at).cast());
+                acc[part][chain] = _mm512_dpbusd_epi32(acc[part][chain], weights, x);
+            }
+        }
+    };
+    let whole = lines.len() - lines.len() % 4;
+    let mut at = 0;
+    while at < whole {
+        step(&mut acc, at, 0);
+        step(&mut acc, at + 1, 1);
+        step(&mut acc, at + 2, 2);
+        step(&mut acc, at + 3, 3);
+        at += 4;
+    }
+    while at < lines.len() {
+        step(&mut acc, at, 0);
+        at += 1;
+    }
+    acc.map(|acc| _mm512_add_epi32(_mm512_add_epi32(acc[0], acc[1]), _mm512_add_epi32(acc[2], acc[3])))
+}
+
+/// Sums of four rows with both parts of two states, in the order upper part, lower part; of each the two states; of each the four rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn tile(lines: &[Line], per_row: usize, q: &[i8]) -> [__m512i; 16] {
+    let stride = per_row * 64;
+    assert!(lines.len() == 4 * per_row && q.len() == 4 * stride, "a tile");
     let mut acc = [_mm512_setzero_si512(); 16];
     for at in 0..per_row {
-        let mut weights = [_mm512_setzero_si512(); R];
+        let mut weights = [_mm512_setzero_si512(); 4];
         for (r, weights) in weights.iter_mut().enumerate() {
-            let line = lines.as_ptr().wrapping_add(r * per_row + at);
-            // SAFETY: r < R and at < per_row, and the assertion above; a line is aligned to its 64 bytes. A prefetch accesses nothing.
-            *weights = unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(ahead * per_row).cast());
-                _mm512_load_si512(line.cast())
-            };
+            prefetch(lines, UNIT * per_row + 4 * at + r);
+            // SAFETY: r < 4 and at < per_row, and the assertion above; a line is aligned to its 64 bytes.
+            *weights = unsafe { _mm512_load_si512(lines.as_ptr().add(r * per_row + at).cast()) };
         }
-        for c in 0..C {
-            // SAFETY: c < C and 64 * at + 64 <= stride, and the assertion above.
-            let x = unsafe { _mm512_loadu_si512(q.as_ptr().add(c * stride + 64 * at).cast()) };
-            for r in 0..R {
-                acc[c * R + r] = _mm512_dpbusd_epi32(acc[c * R + r], weights[r], x);
+        for part in 0..4 {
+            // Parts come as upper, lower, upper, lower.
+            let place = 8 * (part % 2) + 4 * (part / 2);
+            // SAFETY: part < 4 and 64 * at + 64 <= stride, and the assertion above.
+            let x = unsafe { _mm512_loadu_si512(q.as_ptr().add(part * stride + 64 * at).cast()) };
+            for r in 0..4 {
+                acc[place + r] = _mm512_dpbusd_epi32(acc[place + r], weights[r], x);
             }
         }
     }
@@ -108,52 +151,41 @@ fn finish(totals: __m512i, bias: [__m256i; 2], factors: __m256) -> __m256 {
 fn vnni_inner(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
     check_screen(rows, states, out);
     let (per_row, stride) = (rows.per_row, states.stride);
-    let units = rows.lines.chunks_exact(SCREEN_ROWS * per_row).zip(rows.scales.chunks_exact(SCREEN_ROWS));
+    let units = rows.lines.chunks_exact(UNIT * per_row).zip(rows.scales.chunks_exact(UNIT));
     for (unit, (lines, scales)) in units.enumerate() {
         let mut t = 0;
         while states.probes.len() - t >= 2 {
             let q = &states.q[2 * t * stride..2 * (t + 2) * stride];
-            let pair = [states.probes[t], states.probes[t + 1]];
-            for (quarter, (lines, scales)) in lines.chunks_exact(4 * per_row).zip(scales.chunks_exact(4)).enumerate() {
-                let acc = tile::<4, 4>(lines, per_row, q, stride, SCREEN_ROWS);
-                // Parts come as upper, lower, upper, lower; uppers are wanted first.
-                let mut ordered = acc;
-                for r in 0..4 {
-                    (ordered[4 + r], ordered[8 + r]) = (acc[8 + r], acc[4 + r]);
-                }
-                let mut values = [0.0; 8];
-                let mut bias = [[0; 8]; 2];
-                for i in 0..8 {
-                    values[i] = scales[i % 4] * pair[i / 4].unit;
-                    bias[0][i] = 128 * pair[i / 4].sums[0];
-                    bias[1][i] = 128 * pair[i / 4].sums[1];
-                }
-                // SAFETY: eight places each.
+            let [a, b] = [states.probes[t], states.probes[t + 1]];
+            let bias = [0, 1]
+                .map(|part| _mm256_set_m128i(_mm_set1_epi32(128 * b.sums[part]), _mm_set1_epi32(128 * a.sums[part])));
+            let unit_factors = _mm256_set_m128(_mm_set1_ps(b.unit), _mm_set1_ps(a.unit));
+            for (half, (lines, scales)) in lines.chunks_exact(4 * per_row).zip(scales.chunks_exact(4)).enumerate() {
+                let sums = totals(&tile(lines, per_row, q));
+                let first = unit * UNIT + 4 * half;
+                // SAFETY: four places each.
                 unsafe {
-                    let bias =
-                        [_mm256_loadu_si256(bias[0].as_ptr().cast()), _mm256_loadu_si256(bias[1].as_ptr().cast())];
-                    let logits = finish(totals(&ordered), bias, _mm256_loadu_ps(values.as_ptr()));
-                    _mm256_storeu_ps(values.as_mut_ptr(), logits);
+                    let scales = _mm_loadu_ps(scales.as_ptr());
+                    let factors = _mm256_mul_ps(_mm256_set_m128(scales, scales), unit_factors);
+                    let logits = finish(sums, bias, factors);
+                    _mm_storeu_ps(out.row(t)[first..first + 4].as_mut_ptr(), _mm256_castps256_ps128(logits));
+                    _mm_storeu_ps(out.row(t + 1)[first..first + 4].as_mut_ptr(), _mm256_extractf128_ps::<1>(logits));
                 }
-                let first = unit * SCREEN_ROWS + 4 * quarter;
-                out.row(t)[first..first + 4].copy_from_slice(&values[..4]);
-                out.row(t + 1)[first..first + 4].copy_from_slice(&values[4..]);
             }
             t += 2;
         }
         if t < states.probes.len() {
             let (q, probe) = (&states.q[2 * t * stride..2 * (t + 1) * stride], states.probes[t]);
             let bias = probe.sums.map(|sum| _mm256_set1_epi32(128 * sum));
-            let y = &mut out.row(t)[unit * SCREEN_ROWS..(unit + 1) * SCREEN_ROWS];
-            for ((lines, scales), y) in
-                lines.chunks_exact(8 * per_row).zip(scales.chunks_exact(8)).zip(y.chunks_exact_mut(8))
-            {
-                let sums = totals(&tile::<8, 2>(lines, per_row, q, stride, 8));
-                // SAFETY: eight places each.
-                unsafe {
-                    let factors = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr()), _mm256_set1_ps(probe.unit));
-                    _mm256_storeu_ps(y.as_mut_ptr(), finish(sums, bias, factors));
-                }
+            let y = &mut out.row(t)[unit * UNIT..(unit + 1) * UNIT];
+            let mut acc = [_mm512_setzero_si512(); 16];
+            for (r, lines) in lines.chunks_exact(per_row).enumerate() {
+                [acc[r], acc[8 + r]] = row(lines, q);
+            }
+            // SAFETY: eight places each.
+            unsafe {
+                let factors = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr()), _mm256_set1_ps(probe.unit));
+                _mm256_storeu_ps(y.as_mut_ptr(), finish(totals(&acc), bias, factors));
             }
         }
     }
