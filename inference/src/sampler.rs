@@ -221,6 +221,12 @@ impl Sampler {
         kept(&self.sampling) + self.adjusted.len()
     }
 
+    /// The same after `draws` more draws, each of which may change the logit of one more token.
+    #[must_use]
+    pub fn needs_after(&self, draws: usize) -> usize {
+        self.needs() + if self.has_penalties() { draws } else { 0 }
+    }
+
     /// The token for `position`.
     pub fn next(&mut self, logits: &mut impl Logits, position: u32) -> u32 {
         let keep = kept(&self.sampling);

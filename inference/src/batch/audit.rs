@@ -83,10 +83,9 @@ impl Audit {
             if rows.len() - first == quota.prefill || (index.is_some() && logits == quota.logits) {
                 break;
             }
-            // Draws that are not made yet may each add a token whose logit is changed.
             let drawn = self.current.continuation.tokens.len();
-            let wants =
-                index.map_or(Wants::NOTHING, |index| Wants::greatest(self.current.sampler.needs() + index - drawn));
+            let needs = |index: usize| self.current.sampler.needs_after(index - drawn);
+            let wants = index.map_or(Wants::NOTHING, |index| Wants::greatest(needs(index)));
             logits += usize::from(index.is_some());
             let token = prompt.get(position).unwrap_or_else(|| &claimed[position - prompt.len()]);
             rows.push(Row { session: self.current.session, token: *token, position, wants });
