@@ -101,7 +101,6 @@ impl Precision {
     fn narrow(self, value: f32) -> u16 {
         match self {
             Precision::Half => half::narrow(value),
-            #[expect(clippy::cast_possible_truncation, reason = "the lower half of such a number is zero")]
             Precision::Bfloat => (value.to_bits() >> 16) as u16,
         }
     }

@@ -241,7 +241,10 @@ impl Runner {
         self.finish(model, sessions, rows);
         look(observe, layers + 1, &self.normed);
         let (pool, kernels) = (&mut self.pool, &self.kernels);
-        self.head.run(pool, kernels, model.head(), rows, &self.normed, &mut self.faults, layers);
+        self.head.run(pool, kernels, model.head(), rows, &self.normed);
+        for row in self.head.not_finite(model.hyper.vocab) {
+            self.faults[row].get_or_insert(Fault { code: FaultCode::Logits, layer: small(layers) });
+        }
         self.advance(model, sessions, rows);
     }
 

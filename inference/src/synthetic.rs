@@ -181,8 +181,9 @@ impl Shape {
 /// The 256 characters that stand for bytes in byte-level vocabularies.
 fn alphabet() -> impl Iterator<Item = String> {
     let printable = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    let others = (0..256).filter(move |byte| !printable(byte)).count() as u32;
-    (0..256).filter(printable).chain((0..others).map(|index| 256 + index)).filter_map(char::from_u32).map(String::from)
+    // Bytes that cannot be printed are written as the characters after 255, in order.
+    let others = (0..256).filter(move |byte| !printable(byte)).zip(256..).map(|(_, letter)| letter);
+    (0..256).filter(printable).chain(others).filter_map(char::from_u32).map(String::from)
 }
 
 /// Bytes of an `I2_S` matrix: four codes 0, 1, 2 in each, the scale behind them, padded to 32 bytes.
@@ -192,7 +193,7 @@ fn ternary(rows: usize, columns: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len + 32);
     while bytes.len() < len {
         for quarter in random.next().to_le_bytes().chunks_exact(2) {
-            bytes.push(codes[usize::from(u16::from_le_bytes([quarter[0], quarter[1]])) * 81 >> 16]);
+            bytes.push(codes[(usize::from(u16::from_le_bytes([quarter[0], quarter[1]])) * 81) >> 16]);
         }
     }
     bytes.truncate(len);

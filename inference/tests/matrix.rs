@@ -181,9 +181,9 @@ fn the_next_turn_of_a_conversation_starts_where_the_last_one_ended() {
 struct Source(u64);
 
 impl Source {
-    fn below(&mut self, bound: u64) -> u64 {
+    fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
+        usize::try_from(self.0 >> 33).expect("31 bits") % bound
     }
 }
 
@@ -192,9 +192,9 @@ fn kinds(source: &mut Source) -> Vec<GenerationRequest> {
     let prompts: Vec<Vec<u32>> = reference().iter().map(|case| case.prompt.clone()).collect();
     (0_u8..24)
         .map(|kind| {
-            let mut prompt = prompts[source.below(5) as usize].clone();
-            prompt.truncate(1 + source.below(prompt.len() as u64) as usize);
-            let greedy = requests::greedy(&prompt, 1 + source.below(6) as u32);
+            let mut prompt = prompts[source.below(5)].clone();
+            prompt.truncate(1 + source.below(prompt.len()));
+            let greedy = requests::greedy(&prompt, [1, 2, 3, 4, 5, 6][source.below(6)]);
             let sampling = match kind % 4 {
                 0 => Sampling::greedy(),
                 1 => Sampling { seed: u64::from(kind), top_k: 0, top_p: 0.9, ..Sampling::default() },
@@ -242,14 +242,14 @@ fn ten_thousand_completions_under_random_load_have_one_digest_each() {
         let mut open: VecDeque<(usize, CancelToken, Receiver<Event>)> = VecDeque::new();
         let mut started = 0;
         while started < 1250 || !open.is_empty() {
-            let wanted = 1 + source.below(24) as usize;
+            let wanted = 1 + source.below(24);
             while open.len() < wanted && started < 1250 {
-                let index = source.below(kinds.len() as u64) as usize;
+                let index = source.below(kinds.len());
                 let cancel = CancelToken::new();
                 open.push_back((index, cancel.clone(), submit(&backend, kinds[index].clone(), cancel)));
                 started += 1;
             }
-            let at = source.below(open.len() as u64) as usize;
+            let at = source.below(open.len());
             let Some((index, cancel, events)) = open.remove(at) else { break };
             if source.below(16) == 0 {
                 cancel.cancel();

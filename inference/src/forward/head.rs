@@ -4,7 +4,7 @@
 //! bound (`docs/arithmetic.md`) leaves a handful that may be among them, and those are computed exactly. Who wants all logits gets each row
 //! of the embedding put together and multiplied. Both ways give the same bits for every logit that is returned.
 
-use super::{Fault, FaultCode, Grain, PRODUCTS_PER_THREAD, Row, all_finite, small};
+use super::{Grain, PRODUCTS_PER_THREAD, Row, all_finite, small};
 use crate::arith::screen::{Probe, probe};
 use crate::embedding::{Embedding, SCREEN_ROWS};
 use crate::kernels::{Kernels, ProbeSlice};
@@ -58,17 +58,8 @@ impl Head {
         self.wanting.len()
     }
 
-    /// Computes what the rows want from their normed states, and notes rows whose logits are not finite.
-    pub(super) fn run(
-        &mut self,
-        pool: &mut Pool,
-        kernels: &Kernels,
-        matrix: &Embedding,
-        rows: &[Row],
-        normed: &[f32],
-        faults: &mut [Option<Fault>],
-        layers: usize,
-    ) {
+    /// Computes what the rows want from their normed states.
+    pub(super) fn run(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding, rows: &[Row], normed: &[f32]) {
         self.workers.resize_with(pool.threads(), Scratch::default);
         self.place(matrix, rows, normed);
         let screened = self.probes.len();
@@ -84,11 +75,13 @@ impl Head {
             self.full(pool, kernels, matrix);
         }
         self.select(pool, kernels, matrix);
-        for wanting in self.wanting.iter().filter(|wanting| !wanting.is_screened) {
-            if !all_finite(&self.logits[wanting.place * self.padded..][..matrix.rows()]) {
-                faults[wanting.row].get_or_insert(Fault { code: FaultCode::Logits, layer: small(layers) });
-            }
-        }
+    }
+
+    /// Rows of the pass with a logit that is not finite. Those that were screened have none.
+    pub(super) fn not_finite(&self, vocab: usize) -> impl Iterator<Item = usize> {
+        let full = self.wanting.iter().filter(|wanting| !wanting.is_screened);
+        full.filter(move |wanting| !all_finite(&self.logits[wanting.place * self.padded..][..vocab]))
+            .map(|wanting| wanting.row)
     }
 
     /// The `index`-th row that wanted logits: its greatest ones.

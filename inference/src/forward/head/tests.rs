@@ -100,9 +100,14 @@ impl Source {
         z ^ (z >> 31)
     }
 
+    /// Below `bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.word() % bound as u64).expect("below a size")
+    }
+
     /// Between -1 and 1.
     fn uniform(&mut self) -> f32 {
-        f32::from(self.word() as i16) / 32768.0
+        f32::from(i16::try_from(self.below(65_536)).unwrap_or(i16::MIN)) / 32_768.0
     }
 
     /// Roughly normal, now and then an outlier.
@@ -125,11 +130,13 @@ fn matrix(source: &mut Source, kind: usize, rows: usize, columns: usize, stored:
             // Another in one last bit only.
             1 if row % 2 != 0 => {
                 this.copy_from_slice(previous);
-                let at = source.word() as usize % columns;
+                let at = source.below(columns);
                 this[at] = stored.round(f32::from_bits(this[at].to_bits() ^ 0x0001_0000));
             }
             // Norms from tiny to huge.
-            2 => this.iter_mut().for_each(|v| *v = stored.round(*v * 4.0_f32.powi(row as i32 % 13 - 6))),
+            2 => this
+                .iter_mut()
+                .for_each(|v| *v = stored.round(*v * [1.0 / 4096.0, 1.0 / 64.0, 1.0, 64.0, 4096.0][row % 5])),
             // Nothing at all.
             3 if row % 2 == 0 => this.fill(0.0),
             // One large value that makes all others small.
@@ -145,11 +152,11 @@ fn state(source: &mut Source, kind: usize, embedding: &[f32], columns: usize) ->
     match kind {
         0 => {
             x.fill(0.0);
-            x[source.word() as usize % columns] = -3.0;
+            x[source.below(columns)] = -3.0;
         }
         // What the coarse form of a row leaves out: the state for which it errs most.
         1 => {
-            let row = source.word() as usize % (embedding.len() / columns);
+            let row = source.below(embedding.len() / columns);
             let row = &embedding[row * columns..][..columns];
             let m = row.iter().fold(0.0_f32, |m, v| m.max(v.abs())) / 127.0;
             for (x, e) in x.iter_mut().zip(row) {
@@ -224,25 +231,25 @@ fn check(
         };
         let passes: Vec<Row> =
             (0..hidden.len()).map(|index| Row { session: 0, token: 0, position: index, wants: wants(index) }).collect();
-        let mut faults = vec![None; passes.len()];
-        head.run(&mut pool, &kernels, &embedding, &passes, &normed, &mut faults, 0);
+        head.run(&mut pool, &kernels, &embedding, &passes, &normed);
+        let faults: Vec<usize> = head.not_finite(rows).collect();
         let mut at = 0;
         for (index, logits) in expected.iter().enumerate() {
             if !wants(index).any() {
                 continue;
             }
-            assert_eq!(faults[index].is_some(), logits.iter().any(|l| !l.is_finite()));
+            assert_eq!(faults.contains(&index), logits.iter().any(|l| !l.is_finite()));
             let mut top = Vec::new();
             greatest(logits, count, &mut top);
             let bits = |list: &[(u32, f32)]| list.iter().map(|&(id, l)| (id, l.to_bits())).collect::<Vec<_>>();
-            if faults[index].is_none() {
+            if !faults.contains(&index) {
                 assert_eq!(bits(head.greatest(at)), bits(&top), "state {index} on {}", kernels.kind);
             }
             if wants(index).all {
                 let same = head.all(at, rows).iter().zip(logits).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "all logits of state {index}");
             }
-            let id = source.word() as usize % rows;
+            let id = source.below(rows);
             let one = head.one(&kernels, &embedding, at, u32::try_from(id).expect("small"));
             assert_eq!(one.to_bits(), logits[id].to_bits());
             at += 1;
@@ -275,10 +282,10 @@ fn logits_beyond_binary32_are_found_though_nobody_asked_for_all() {
     let embedding = Stored::Bf16.embedding(&values, 32, 1);
     let normed = [3.0; 32];
     for kernels in paths() {
-        let mut faults = [None];
         let row = Row { session: 0, token: 0, position: 0, wants: Wants::greatest(1) };
         let mut pool = Pool::new(1).expect("one thread");
-        Head::default().run(&mut pool, &kernels, &embedding, &[row], &normed, &mut faults, 0);
-        assert!(faults[0].is_some(), "{}", kernels.kind);
+        let mut head = Head::default();
+        head.run(&mut pool, &kernels, &embedding, &[row], &normed);
+        assert_eq!(head.not_finite(40).collect::<Vec<_>>(), [0], "{}", kernels.kind);
     }
 }

@@ -53,9 +53,9 @@ fn row(lines: &[Line], q: &[i8]) -> [__m512i; 2] {
         // SAFETY: callers pass `at` below the number of lines, and the assertion above; a line is aligned to its 64 bytes.
         unsafe {
             let weights = _mm512_load_si512(lines.as_ptr().add(at).cast());
-            for part in 0..2 {
+            for (part, acc) in acc.iter_mut().enumerate() {
                 let x = _mm512_loadu_si512(q.as_ptr().add(part * stride + 64 * at).cast());
-                acc[part][chain] = _mm512_dpbusd_epi32(acc[part][chain], weights, x);
+                acc[chain] = _mm512_dpbusd_epi32(acc[chain], weights, x);
             }
         }
     };
