@@ -96,7 +96,16 @@ fn attend_tile<L: Lanes, const Q: usize, const K: usize, const C: usize>(
         mix::<L, Q, C>(queries, positions, scores, start, &totals, out);
         start += C * LANES;
     }
-    while dim - start >= LANES {
+    // What is left of a head in as few passes as there are powers of two in it.
+    if dim - start >= 4 * LANES {
+        mix::<L, Q, 4>(queries, positions, scores, start, &totals, out);
+        start += 4 * LANES;
+    }
+    if dim - start >= 2 * LANES {
+        mix::<L, Q, 2>(queries, positions, scores, start, &totals, out);
+        start += 2 * LANES;
+    }
+    if dim - start >= LANES {
         mix::<L, Q, 1>(queries, positions, scores, start, &totals, out);
         start += LANES;
     }

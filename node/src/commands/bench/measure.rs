@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::round;
 
 /// Tokens over which the cost of commitments is measured, each way.
-const COMMIT_TOKENS: usize = 24;
+const COMMIT_TOKENS: usize = 64;
 
 /// One combination of sizes.
 #[derive(Debug, Clone, Copy)]
@@ -201,13 +201,14 @@ fn times(events: mpsc::Receiver<(Duration, Event)>) -> anyhow::Result<Times> {
     anyhow::bail!("the engine stopped without an answer")
 }
 
-/// The share of a token's time that its commitments take: the same tokens with and without a transcript, in turns.
+/// The share of a token's time that its commitments take: the same tokens with and without a transcript, in turns, and the median of the differences:
+/// a neighbour's noise is mostly longer than a token.
 fn commit_share(engine: &mut Engine) -> anyhow::Result<f64> {
     let capacity = COMMIT_TOKENS.min(engine.info().context);
     let vocab = u32::try_from(engine.info().hyper.vocab)?;
     let mut plain = engine.session(capacity, None);
     let mut kept = engine.session(capacity, Some([7; 32]));
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let (mut without, mut with): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
     for at in 0..u32::try_from(capacity)? {
         let token = at.wrapping_mul(7919) % vocab;
         for (session, samples) in [(&mut plain, &mut without), (&mut kept, &mut with)] {
@@ -216,8 +217,8 @@ fn commit_share(engine: &mut Engine) -> anyhow::Result<f64> {
             samples.push(began.elapsed().as_secs_f64());
         }
     }
-    let (without, with) = (median(&without).unwrap_or(1.0), median(&with).unwrap_or(1.0));
-    Ok((with - without) / with)
+    let differences: Vec<f64> = with.iter().zip(&without).map(|(with, without)| with - without).collect();
+    Ok(median(&differences).unwrap_or_default() / median(&with).unwrap_or(1.0))
 }
 
 /// Adds what follows from the sizes: bytes and multiply-adds of a token, and the shares of the machine's limits.
