@@ -272,13 +272,7 @@ impl Runner {
     fn commit(&mut self, model: &Model, sessions: &mut [Session], rows: &[Row], boundary: usize) {
         let states = if boundary > model.layers.len() { &self.normed } else { &self.x };
         for (row, state) in rows.iter().zip(states.chunks_exact(model.hyper.dim)) {
-            if let Some(kept) = &mut sessions[row.session].states {
-                let place = (row.position * boundaries(model.hyper.layers) + boundary) * state.len();
-                if kept.len() < place + state.len() {
-                    kept.resize((row.position + 1) * boundaries(model.hyper.layers) * state.len(), 0.0);
-                }
-                kept[place..place + state.len()].copy_from_slice(state);
-            }
+            sessions[row.session].states.note(row.position, boundary, boundaries(model.hyper.layers), state);
         }
         let sessions = &*sessions;
         let salts = |row: &Row| sessions[row.session].transcript.as_ref().map(crate::transcript::Transcript::leaves);

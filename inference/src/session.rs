@@ -12,9 +12,35 @@ pub struct Session {
     pub(crate) transcript: Option<Transcript>,
     /// Next position to compute.
     pub(crate) position: usize,
-    /// The residual stream of every position at every boundary, `[position][boundary][dim]`, if another request may begin where this one did:
-    /// its transcript has another salt, so it hashes them again.
-    pub(crate) states: Option<Vec<f32>>,
+    /// What another request needs to begin like this one.
+    pub(crate) states: States,
+}
+
+/// The residual stream at every boundary, for the first positions of a session: a transcript with another salt hashes it again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct States {
+    /// `[position][boundary][dim]`.
+    values: Vec<f32>,
+    /// Numbers of one position.
+    per_position: usize,
+    /// Positions that are kept; later ones are not.
+    limit: usize,
+}
+
+impl States {
+    /// Notes the state of one position at one boundary, if the position is to be kept.
+    pub(crate) fn note(&mut self, position: usize, boundary: usize, boundaries: usize, state: &[f32]) {
+        if position >= self.limit {
+            return;
+        }
+        self.per_position = boundaries * state.len();
+        let place = position * self.per_position + boundary * state.len();
+        let end = (position + 1) * self.per_position;
+        if self.values.len() < end {
+            self.values.resize(end, 0.0);
+        }
+        self.values[place..place + state.len()].copy_from_slice(state);
+    }
 }
 
 impl Session {
@@ -22,54 +48,64 @@ impl Session {
     #[must_use]
     pub fn new(shape: KvShape, capacity: usize, salt: Option<Hash>) -> Session {
         let transcript = salt.map(|salt| Transcript::new(salt, shape.layers));
-        Session { cache: KvCache::new(shape, capacity), transcript, position: 0, states: None }
+        Session { cache: KvCache::new(shape, capacity), transcript, position: 0, states: States::default() }
     }
 
-    /// The same, and what it computes can be begun from again, see [`Session::resume`].
+    /// The same, and its first `limit` positions can be begun from again, see [`Session::resume`].
     #[must_use]
-    pub fn keeping_states(mut self) -> Session {
-        self.states = Some(Vec::new());
+    pub fn keeping_states(mut self, limit: usize) -> Session {
+        self.states.limit = limit;
         self
+    }
+
+    /// Positions from which another session can begin.
+    #[must_use]
+    pub fn resumable(&self) -> usize {
+        self.position.min(self.states.limit)
     }
 
     /// A session with room for `capacity` positions that begins with the first `positions` of this one, under another salt.
     ///
     /// # Panics
-    /// If this one does not keep states, or has not come so far.
+    /// If `positions` is more than [`Session::resumable`] or `capacity`.
     #[must_use]
     pub fn resume(&self, positions: usize, capacity: usize, salt: Hash) -> Session {
-        let states = self.states.as_ref().expect("a session that keeps its states");
-        assert!(positions <= self.position && positions <= capacity, "positions that were computed");
+        assert!(positions <= self.resumable() && positions <= capacity, "positions that were kept");
         let shape = self.cache.shape();
-        let per_position = states.len() / self.position.max(1);
-        let states = states[..positions * per_position].to_vec();
+        let count = boundaries(shape.layers);
+        let per_position = self.states.per_position;
+        let values = self.states.values[..positions * per_position].to_vec();
         let mut transcript = Transcript::new(salt, shape.layers);
         let (maker, mut bytes) = (transcript.leaves(), Vec::new());
-        let count = boundaries(shape.layers);
         let mut leaves = vec![[0; 32]; count];
-        for (position, states) in (0_u32..).zip(states.chunks_exact(per_position.max(1))) {
+        for (position, states) in (0_u32..).zip(values.chunks_exact(per_position.max(1))) {
             for ((boundary, leaf), state) in (0_u32..).zip(&mut leaves).zip(states.chunks_exact(per_position / count)) {
                 *leaf = maker.leaf(boundary, position, state, &mut bytes);
             }
             transcript.push(&leaves);
         }
         let cache = self.cache.copy(positions, capacity);
-        Session { cache, transcript: Some(transcript), position: positions, states: Some(states) }
+        Session {
+            cache,
+            transcript: Some(transcript),
+            position: positions,
+            states: States { values, per_position, limit: 0 },
+        }
     }
 
-    /// Gives back the memory of positions that were never reached.
+    /// Keeps only what others can begin from.
     pub(crate) fn shrink(&mut self) {
+        self.position = self.resumable();
         self.cache = self.cache.copy(self.position, self.position);
         self.transcript = None;
-        if let Some(states) = &mut self.states {
-            states.shrink_to_fit();
-        }
+        self.states.values.truncate(self.position * self.states.per_position);
+        self.states.values.shrink_to_fit();
     }
 
     /// Bytes held.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.cache.size_bytes() + self.states.as_ref().map_or(0, |states| states.capacity() * size_of::<f32>())
+        self.cache.size_bytes() + self.states.values.capacity() * size_of::<f32>()
     }
 
     /// Next position to compute, which is also the number computed.
@@ -94,6 +130,6 @@ impl Session {
     #[must_use]
     pub fn fork(&self) -> Session {
         let cache = self.cache.copy(self.position, self.cache.capacity());
-        Session { cache, transcript: self.transcript.clone(), position: self.position, states: None }
+        Session { cache, transcript: self.transcript.clone(), position: self.position, states: States::default() }
     }
 }

@@ -3,9 +3,12 @@
 #![expect(clippy::cast_possible_truncation, reason = "random bits are cut to size on purpose")]
 
 use aria_inference::arith::norm::RowScale;
+use aria_inference::arith::screen::{coarse, probe};
+use aria_inference::embedding::SCREEN_ROWS;
 use aria_inference::hyper::Gate;
 use aria_inference::kernels::packed::{BLOCK_COLUMNS, GROUP_ROWS, pack_row};
-use aria_inference::kernels::{Activations, KernelKind, Kernels, Packed, Queries, Store};
+use aria_inference::kernels::{Activations, CoarseSlice, KernelKind, Kernels, Packed, ProbeSlice, Queries, Store};
+use aria_inference::memory::{Line, as_bytes_mut};
 use aria_inference::pool::Matrix;
 use proptest::prelude::*;
 
@@ -305,6 +308,40 @@ proptest! {
             prop_assert_eq!(logits(&kernels), expected.clone());
             let one = (kernels.dot)(&matrix[..dim], &x[..dim]);
             prop_assert_eq!(one.to_bits(), expected[0], "the product alone is the one of the tile");
+        }
+    }
+
+    #[test]
+    fn the_screen_equals_its_twin(
+        columns in 1_usize..400, units in 1_usize..4, states in 0_usize..7, seed: u64, extreme: bool,
+    ) {
+        let mut source = Source(seed);
+        let per_row = columns.div_ceil(64);
+        let (rows, stride) = (units * SCREEN_ROWS, 64 * per_row);
+        let mut lines = vec![Line([128; 64]); rows * per_row];
+        let mut scales = vec![0.0; rows];
+        for (row, scale) in scales.iter_mut().enumerate() {
+            let weights = source.floats(columns);
+            let weights = if extreme { vec![if row % 2 == 0 { 1.0 } else { -1.0 }; columns] } else { weights };
+            *scale = coarse(&weights, as_bytes_mut(&mut lines[row * per_row..(row + 1) * per_row])).scale;
+        }
+        let mut q = vec![0_i8; 2 * states * stride];
+        let mut probes = Vec::new();
+        for parts in q.chunks_exact_mut(2 * stride) {
+            let x = if extreme { vec![-1.0; columns] } else { source.floats(columns) };
+            let (high, low) = parts.split_at_mut(stride);
+            probes.push(probe(&x, high, low).unwrap_or_default());
+        }
+        let run = |kernels: &Kernels| {
+            let mut out = vec![1.0; states * rows];
+            let mut columns = Matrix::new(&mut out, states, rows, SCREEN_ROWS).into_columns(units);
+            let slice = ProbeSlice { q: &q, stride, probes: &probes };
+            (kernels.screen)(&CoarseSlice { lines: &lines, per_row, scales: &scales }, &slice, &mut columns);
+            bits(&out)
+        };
+        let expected = run(&twin());
+        for kernels in paths() {
+            prop_assert_eq!(run(&kernels), expected.clone(), "{}", kernels.kind);
         }
     }
 

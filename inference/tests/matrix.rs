@@ -137,7 +137,7 @@ fn a_session_resumed_under_another_salt_is_like_a_fresh_one() {
     let tokens = reference()[4].sequence();
     let mut engine = engine(&tiny, None, 2);
     let expected = whole(&mut engine, &tokens, 512);
-    let mut kept = engine.session(tokens.len(), Some([1; 32])).keeping_states();
+    let mut kept = engine.session(tokens.len(), Some([1; 32])).keeping_states(tokens.len());
     engine.feed(&mut kept, &tokens[..tokens.len() - 3], Wants::NOTHING).expect("finite");
     for positions in [0, 1, 17, tokens.len() - 3] {
         let mut resumed = kept.resume(positions, tokens.len(), SALT);

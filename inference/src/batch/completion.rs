@@ -88,15 +88,12 @@ fn begin(engine: &Engine, sessions: &mut Slab, request: &GenerationRequest) -> (
     let capacity = request.positions();
     let found = sessions.prefixes.find(&request.prompt);
     let resumed = found.map(|(kept, positions)| kept.resume(positions, capacity, request.salt));
-    let mut session = resumed.unwrap_or_else(|| engine.session(capacity, Some(request.salt)).keeping_states());
+    let session = resumed.unwrap_or_else(|| engine.session(capacity, Some(request.salt)));
     let hyper = &engine.info().hyper;
     let states = boundaries(hyper.layers) * hyper.dim * size_of::<f32>();
-    let bytes = capacity * (engine.info().kv_shape().bytes_per_position() + states);
-    if sessions.prefixes.reserve(bytes) {
-        return (session, bytes);
-    }
-    session.states = None;
-    (session, 0)
+    let per_position = engine.info().kv_shape().bytes_per_position() + states;
+    let positions = sessions.prefixes.reserve(capacity, per_position);
+    (session.keeping_states(positions), positions * per_position)
 }
 
 impl Completion {

@@ -29,14 +29,12 @@ impl Prefixes {
         Prefixes { entries: Vec::new(), bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), reserved: 0 }
     }
 
-    /// Promises room for a session that will be kept; makes it by forgetting others. False if there can be none.
-    pub(super) fn reserve(&mut self, bytes: usize) -> bool {
-        if self.reserved + bytes > self.bytes_max {
-            return false;
-        }
-        self.reserved += bytes;
+    /// Promises room for as many of `positions` as there can be, and makes it by forgetting others.
+    pub(super) fn reserve(&mut self, positions: usize, per_position: usize) -> usize {
+        let granted = positions.min((self.bytes_max - self.reserved) / per_position);
+        self.reserved += granted * per_position;
         self.forget();
-        true
+        granted
     }
 
     /// Takes a promise back.
@@ -59,12 +57,13 @@ impl Prefixes {
         self.entries.last().map(|entry| (&entry.session, positions))
     }
 
-    /// Keeps a session that ended, in place of those that it continues.
-    pub(super) fn keep(&mut self, tokens: Vec<u32>, mut session: Session) {
-        if session.states.is_none() || tokens.len() < POSITIONS_MIN || tokens.len() != session.position() {
+    /// Keeps what can be kept of a session that ended, in place of those that it continues.
+    pub(super) fn keep(&mut self, mut tokens: Vec<u32>, mut session: Session) {
+        session.shrink();
+        tokens.truncate(session.position());
+        if tokens.len() < POSITIONS_MIN {
             return;
         }
-        session.shrink();
         self.entries.retain(|entry| !tokens.starts_with(&entry.tokens));
         self.entries.push(Entry { tokens, session });
         self.forget();
@@ -88,9 +87,11 @@ mod tests {
 
     /// A session of so many positions, with the states that a model of width 4 would leave.
     fn session(positions: usize) -> Session {
-        let mut session = Session::new(SHAPE, positions, None).keeping_states();
+        let mut session = Session::new(SHAPE, positions, None).keeping_states(positions);
         session.position = positions;
-        session.states = Some(vec![1.0; positions * 3 * 4]);
+        for position in 0..positions {
+            session.states.note(position, 0, 3, &[1.0; 4]);
+        }
         session
     }
 
@@ -119,12 +120,12 @@ mod tests {
         prefixes.keep((300..320).collect(), session(20));
         assert!(prefixes.find(&(100..120).collect::<Vec<_>>()).is_none(), "the longest unused");
         assert!(prefixes.find(&(0..20).collect::<Vec<_>>()).is_some());
-        assert!(prefixes.reserve(2 * 20 * PER_POSITION));
+        assert_eq!(prefixes.reserve(40, PER_POSITION), 40);
         assert_eq!(prefixes.entries.len(), 1);
-        assert!(!prefixes.reserve(2 * 20 * PER_POSITION), "promised to others");
-        prefixes.release(2 * 20 * PER_POSITION);
-        assert!(prefixes.reserve(3 * 20 * PER_POSITION));
+        assert_eq!(prefixes.reserve(40, PER_POSITION), 20, "the rest is promised to others");
         assert!(prefixes.entries.is_empty());
+        prefixes.release(60 * PER_POSITION);
+        assert_eq!(prefixes.reserve(100, PER_POSITION), 60);
     }
 
     #[test]
@@ -133,9 +134,9 @@ mod tests {
         prefixes.keep((0..10).collect(), session(10));
         prefixes.keep((0..30).collect(), session(30));
         assert_eq!(prefixes.entries.len(), 1);
-        let mut plain = session(10);
-        plain.states = None;
-        prefixes.keep((60..70).collect(), plain);
+        prefixes.keep((60..70).collect(), session(10).keeping_states(0));
         assert_eq!(prefixes.entries.len(), 1, "without states it is of no use");
+        prefixes.keep((60..90).collect(), session(30).keeping_states(12));
+        assert_eq!(prefixes.entries[1].tokens.len(), 12, "what was kept of it is");
     }
 }
