@@ -2,8 +2,8 @@
 //!
 //! The int8 form ("coarse") is also the upper half of the storage. Where the file has 16-bit numbers, the lower byte of each number's bits
 //! ("fine") is kept, and the number is found again as the one with this lower byte that is nearest to `scale * q`. Near zero,
-//! where that is ambiguous, the upper byte is kept too ("small"). So a matrix that can be screened takes little more memory than one that
-//! cannot, and no value is lost.
+//! where that is ambiguous, four bits more are kept, and eight where `q` is zero ("small"). So a matrix that can be screened takes little
+//! more memory than one that cannot, and no value is lost.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -42,7 +42,7 @@ enum Exact {
         precision: Precision,
         /// Lower bytes, `[rows][columns]`.
         fine: Buffer<u8>,
-        /// Upper bytes of small values, row after row, and where each row's begin, with the end.
+        /// Further bits of small values, row after row, and where each row's begin, with the end.
         small: Vec<u8>,
         starts: Vec<usize>,
     },
@@ -57,7 +57,7 @@ pub struct SplitRow<'a> {
     pub coarse: &'a [u8],
     /// Lower bytes.
     pub fine: &'a [u8],
-    /// Upper bytes of small values.
+    /// Further bits of small values, two fours in a byte, the lower first.
     pub small: &'a [u8],
     /// Of the coarse values.
     pub scale: f32,
@@ -66,10 +66,11 @@ pub struct SplitRow<'a> {
 }
 
 impl Precision {
-    /// Greatest magnitude of a coarse value whose upper byte is kept.
+    /// Greatest magnitude of a coarse value of which more than a byte is kept.
     ///
     /// The true value differs from `scale * q` by at most half a step of the coarse form. Counted in steps of the 16-bit format that is less than
     /// 128, half of what a byte tells apart, once `q` is greater than this: `0.5 / (q - 0.5) * 2^11 < 128` for binary16, `2^8` for bfloat16.
+    /// For all other `q` but zero it is at most a binade, 1024 steps, half of what twelve bits tell apart.
     #[must_use]
     pub fn small_max(self) -> u8 {
         match self {
@@ -114,7 +115,7 @@ struct Part<'a> {
     slacks: &'a mut [f32],
     fine: &'a mut [u8],
     whole: &'a mut [f32],
-    /// Upper bytes of small values, and how many each row has.
+    /// Further bits of small values, and how many bytes of them each row has.
     small: Vec<u8>,
     counts: Vec<usize>,
     norm_max: f32,
@@ -289,22 +290,47 @@ impl Part<'_> {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the lower byte is meant")]
     fn split(&mut self, values: &[f32], index: usize, range: Range<usize>, precision: Precision) {
         let per_row = values.len().div_ceil(LINE);
-        let coarse = as_bytes(&self.coarse[index * per_row..(index + 1) * per_row]);
+        let coarse = &as_bytes(&self.coarse[index * per_row..(index + 1) * per_row])[..values.len()];
         let before = self.small.len();
-        for ((&value, &biased), fine) in values.iter().zip(coarse).zip(&mut self.fine[range]) {
-            if biased.abs_diff(128) <= precision.small_max() {
+        split(values, coarse, precision, &mut self.fine[range], &mut self.small);
+        self.counts.push(self.small.len() - before);
+    }
+}
+
+/// What the coarse form of a row leaves out: a byte of each value, and further bits of small ones, which are appended.
+///
+/// # Panics
+/// If `coarse` or `fine` has another length than `values`.
+#[expect(clippy::cast_possible_truncation, reason = "some bits are meant")]
+pub fn split(values: &[f32], coarse: &[u8], precision: Precision, fine: &mut [u8], small: &mut Vec<u8>) {
+    assert!(values.len() == coarse.len() && values.len() == fine.len(), "one coarse and one fine byte per value");
+    let mut half = None;
+    let mut push = |bits: u8| match half.take() {
+        None => half = Some(bits),
+        Some(lower) => small.push(lower | bits << 4),
+    };
+    for ((&value, &biased), fine) in values.iter().zip(coarse).zip(fine) {
+        // The steps of the 16-bit format, counted in binary32.
+        let steps = value.abs().to_bits() >> precision.shift();
+        match biased.abs_diff(128) {
+            0 => {
                 let [low, high] = precision.narrow(value).to_le_bytes();
                 *fine = low;
-                self.small.push(high);
-            } else {
-                // For all but subnormal numbers that is the format's lower byte as well.
-                *fine = (value.to_bits() >> precision.shift()) as u8;
+                push(high & 15);
+                push(high >> 4);
+            }
+            q => {
+                *fine = steps as u8;
+                if q <= precision.small_max() {
+                    push((steps >> 8) as u8 & 15);
+                }
             }
         }
-        self.counts.push(self.small.len() - before);
+    }
+    if let Some(lower) = half {
+        small.push(lower);
     }
 }
 
@@ -316,13 +342,25 @@ pub fn join(row: &SplitRow<'_>, out: &mut [f32]) {
         Precision::Half => join_nearest::<13>(row, out),
         Precision::Bfloat => join_nearest::<16>(row, out),
     }
-    let limit = row.precision.small_max();
-    let mut small = row.small.iter();
+    let (limit, shift) = (row.precision.small_max(), row.precision.shift());
+    let mut taken = 0;
+    let mut take = || {
+        let bits = row.small.get(taken / 2).copied().unwrap_or_default() >> (4 * (taken % 2)) & 15;
+        taken += 1;
+        bits
+    };
     for ((&biased, &fine), out) in row.coarse.iter().zip(row.fine).zip(out) {
-        if biased.abs_diff(128) <= limit
-            && let Some(&high) = small.next()
-        {
+        let q = biased.abs_diff(128);
+        if q == 0 {
+            let high = take() | take() << 4;
             *out = row.precision.widen(u16::from_le_bytes([fine, high]));
+        } else if q <= limit {
+            let near = (f32::from(q) * row.scale).to_bits() >> shift;
+            let twelve = u32::from(take()) << 8 | u32::from(fine);
+            // The difference as a number of twelve bits with a sign.
+            let step = (twelve.wrapping_sub(near) << 20).cast_signed() >> 20;
+            let magnitude = near.wrapping_add_signed(step) << shift;
+            *out = f32::from_bits(magnitude & 0x7fff_ffff | u32::from(biased < 128) << 31);
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::packed::{BLOCK_COLUMNS, GROUP_ROWS, pack_row};
 use super::{Activations, CoarseSlice, KernelKind, Kernels, Packed, ProbeSlice, Queries, Store};
-use crate::arith::half::{narrow, widen};
+use crate::arith::half::widen;
 use crate::arith::mode::{self, FloatModeError};
 use crate::arith::norm::RowScale;
 use crate::arith::screen::{Probe, coarse, probe};
-use crate::embedding::{SCREEN_ROWS, SplitRow};
+use crate::embedding::{SCREEN_ROWS, SplitRow, split};
 use crate::gguf::float::Precision;
 use crate::hyper::Gate;
 use crate::memory::{Line, as_bytes, as_bytes_mut};
@@ -139,12 +139,9 @@ fn screened(kernels: &Kernels, wide: &[f32], x: &[f32], width: usize) -> Vec<f32
         let mut columns = Matrix::new(&mut out, states, SCREEN_ROWS, SCREEN_ROWS).into_columns(1);
         (kernels.screen)(&CoarseSlice { lines: &lines, per_row, scales: &scales }, &slice, &mut columns);
     }
-    let bits: Vec<[u8; 2]> = wide[..width].iter().map(|&value| narrow(value).to_le_bytes()).collect();
     let coarse = &as_bytes(&lines)[..width];
-    let small_max = Precision::Half.small_max();
-    let fine: Vec<u8> = bits.iter().map(|bits| bits[0]).collect();
-    let small: Vec<u8> =
-        bits.iter().zip(coarse).filter(|(_, c)| c.abs_diff(128) <= small_max).map(|(bits, _)| bits[1]).collect();
+    let (mut fine, mut small) = (vec![0; width], Vec::new());
+    split(&wide[..width], coarse, Precision::Half, &mut fine, &mut small);
     let row = SplitRow { coarse, fine: &fine, small: &small, scale: scales[0], precision: Precision::Half };
     let mut joined = vec![0.0; width];
     (kernels.join)(&row, &mut joined);
