@@ -88,16 +88,6 @@ impl Precision {
         }
     }
 
-    /// The number with these bits.
-    #[must_use]
-    #[inline]
-    pub fn widen(self, bits: u16) -> f32 {
-        match self {
-            Precision::Half => half::widen(bits),
-            Precision::Bfloat => half::widen_bfloat(bits),
-        }
-    }
-
     /// The bits of a number that has this precision.
     fn narrow(self, value: f32) -> u16 {
         match self {
@@ -329,55 +319,65 @@ pub fn split(values: &[f32], coarse: &[u8], precision: Precision, fine: &mut [u8
             }
         }
     }
-    if let Some(lower) = half {
-        small.push(lower);
-    }
+    // One byte more than is needed, so that a pair of bytes can be read at any place.
+    small.extend([half.unwrap_or_default(), 0]);
 }
 
 /// Puts a row together: the plain form of [`crate::kernels::JoinFn`].
+///
+/// # Panics
+/// If parts of the row have other lengths than `out`, or `small` is not what [`split`] made of it.
 #[inline(always)]
 pub fn join(row: &SplitRow<'_>, out: &mut [f32]) {
     assert!(row.coarse.len() == out.len() && row.fine.len() == out.len(), "one coarse and one fine byte per value");
+    spread(row, out);
     match row.precision {
-        Precision::Half => join_nearest::<13>(row, out),
-        Precision::Bfloat => join_nearest::<16>(row, out),
-    }
-    let (limit, shift) = (row.precision.small_max(), row.precision.shift());
-    let mut taken = 0;
-    let mut take = || {
-        let bits = row.small.get(taken / 2).copied().unwrap_or_default() >> (4 * (taken % 2)) & 15;
-        taken += 1;
-        bits
-    };
-    for ((&biased, &fine), out) in row.coarse.iter().zip(row.fine).zip(out) {
-        let q = biased.abs_diff(128);
-        if q == 0 {
-            let high = take() | take() << 4;
-            *out = row.precision.widen(u16::from_le_bytes([fine, high]));
-        } else if q <= limit {
-            let near = (f32::from(q) * row.scale).to_bits() >> shift;
-            let twelve = u32::from(take()) << 8 | u32::from(fine);
-            // The difference as a number of twelve bits with a sign.
-            let step = (twelve.wrapping_sub(near) << 20).cast_signed() >> 20;
-            let magnitude = near.wrapping_add_signed(step) << shift;
-            *out = f32::from_bits(magnitude & 0x7fff_ffff | u32::from(biased < 128) << 31);
-        }
+        Precision::Half => complete::<13>(row, out),
+        Precision::Bfloat => complete::<16>(row, out),
     }
 }
 
-/// The number with the given lower byte that is nearest to the coarse one, for every value; right for all but small ones.
+/// Puts the next eight further bits beside every value that may need some, as the bits of `out`. No branch depends on the values: they
+/// are as good as random.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "the lower byte is meant; |q| is at most 127"
-)]
-fn join_nearest<const SHIFT: u32>(row: &SplitRow<'_>, out: &mut [f32]) {
+fn spread(row: &SplitRow<'_>, out: &mut [f32]) {
+    let limit = row.precision.small_max();
+    // How many fours of bits each value takes, all at once; then where they are, one after the other.
+    for (&biased, out) in row.coarse.iter().zip(&mut *out) {
+        let q = biased.abs_diff(128);
+        *out = f32::from_bits(u32::from(q <= limit) + u32::from(q == 0));
+    }
+    let mut taken = 0;
+    for out in out {
+        let count = out.to_bits() as usize;
+        let pair = u16::from_le_bytes([row.small[taken / 2], row.small[taken / 2 + 1]]);
+        *out = f32::from_bits(u32::from(pair >> (4 * (taken % 2)) & 255));
+        taken += count;
+    }
+}
+
+/// The number nearest to the coarse one with the given lower 8 or 12 bits; where the coarse one is zero, the number with these 16 bits.
+#[inline(always)]
+fn complete<const SHIFT: u32>(row: &SplitRow<'_>, out: &mut [f32]) {
+    let limit = i32::from(row.precision.small_max());
     for ((&biased, &fine), out) in row.coarse.iter().zip(row.fine).zip(out) {
-        let q = i32::from(biased) - 128;
+        let (q, fine, further) = (i32::from(biased) - 128, u32::from(fine), out.to_bits());
+        #[expect(clippy::cast_precision_loss, reason = "at most 128")]
         let near = ((q.abs() as f32) * row.scale).to_bits() >> SHIFT;
-        let step = fine.wrapping_sub(near as u8).cast_signed();
-        let magnitude = near.wrapping_add_signed(i32::from(step)) << SHIFT;
-        *out = f32::from_bits(magnitude & 0x7fff_ffff | q.cast_unsigned() & 0x8000_0000);
+        // The difference in steps, as a number of 8 or 12 bits with a sign.
+        let eight = (fine.wrapping_sub(near) << 24).cast_signed() >> 24;
+        let twelve = ((further & 15) << 8 | fine).wrapping_sub(near) << 20;
+        let step = if q.abs() <= limit { twelve.cast_signed() >> 20 } else { eight };
+        let magnitude = near.wrapping_add_signed(step) << SHIFT;
+        let nearest = f32::from_bits(magnitude & 0x7fff_ffff | q.cast_unsigned() & 0x8000_0000);
+        let bits = further << 8 | fine;
+        // Exponents of binary16 are 112 less; the product is exact, subnormal numbers included.
+        let whole = if SHIFT == 16 {
+            f32::from_bits(bits << 16)
+        } else {
+            let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+            f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+        };
+        *out = if q == 0 { whole } else { nearest };
     }
 }

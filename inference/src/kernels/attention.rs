@@ -1,4 +1,4 @@
-//! R8 over sixteen [`Lanes`]: several queries share each key and value that is read and widened.
+//! R8 over sixteen lanes: several queries share each key and value that is read and widened.
 //!
 //! Queries of one key-value head differ in nothing else, so a tile of four costs little more than one. Each query's own sums keep the order
 //! of R3; which queries share a tile cannot be seen in the result.
