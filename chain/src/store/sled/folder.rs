@@ -1,5 +1,5 @@
 //! The folder of a store: who uses it, which format it has, and what is moved aside. Nothing in it is ever deleted but
-//! half-written snapshots.
+//! what a killed process left half written and that holds no data.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -106,10 +106,12 @@ fn files(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, 
     Ok(found)
 }
 
-/// Removes snapshots that a killed process left half written: the database refuses to open beside them, and they hold
-/// nothing that its log does not.
+/// Removes what a killed process left half written and the database refuses to open beside: snapshots, which hold nothing
+/// that its log does not, and settings without a log, because they are written, not atomically, before there is one.
 pub(super) fn remove_half_written(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let found = files(path, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
+    let has_log = database(path).join("db").exists();
+    let is_half_written = |name: &str| name.starts_with("snap.") && name.ends_with(".generating");
+    let found = files(path, |name| is_half_written(name) || (name == "conf" && !has_log))?;
     for file in &found {
         fs::remove_file(file).map_err(|fault| io_error("remove", file, &fault))?;
     }
@@ -192,6 +194,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(database(folder.path())).unwrap();
         assert!(check_format(folder.path()).is_err());
+    }
+
+    #[test]
+    fn settings_without_a_log_are_half_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = database(folder.path());
+        fs::create_dir(&inside).unwrap();
+        let settings = inside.join("conf");
+        fs::write(&settings, "").unwrap();
+        assert_eq!(remove_half_written(folder.path()).unwrap(), [settings]);
+        assert_eq!(remove_half_written(folder.path()).unwrap(), [] as [PathBuf; 0]);
     }
 
     #[test]

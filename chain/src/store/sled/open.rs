@@ -47,7 +47,7 @@ impl Default for OpenOptions {
 /// What was done to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
-    /// Half-written snapshots that were removed.
+    /// What a killed process left half written and was removed: snapshots, settings of a database that was not begun.
     pub half_written_removed: Vec<PathBuf>,
     /// Damaged caches, by their new place. All data came back without them.
     pub caches_moved: Vec<PathBuf>,
