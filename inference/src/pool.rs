@@ -1,59 +1,26 @@
-//! Threads for one forward pass: spin briefly for the next phase, park when none comes.
-//!
-//! A forward pass of a large model has about 150 phases of 20 to 100 microseconds. Waking a parked thread costs as much as such a
-//! phase, so workers spin between phases; an idle node must not burn a core, so they park after about 50
-//! microseconds.
+//! Threads for one forward pass, and the buffers that they fill together.
 //!
 //! Everything shared mutably is handed out by this module as disjoint pieces: callers stay safe code. This file is an island of
-//! `unsafe`; each use says what keeps the pieces apart.
+//! `unsafe`; each use says what keeps the pieces apart. How the threads meet is in `phases.rs`.
 #![expect(unsafe_code, reason = "island: hands disjoint parts of one buffer to several threads")]
 
-use std::cell::UnsafeCell;
+mod phases;
+mod sync;
+
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::arith::mode::{self, FloatModeError};
+use phases::Phases;
 
 /// Most threads of a pool. More than any CPU that runs one model well; bounds arrays.
 pub const THREADS_MAX: usize = 256;
-/// Turns of the spin loop before a thread parks: about 50 microseconds.
-const SPINS: u32 = 10_000;
-/// Turns after which a spinning thread lets others run, for machines with fewer cores than threads.
-const SPINS_PER_YIELD: u32 = 500;
-
-/// The job of one phase, with its lifetime erased. Valid while `pending` is not zero.
-type Job = *const (dyn Fn(usize) + Sync);
-
-struct Shared {
-    /// Counts phases. A worker runs when it sees a new one.
-    epoch: AtomicU32,
-    /// Workers that have not finished the current phase.
-    pending: AtomicUsize,
-    /// Written by the caller before `epoch` rises, read by workers after.
-    job: UnsafeCell<Option<Job>>,
-    /// Which workers have parked or are about to.
-    parked: Vec<AtomicBool>,
-    /// The caller, while it is parked.
-    caller: Mutex<Option<Thread>>,
-    caller_parked: AtomicBool,
-    panicked: AtomicBool,
-    stop: AtomicBool,
-}
-
-// SAFETY: `job` is the only field that is not Sync by itself. It is written only by the owner of the pool (`run` takes `&mut self`) while
-// `pending` is zero, i.e. while no worker reads it, and published by the store to `epoch`.
-unsafe impl Sync for Shared {}
-// SAFETY: the raw pointer in `job` points to a `Sync` closure that outlives the phase; see `run`.
-unsafe impl Send for Shared {}
 
 /// A fixed set of threads; the caller of a phase is one of them.
 pub struct Pool {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    phases: Phases,
 }
 
 impl std::fmt::Debug for Pool {
@@ -82,25 +49,7 @@ impl Pool {
         if !(1..=THREADS_MAX).contains(&threads) {
             return Err(PoolError::Threads(threads));
         }
-        let shared = Arc::new(Shared {
-            epoch: AtomicU32::new(0),
-            pending: AtomicUsize::new(0),
-            job: UnsafeCell::new(None),
-            parked: (0..threads).map(|_| AtomicBool::new(false)).collect(),
-            caller: Mutex::new(None),
-            caller_parked: AtomicBool::new(false),
-            panicked: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        });
-        let mut pool = Pool { shared, workers: Vec::new() };
-        for index in 1..threads {
-            let shared = Arc::clone(&pool.shared);
-            let worker = std::thread::Builder::new()
-                .name(format!("aria-compute-{index}"))
-                .spawn(move || work(&shared, index))
-                .map_err(PoolError::Spawn)?;
-            pool.workers.push(worker);
-        }
+        let mut pool = Pool { phases: Phases::start(threads).map_err(PoolError::Spawn)? };
         pool.check_float_mode()?;
         Ok(pool)
     }
@@ -108,7 +57,7 @@ impl Pool {
     /// Threads, the caller included.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.phases.threads()
     }
 
     /// Checks the float environment of every thread (R1): at the start, and before a result is signed.
@@ -127,48 +76,7 @@ impl Pool {
     /// # Panics
     /// If a job panicked.
     pub fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() {
-            job(0);
-            return;
-        }
-        let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. The pointer is used by workers in this phase only, and this function does not return (nor unwind:
-        // the caller's own part is caught) before `pending` is zero, i.e. before the last use.
-        let erased: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job) };
-        shared.pending.store(self.workers.len(), Ordering::Relaxed);
-        // SAFETY: no worker reads `job` now: all finished the phase before (`pending` was zero) and wait for `epoch`.
-        unsafe { *shared.job.get() = Some(erased) };
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
-        for (parked, worker) in shared.parked[1..].iter().zip(&self.workers) {
-            if parked.load(Ordering::SeqCst) {
-                worker.thread().unpark();
-            }
-        }
-        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
-        self.wait();
-        if let Err(panic) = own {
-            std::panic::resume_unwind(panic);
-        }
-        assert!(!self.shared.panicked.load(Ordering::Relaxed), "a compute thread panicked");
-    }
-
-    /// Waits until every worker has finished the phase.
-    fn wait(&self) {
-        let shared = &*self.shared;
-        let mut spins = 0;
-        while shared.pending.load(Ordering::Acquire) != 0 {
-            spins += 1;
-            if spins < SPINS {
-                relax(spins);
-                continue;
-            }
-            *shared.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
-            shared.caller_parked.store(true, Ordering::SeqCst);
-            if shared.pending.load(Ordering::SeqCst) != 0 {
-                std::thread::park();
-            }
-            shared.caller_parked.store(false, Ordering::SeqCst);
-        }
+        self.phases.run(job);
     }
 
     /// Splits `units` column groups in contiguous runs over as many threads as get `grain` of them, and hands each its columns of every matrix.
@@ -227,7 +135,7 @@ impl Pool {
         assert!(a.len() >= count * a_len && b.len() >= count * b_len, "buffers hold every chunk");
         assert!(states.len() >= self.threads(), "one state per thread");
         let grain = grain.max(1);
-        if count <= grain || self.workers.is_empty() {
+        if count <= grain || self.threads() == 1 {
             for index in 0..count {
                 job(
                     &mut states[0],
@@ -256,76 +164,6 @@ impl Pool {
                 }
             }
         });
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
-        for worker in self.workers.drain(..) {
-            worker.thread().unpark();
-            // A worker catches panics of its jobs, so joining fails only if the runtime itself is broken.
-            let _ended = worker.join();
-        }
-    }
-}
-
-/// One turn of waiting.
-fn relax(spins: u32) {
-    if spins.is_multiple_of(SPINS_PER_YIELD) {
-        std::thread::yield_now();
-    } else {
-        std::hint::spin_loop();
-    }
-}
-
-/// The life of a worker.
-fn work(shared: &Shared, index: usize) {
-    let mut seen = 0;
-    loop {
-        seen = next_epoch(shared, index, seen);
-        if shared.stop.load(Ordering::SeqCst) {
-            return;
-        }
-        // SAFETY: `epoch` rose after the job was written, and the caller neither writes it again nor lets the closure die before this worker
-        // lowers `pending` below.
-        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
-            if let Some(job) = *shared.job.get() {
-                (*job)(index);
-            }
-        }));
-        if outcome.is_err() {
-            shared.panicked.store(true, Ordering::Relaxed);
-        }
-        if shared.pending.fetch_sub(1, Ordering::SeqCst) == 1 && shared.caller_parked.load(Ordering::SeqCst) {
-            let caller = shared.caller.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(caller) = caller {
-                caller.unpark();
-            }
-        }
-    }
-}
-
-/// Waits for a phase other than `seen`: spinning first, then parked.
-fn next_epoch(shared: &Shared, index: usize, seen: u32) -> u32 {
-    let mut spins = 0;
-    loop {
-        let epoch = shared.epoch.load(Ordering::SeqCst);
-        if epoch != seen {
-            return epoch;
-        }
-        spins += 1;
-        if spins < SPINS {
-            relax(spins);
-            continue;
-        }
-        // Either this thread sees the new epoch below, or the caller sees `parked` and unparks: both are SeqCst.
-        shared.parked[index].store(true, Ordering::SeqCst);
-        if shared.epoch.load(Ordering::SeqCst) == seen {
-            std::thread::park();
-        }
-        shared.parked[index].store(false, Ordering::SeqCst);
     }
 }
 

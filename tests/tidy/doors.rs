@@ -40,6 +40,7 @@ const ISLANDS: &[&str] = &[
     "inference/src/kernels/",
     "inference/src/memory.rs",
     "inference/src/pool.rs",
+    "inference/src/pool/",
     "inference/src/gguf/mmap.rs",
     "inference/src/backend/native.rs",
 ];
