@@ -228,6 +228,17 @@ impl Embedding {
         }
     }
 
+    /// What `Σ q_i low_i` of row `index` adds to an approximate logit of the upper parts alone.
+    ///
+    /// # Panics
+    /// If there is no such row, or `low` has not [`coarse_stride`](Self::coarse_stride) values.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a part of the bound")]
+    pub fn lower_steps(&self, kernels: &Kernels, index: usize, low: &[i8], unit: f32) -> f32 {
+        let sum = (kernels.steps)(&self.coarse[index * self.per_row..(index + 1) * self.per_row], low);
+        sum as f32 * (self.scales[index] * unit)
+    }
+
     /// Writes row `index` to `out`.
     ///
     /// # Panics

@@ -156,8 +156,10 @@ pub struct CoarseSlice<'a> {
 /// Hidden states, quantised for the screen.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeSlice<'a> {
-    /// `[states][2][stride]`: upper and lower part; places past the width are zero.
-    pub q: &'a [i8],
+    /// Upper parts, `[states][stride]`; places past the width are zero.
+    pub high: &'a [i8],
+    /// Lower parts, the same; none where the upper parts alone are screened.
+    pub low: &'a [i8],
     /// Values of a part: 64 per line.
     pub stride: usize,
     /// What belongs to each state.
@@ -190,8 +192,10 @@ pub type NarrowFn = fn(values: &[f32], halves: &mut [u16]) -> bool;
 pub type HeadFn = fn(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>);
 /// A row of an embedding put together, see [`crate::embedding::join`].
 pub type JoinFn = fn(row: &SplitRow<'_>, out: &mut [f32]);
-/// Approximate logits, see [`crate::arith::screen::approximate`]: `out[t][v]` for every state and row.
+/// Approximate logits, see [`crate::arith::screen::approximate`]: `out[t][v]` for every state and row. Without lower parts their sums count as 0.
 pub type ScreenFn = fn(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>);
+/// `Σ q_i x_i` for one row, which is stored with 128 added, and one part of a state.
+pub type StepsFn = fn(row: &[Line], part: &[i8]) -> i32;
 /// R3, see [`crate::arith::lanes::dot`].
 pub type DotFn = fn(a: &[f32], b: &[f32]) -> f32;
 /// R9 over a slice, in place.
@@ -213,6 +217,7 @@ pub struct Kernels {
     pub head: HeadFn,
     pub join: JoinFn,
     pub screen: ScreenFn,
+    pub steps: StepsFn,
     pub dot: DotFn,
     pub exp: ExpFn,
     pub sum: SumFn,
@@ -275,12 +280,25 @@ fn check_head(rows: &[f32], dim: usize, x: &[f32], out: &mut Columns<'_>) -> usi
     count
 }
 
+impl<'a> ProbeSlice<'a> {
+    /// The upper part of a state.
+    fn high(&self, state: usize) -> &'a [i8] {
+        &self.high[state * self.stride..][..self.stride]
+    }
+
+    /// The lower part of a state, if there is one.
+    fn low(&self, state: usize) -> Option<&'a [i8]> {
+        self.low.get(state * self.stride..(state + 1) * self.stride)
+    }
+}
+
 /// The checks every screen makes before it touches memory.
 fn check_screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
     assert!(rows.scales.len().is_multiple_of(SCREEN_ROWS), "whole units of rows");
     assert_eq!(rows.lines.len(), rows.scales.len() * rows.per_row, "lines of every row");
     assert_eq!(states.stride, rows.per_row * size_of::<Line>(), "states as wide as the rows");
-    assert_eq!(states.q.len(), 2 * states.stride * states.probes.len(), "two parts of every state");
+    assert_eq!(states.high.len(), states.stride * states.probes.len(), "the upper part of every state");
+    assert!(states.low.is_empty() || states.low.len() == states.high.len(), "the lower part of every state or of none");
     assert_eq!(out.rows(), states.probes.len(), "one output row per state");
     if out.rows() > 0 {
         assert_eq!(out.row(0).len(), rows.scales.len(), "one output per row");

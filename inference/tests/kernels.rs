@@ -325,23 +325,26 @@ proptest! {
             let weights = if extreme { vec![if row % 2 == 0 { 1.0 } else { -1.0 }; columns] } else { weights };
             *scale = coarse(&weights, as_bytes_mut(&mut lines[row * per_row..(row + 1) * per_row])).scale;
         }
-        let mut q = vec![0_i8; 2 * states * stride];
+        let (mut high, mut low) = (vec![0_i8; states * stride], vec![0_i8; states * stride]);
         let mut probes = Vec::new();
-        for parts in q.chunks_exact_mut(2 * stride) {
+        for (high, low) in high.chunks_exact_mut(stride).zip(low.chunks_exact_mut(stride)) {
             let x = if extreme { vec![-1.0; columns] } else { source.floats(columns) };
-            let (high, low) = parts.split_at_mut(stride);
             probes.push(probe(&x, high, low).unwrap_or_default());
         }
-        let run = |kernels: &Kernels| {
-            let mut out = vec![1.0; states * rows];
-            let mut columns = Matrix::new(&mut out, states, rows, SCREEN_ROWS).into_columns(units);
-            let slice = ProbeSlice { q: &q, stride, probes: &probes };
-            (kernels.screen)(&CoarseSlice { lines: &lines, per_row, scales: &scales }, &slice, &mut columns);
-            bits(&out)
-        };
-        let expected = run(&twin());
-        for kernels in paths() {
-            prop_assert_eq!(run(&kernels), expected.clone(), "{}", kernels.kind);
+        for low in [&low[..], &[]] {
+            let run = |kernels: &Kernels| {
+                let mut out = vec![1.0; states * rows];
+                let mut columns = Matrix::new(&mut out, states, rows, SCREEN_ROWS).into_columns(units);
+                let slice = ProbeSlice { high: &high, low, stride, probes: &probes };
+                (kernels.screen)(&CoarseSlice { lines: &lines, per_row, scales: &scales }, &slice, &mut columns);
+                let row = &lines[(rows - 1) * per_row..];
+                let steps: Vec<i32> = high.chunks_exact(stride).map(|part| (kernels.steps)(row, part)).collect();
+                (bits(&out), steps)
+            };
+            let expected = run(&twin());
+            for kernels in paths() {
+                prop_assert_eq!(run(&kernels), expected.clone(), "{}", kernels.kind);
+            }
         }
     }
 

@@ -6,6 +6,8 @@
 //! approximate = unit * scale * (128 * Σ high_i q_i + Σ low_i q_i)
 //! |exact - approximate| <= |x| * slack + |rest| * |scale * q|
 //! ```
+//! Where many states are screened, arithmetic and not memory is the limit: then `high` alone is multiplied with every row, `low` counts as a
+//! part of the rest, and only the rows that this bound leaves are multiplied with `low` as well.
 
 /// Greatest magnitude of a coarse weight.
 pub const COARSE_MAX: f32 = 127.0;
@@ -27,6 +29,8 @@ pub struct Probe {
     pub norm: f32,
     /// At least the Euclidean norm of what quantisation left out.
     pub rest_norm: f32,
+    /// The same where `low` is left out too.
+    pub upper_rest_norm: f32,
     /// Sums of `high` and of `low`.
     pub sums: [i32; 2],
 }
@@ -66,18 +70,21 @@ pub fn probe(x: &[f32], high: &mut [i8], low: &mut [i8]) -> Option<Probe> {
     }
     let unit = m / PROBE_MAX;
     let factor = 1.0 / unit;
-    let mut sums = [0; 2];
+    let (mut sums, mut lows) = ([0; 2], 0);
     for ((&x, high), low) in x.iter().zip(high).zip(low) {
         let both = nearest(x * factor).clamp(-8127, 8127);
         let upper = (both + 64) >> 7;
         *high = upper as i8;
-        *low = (both - (upper << 7)) as i8;
+        let lower = both - (upper << 7);
+        *low = lower as i8;
         sums[0] += upper;
-        sums[1] += both - (upper << 7);
+        sums[1] += lower;
+        lows += lower * lower;
     }
     // Half a step each, and three roundings of a number up to 8127.
     let rest_norm = 0.503 * f64::from(unit) * (x.len() as f64).sqrt();
-    Some(Probe { unit, norm, rest_norm: up(rest_norm), sums })
+    let upper_rest_norm = rest_norm + f64::from(unit) * (lows as f64).sqrt();
+    Some(Probe { unit, norm, rest_norm: up(rest_norm), upper_rest_norm: up(upper_rest_norm), sums })
 }
 
 /// One row of the embedding, quantised for the screen.

@@ -14,6 +14,8 @@ use crate::sampler::{before, greatest};
 
 /// Rows of the embedding that are put together at a time: they and a tile of states fit the second-level cache.
 const PANEL_ROWS: usize = 16;
+/// The wider bound of the upper parts alone leaves some hundred rows where few are wanted; where more are, it leaves too many.
+const UPPER_ONLY_COUNT_MAX: usize = 8;
 /// Rounding where the bounds of two rows are compared, relative to the product of the norms.
 const COMPARISON: f32 = 1.0 / 1_048_576.0;
 
@@ -26,13 +28,16 @@ pub(super) struct Head {
     hidden: Vec<f32>,
     /// Approximate logits of the screened places, exact ones of the others, `[places][padded vocabulary]`.
     logits: Vec<f32>,
-    /// Quantised states, `[screened places][2][stride]` bytes, on whole lines because kernels read whole lines.
-    parts: Vec<Line>,
+    /// Upper and lower parts of quantised states, `[screened places][stride]` bytes, on whole lines because kernels read whole lines.
+    high: Vec<Line>,
+    low: Vec<Line>,
     probes: Vec<Probe>,
     /// The greatest logits, `[places]`.
     greatest: Vec<Vec<(u32, f32)>>,
     workers: Vec<Scratch>,
     padded: usize,
+    /// Whether the screen multiplies with upper parts alone.
+    is_upper_only: bool,
 }
 
 /// A row that wants logits.
@@ -117,13 +122,14 @@ impl Head {
         self.probes.clear();
         let count = rows.iter().filter(|row| row.wants.any()).count();
         self.hidden.resize(count * dim, 0.0);
-        self.parts.resize(2 * count * per_part, Line::default());
+        self.high.resize(count * per_part, Line::default());
+        self.low.resize(count * per_part, Line::default());
         let mut full = count;
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.wants.any()) {
             let state = &normed[index * dim..(index + 1) * dim];
             let at = self.probes.len();
-            let (high, low) = self.parts[2 * at * per_part..2 * (at + 1) * per_part].split_at_mut(per_part);
-            let (high, low) = (as_int8_mut(high), as_int8_mut(low));
+            let lines = at * per_part..(at + 1) * per_part;
+            let (high, low) = (as_int8_mut(&mut self.high[lines.clone()]), as_int8_mut(&mut self.low[lines]));
             // No logit can overflow where the product of the norms does not; otherwise all are computed and looked at (R1).
             let probe = (!row.wants.all)
                 .then(|| probe(state, high, low))
@@ -142,13 +148,16 @@ impl Head {
             self.hidden[place * dim..(place + 1) * dim].copy_from_slice(state);
             self.wanting.push(Wanting { row: index, place, count: row.wants.greatest, is_screened: probe.is_some() });
         }
+        self.is_upper_only =
+            self.probes.len() > 1 && self.wanting.iter().all(|wanting| wanting.count <= UPPER_ONLY_COUNT_MAX);
     }
 
     /// Approximate logits of the screened places.
     fn screen(&mut self, pool: &mut Pool, kernels: &Kernels, matrix: &Embedding) {
         let (stride, kernel) = (matrix.coarse_stride(), kernels.screen);
-        let states =
-            ProbeSlice { q: &as_int8(&self.parts)[..2 * self.probes.len() * stride], stride, probes: &self.probes };
+        let used = self.probes.len() * stride;
+        let low = if self.is_upper_only { &[] } else { &as_int8(&self.low)[..used] };
+        let states = ProbeSlice { high: &as_int8(&self.high)[..used], low, stride, probes: &self.probes };
         let out = Matrix::new(&mut self.logits, self.probes.len(), self.padded, SCREEN_ROWS);
         let grain = PRODUCTS_PER_THREAD.div_ceil(SCREEN_ROWS * stride * self.probes.len());
         pool.columns(self.padded / SCREEN_ROWS, grain, [out], |units, [out]| {
@@ -184,7 +193,8 @@ impl Head {
         self.wanting.sort_unstable_by_key(|wanting| wanting.place);
         let (dim, vocab) = (matrix.columns(), matrix.rows());
         let (wanting, logits, hidden, padded) = (&self.wanting, &self.logits, &self.hidden, self.padded);
-        let probes = &self.probes;
+        let stride = matrix.coarse_stride();
+        let (probes, low, is_upper_only) = (&self.probes, as_int8(&self.low), self.is_upper_only);
         pool.chunks(
             wanting.len(),
             Grain::of(wanting.len(), vocab),
@@ -195,8 +205,13 @@ impl Head {
                 let logits = &logits[place * padded..][..vocab];
                 greatest(logits, wanting[place].count, &mut top[0]);
                 if wanting[place].is_screened {
-                    let state = &hidden[place * dim..(place + 1) * dim];
-                    refine(kernels, matrix, &probes[place], (state, logits), &mut top[0], scratch);
+                    let screened = Screened {
+                        probe: &probes[place],
+                        state: &hidden[place * dim..(place + 1) * dim],
+                        approximate: logits,
+                        missing: is_upper_only.then(|| &low[place * stride..(place + 1) * stride]),
+                    };
+                    refine(kernels, matrix, &screened, &mut top[0], scratch);
                 }
             },
         );
@@ -204,24 +219,42 @@ impl Head {
     }
 }
 
+/// What the screen knows about one state.
+struct Screened<'a> {
+    probe: &'a Probe,
+    state: &'a [f32],
+    approximate: &'a [f32],
+    /// The lower part, where the approximation lacks it.
+    missing: Option<&'a [i8]>,
+}
+
 /// Turns the rows with the greatest approximate logits into those with the greatest exact ones.
 fn refine(
     kernels: &Kernels,
     matrix: &Embedding,
-    probe: &Probe,
-    (state, approximate): (&[f32], &[f32]),
+    screened: &Screened<'_>,
     top: &mut Vec<(u32, f32)>,
     scratch: &mut Scratch,
 ) {
+    let Screened { probe, state, approximate, missing } = *screened;
     let wanted = top.len();
     for (id, logit) in top.iter_mut() {
         *logit = exact(kernels, matrix, state, *id, &mut scratch.panel);
     }
     // As many rows as are wanted reach this, so a row that cannot is not among them.
     let least = top.iter().fold(f32::INFINITY, |m, &(_, logit)| if logit < m { logit } else { m });
-    let limit = least - (probe.rest_norm * matrix.norm_max() + COMPARISON * (probe.norm * matrix.norm_max()));
+    let limit = |rest: f32| least - (rest * matrix.norm_max() + COMPARISON * (probe.norm * matrix.norm_max()));
+    let reached = limit(if missing.is_some() { probe.upper_rest_norm } else { probe.rest_norm });
     scratch.ids.clear();
-    reaching(approximate, matrix.slacks(), probe.norm, limit, &mut scratch.ids);
+    reaching(approximate, matrix.slacks(), probe.norm, reached, &mut scratch.ids);
+    if let Some(low) = missing {
+        let reached = limit(probe.rest_norm);
+        scratch.ids.retain(|&id| {
+            let index = id as usize;
+            let both = approximate[index] + matrix.lower_steps(kernels, index, low, probe.unit);
+            both + probe.norm * matrix.slacks()[index] >= reached
+        });
+    }
     top.sort_unstable_by_key(|entry| entry.0);
     let known = top.len();
     for &id in &scratch.ids {

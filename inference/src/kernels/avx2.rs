@@ -38,6 +38,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     head,
     join,
     screen: screen::screen,
+    steps: screen::steps,
     dot,
     exp,
     sum,

@@ -34,6 +34,7 @@ pub(super) const VNNI: Kernels = Kernels {
     head,
     join,
     screen: screen::vnni,
+    steps: super::avx2::screen::steps,
     dot,
     exp,
     sum,

@@ -38,6 +38,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     head,
     join,
     screen,
+    steps,
     dot: float::dot::<V>,
     exp: float::exp_all::<V>,
     sum: float::sum::<V>,
@@ -304,27 +305,28 @@ fn join(row: &SplitRow<'_>, out: &mut [f32]) {
     crate::embedding::join(row, out);
 }
 
-/// Weights become signed again, and a product of 64 * 128 fits 16 bits.
 fn screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
     check_screen(rows, states, out);
     for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
-        let weights = as_bytes(lines);
-        for (t, (q, probe)) in states.q.chunks_exact(2 * states.stride).zip(states.probes).enumerate() {
-            let mut sums = [0; 2];
-            for (sum, part) in sums.iter_mut().zip(q.chunks_exact(states.stride)) {
-                // SAFETY: NEON is part of the baseline; chunks of weights and parts have 16 bytes each.
-                *sum = unsafe {
-                    let mut acc = vdupq_n_s32(0);
-                    for (weights, x) in weights.chunks_exact(16).zip(part.chunks_exact(16)) {
-                        let w = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weights.as_ptr()), vdupq_n_u8(128)));
-                        let x = vld1q_s8(x.as_ptr());
-                        acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(w), vget_low_s8(x)));
-                        acc = vpadalq_s16(acc, vmull_s8(vget_high_s8(w), vget_high_s8(x)));
-                    }
-                    vaddvq_s32(acc)
-                };
-            }
-            out.row(t)[v] = approximate(sums[0], sums[1], scale, probe.unit);
+        for (t, probe) in states.probes.iter().enumerate() {
+            let low = states.low(t).map_or(0, |part| steps(lines, part));
+            out.row(t)[v] = approximate(steps(lines, states.high(t)), low, scale, probe.unit);
         }
+    }
+}
+
+/// Weights become signed again, and a product of 64 * 128 fits 16 bits.
+fn steps(row: &[Line], part: &[i8]) -> i32 {
+    assert_eq!(size_of_val(row), part.len(), "a row and a part of one width");
+    // SAFETY: NEON is part of the baseline; chunks of weights and parts have 16 bytes each.
+    unsafe {
+        let mut acc = vdupq_n_s32(0);
+        for (weights, x) in as_bytes(row).chunks_exact(16).zip(part.chunks_exact(16)) {
+            let w = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(weights.as_ptr()), vdupq_n_u8(128)));
+            let x = vld1q_s8(x.as_ptr());
+            acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+            acc = vpadalq_s16(acc, vmull_s8(vget_high_s8(w), vget_high_s8(x)));
+        }
+        vaddvq_s32(acc)
     }
 }

@@ -13,7 +13,7 @@ use crate::arith::screen::approximate;
 use crate::arith::{attention, gate, linear, norm};
 use crate::embedding::SplitRow;
 use crate::hyper::Gate;
-use crate::memory::as_bytes;
+use crate::memory::{Line, as_bytes};
 use crate::pool::Columns;
 
 pub(super) const KERNELS: Kernels = Kernels {
@@ -27,6 +27,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     head,
     join,
     screen,
+    steps,
     dot,
     exp,
     sum,
@@ -101,17 +102,17 @@ fn join(row: &SplitRow<'_>, out: &mut [f32]) {
 
 fn screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
     check_screen(rows, states, out);
-    let width = states.stride;
     for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
-        for (t, (q, probe)) in states.q.chunks_exact(2 * width).zip(states.probes).enumerate() {
-            let (high, low) = q.split_at(width);
-            let product = |part: &[i8]| {
-                let pairs = as_bytes(lines).iter().zip(part);
-                pairs.map(|(&biased, &x)| (i32::from(biased) - 128) * i32::from(x)).sum::<i32>()
-            };
-            out.row(t)[v] = approximate(product(high), product(low), scale, probe.unit);
+        for (t, probe) in states.probes.iter().enumerate() {
+            let low = states.low(t).map_or(0, |part| steps(lines, part));
+            out.row(t)[v] = approximate(steps(lines, states.high(t)), low, scale, probe.unit);
         }
     }
+}
+
+fn steps(row: &[Line], part: &[i8]) -> i32 {
+    assert_eq!(size_of_val(row), part.len(), "a row and a part of one width");
+    as_bytes(row).iter().zip(part).map(|(&biased, &x)| (i32::from(biased) - 128) * i32::from(x)).sum()
 }
 
 fn exp(values: &mut [f32]) {

@@ -182,20 +182,21 @@ fn dense(values: &[f32], columns: usize, x: &[f32]) -> Vec<f32> {
 
 fn check_bound(embedding: &Embedding, logits: &[f32], x: &[f32]) {
     let stride = embedding.coarse_stride();
-    let mut q = vec![0; 2 * stride];
-    let (high, low) = q.split_at_mut(stride);
-    let Some(found) = probe(x, high, low) else { return };
+    let (mut high, mut low) = (vec![0; stride], vec![0; stride]);
+    let Some(found) = probe(x, &mut high, &mut low) else { return };
+    let (norm, norm_max) = (f64::from(found.norm), f64::from(embedding.norm_max()));
+    let units = embedding.padded_rows() / SCREEN_ROWS;
     for kernels in paths() {
-        let mut out = vec![0.0; embedding.padded_rows()];
-        let units = embedding.padded_rows() / SCREEN_ROWS;
-        let states = ProbeSlice { q: &q, stride, probes: &[found] };
-        let mut columns = Matrix::new(&mut out, 1, units * SCREEN_ROWS, SCREEN_ROWS).into_columns(units);
-        (kernels.screen)(&embedding.coarse(0..units), &states, &mut columns);
-        for (row, (&approximate, &exact)) in out.iter().zip(logits).enumerate() {
-            let bound = f64::from(found.norm) * f64::from(embedding.slacks()[row])
-                + f64::from(found.rest_norm) * f64::from(embedding.norm_max());
-            let error = (f64::from(exact) - f64::from(approximate)).abs();
-            assert!(error <= bound, "row {row}: {exact} is {error:e} from {approximate}, {bound:e} was promised");
+        for (low, rest_norm) in [(&low[..], found.rest_norm), (&[], found.upper_rest_norm)] {
+            let mut out = vec![0.0; embedding.padded_rows()];
+            let states = ProbeSlice { high: &high, low, stride, probes: &[found] };
+            let mut columns = Matrix::new(&mut out, 1, units * SCREEN_ROWS, SCREEN_ROWS).into_columns(units);
+            (kernels.screen)(&embedding.coarse(0..units), &states, &mut columns);
+            for (row, (&approximate, &exact)) in out.iter().zip(logits).enumerate() {
+                let bound = norm * f64::from(embedding.slacks()[row]) + f64::from(rest_norm) * norm_max;
+                let error = (f64::from(exact) - f64::from(approximate)).abs();
+                assert!(error <= bound, "row {row}: {exact} is {error:e} from {approximate}, {bound:e} was promised");
+            }
         }
     }
 }
