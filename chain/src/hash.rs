@@ -38,6 +38,12 @@ impl Domain {
     pub const SIGN_RECEIPT: Domain = Domain("aria/sign/receipt/v1");
     /// A validator's precommit.
     pub const SIGN_PRECOMMIT: Domain = Domain("aria/sign/precommit/v1");
+    /// A validator's precommit for no block.
+    pub const SIGN_NIL_PRECOMMIT: Domain = Domain("aria/sign/nil-precommit/v1");
+    /// A validator's prevote.
+    pub const SIGN_PREVOTE: Domain = Domain("aria/sign/prevote/v1");
+    /// A proposer's proposal.
+    pub const SIGN_PROPOSAL: Domain = Domain("aria/sign/proposal/v1");
     /// Checksum of a value in the store.
     pub const STORE_VALUE: Domain = Domain("aria/store-value/v1");
 
@@ -79,7 +85,7 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 15] = [
+    const ALL: [Domain; 18] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
@@ -94,6 +100,9 @@ mod tests {
         Domain::SIGN_STAGE,
         Domain::SIGN_RECEIPT,
         Domain::SIGN_PRECOMMIT,
+        Domain::SIGN_NIL_PRECOMMIT,
+        Domain::SIGN_PREVOTE,
+        Domain::SIGN_PROPOSAL,
         Domain::STORE_VALUE,
     ];
 

@@ -95,6 +95,29 @@ impl NodeKey {
         self.sign(precommit_message(chain_id, height, round, block))
     }
 
+    /// As validator, that no block can be committed in this round.
+    pub fn sign_nil_precommit(&self, chain_id: &ChainId, height: Height, round: Round) -> Signature {
+        self.sign(nil_precommit_message(chain_id, height, round))
+    }
+
+    /// As validator, over the block that it would commit, or over none.
+    pub fn sign_prevote(&self, chain_id: &ChainId, height: Height, round: Round, block: Option<&BlockHash>) -> Signature {
+        self.sign(prevote_message(chain_id, height, round, block))
+    }
+
+    /// As proposer, over the block of this round. `polka` is the earlier round in which the block had two thirds of the
+    /// prevotes, if it is proposed again.
+    pub fn sign_proposal(
+        &self,
+        chain_id: &ChainId,
+        height: Height,
+        round: Round,
+        block: &BlockHash,
+        polka: Option<Round>,
+    ) -> Signature {
+        self.sign(proposal_message(chain_id, height, round, block, polka))
+    }
+
     fn sign(&self, message: Digest) -> Signature {
         Signature(self.signing.sign(message.as_bytes()).to_bytes())
     }
@@ -127,6 +150,42 @@ pub fn verify_precommit(
     verify(validator, precommit_message(chain_id, height, round, block), signature)
 }
 
+/// Whether `validator` signed that no block can be committed in this round.
+pub fn verify_nil_precommit(
+    validator: &NodeId,
+    chain_id: &ChainId,
+    height: Height,
+    round: Round,
+    signature: &Signature,
+) -> bool {
+    verify(validator, nil_precommit_message(chain_id, height, round), signature)
+}
+
+/// Whether `validator` signed the prevote.
+pub fn verify_prevote(
+    validator: &NodeId,
+    chain_id: &ChainId,
+    height: Height,
+    round: Round,
+    block: Option<&BlockHash>,
+    signature: &Signature,
+) -> bool {
+    verify(validator, prevote_message(chain_id, height, round, block), signature)
+}
+
+/// Whether `proposer` signed the proposal.
+pub fn verify_proposal(
+    proposer: &NodeId,
+    chain_id: &ChainId,
+    height: Height,
+    round: Round,
+    block: &BlockHash,
+    polka: Option<Round>,
+    signature: &Signature,
+) -> bool {
+    verify(proposer, proposal_message(chain_id, height, round, block, polka), signature)
+}
+
 fn request_message(chain_id: &ChainId, request: &RequestId) -> Digest {
     Domain::SIGN_REQUEST.hash_of(&(chain_id, request))
 }
@@ -141,6 +200,24 @@ fn receipt_message(chain_id: &ChainId, record: &RecordId) -> Digest {
 
 fn precommit_message(chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Digest {
     Domain::SIGN_PRECOMMIT.hash_of(&(chain_id, height, round, block))
+}
+
+fn nil_precommit_message(chain_id: &ChainId, height: Height, round: Round) -> Digest {
+    Domain::SIGN_NIL_PRECOMMIT.hash_of(&(chain_id, height, round))
+}
+
+fn prevote_message(chain_id: &ChainId, height: Height, round: Round, block: Option<&BlockHash>) -> Digest {
+    Domain::SIGN_PREVOTE.hash_of(&(chain_id, height, round, block))
+}
+
+fn proposal_message(
+    chain_id: &ChainId,
+    height: Height,
+    round: Round,
+    block: &BlockHash,
+    polka: Option<Round>,
+) -> Digest {
+    Domain::SIGN_PROPOSAL.hash_of(&(chain_id, height, round, block, polka))
 }
 
 fn verify(node: &NodeId, message: Digest, signature: &Signature) -> bool {

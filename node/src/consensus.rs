@@ -1,4 +1,22 @@
-//! Consensus: a driver without hands, and the loop that lends it some. In `run` alone anything is awaited.
+//! Consensus: a driver without hands around the Tendermint core, and the loop that lends it some. In `run` alone anything is
+//! awaited.
+//!
+//! In reading order:
+//!
+//! - [`driver`]: events in, actions out
+//! - [`context`]: our heights, blocks and validators in the words of the core
+//! - [`crypto`]: who signed what
+//! - [`message`]: what validators say to each other
+//! - [`log`]: what was heard and said at this height
+//! - [`guard`]: in each place a key signs once
+//! - [`hands`]: blocks made, checked and committed
+//! - [`run`]: the loop
 
+pub mod context;
+pub mod crypto;
 pub mod driver;
+pub mod guard;
+pub mod hands;
+pub mod log;
+pub mod message;
 pub mod run;

@@ -82,6 +82,13 @@ impl DataDir {
         self.0.join("chain")
     }
 
+    /// What consensus must not forget of the height it works on.
+    pub fn consensus(&self) -> Result<PathBuf, NodeError> {
+        let path = self.0.join("wal");
+        fs::create_dir_all(&path).map_err(|source| NodeError::DataDir { path: path.clone(), source })?;
+        Ok(path)
+    }
+
     /// Models, one folder or file each.
     pub fn models(&self) -> PathBuf {
         self.0.join("models")

@@ -86,8 +86,8 @@ impl Node {
         );
         let services: Arc<dyn Services> = Arc::new(services);
         let doors = open_doors(config, &dir, keys, &supervisor, &services).await?;
-        let block_maker = Arc::clone(&chain);
-        supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, stop));
+        let (block_maker, wal) = (Arc::clone(&chain), dir.consensus()?);
+        supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, stop));
 
         let running = RunningNode {
             pid: std::process::id(),

@@ -6,8 +6,10 @@ use crate::cli::LogFormat;
 
 /// Installs the log for this process. A filter that cannot be read is refused with its text.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
+    // The consensus core tells every vote; whoever wants that names it in the filter.
+    let quiet = format!("arc_malachitebft_core_consensus=warn,arc_malachitebft_core_driver=warn,{filter}");
     let filter =
-        EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}` cannot be read: {error}"))?;
+        EnvFilter::try_new(quiet).map_err(|error| format!("log filter `{filter}` cannot be read: {error}"))?;
     let base = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic, clippy::disallowed_types, clippy::arithmetic_side_effects)]
 
+pub mod election;
 pub mod execute;
 pub mod fixed;
 pub mod genesis;

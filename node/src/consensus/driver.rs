@@ -1,257 +1,657 @@
-//! The seam of consensus: events in, actions out. No IO, no clock, no keys.
+//! The seam of consensus: events in, actions out. No IO of its own, no clock; the same events give the same actions.
 //!
-//! One height goes: `Build` a block, `Validate` it in context of state, `SignVote` for it, gather votes until they
-//! hold more than two thirds of the power, `Commit` the block with the certificate that these votes make. With one
-//! validator every step is this node's own; the shape is the one that many validators will use.
+//! The core decides which block is final (Tendermint, by Malachite). This driver checks what reaches the core, keeps the
+//! blocks that are spoken of, and keeps the core's orders in their order: what was heard is durable before what follows
+//! from it is said, and a block is durable before it is voted for. What an effect causes is queued, never fed back while
+//! the core is at work.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use aria_chain::{
-    block::ProposedBlock,
-    certificate::{CommitCertificate, ValidatorSet, Vote},
-    ids::BlockHash,
-    units::{Height, Round},
+use aria_chain::block::{Header, ProposedBlock};
+use aria_chain::certificate::{CommitCertificate, CommitSignature};
+use aria_chain::ids::{BlockHash, ChainId, NodeId};
+use aria_chain::keys::{NodeKey, Signature};
+use aria_chain::units::{Height, Round as ChainRound};
+use malachite_core::{
+    ConsensusMsg, Effect, Error as CoreError, Input, LivenessMsg, LocallyProposedValue, MisbehaviorEvidence, Params,
+    ProposedValue, Resumable, Resume, SignedConsensusMsg, State, process,
 };
+use malachite_signing::VerifierExt;
+use malachite_types::{
+    LinearTimeouts, NilOrVal, Round, SignedMessage, SignedProposal, SignedVote, Timeout, Validity,
+    ValueOrigin, ValuePayload, VoteExtensionPolicy, VoteType,
+};
+
+use super::context::{Address, At, BlockId, Pouw, Proposal, Signed, Vote, WorkSet};
+use super::crypto::{Checker, is_proposal_signed, is_vote_signed, now, sign_proposal, sign_vote};
+use super::guard::{Guard, GuardError, Mark, Step};
+use super::log::{Log, Record};
+use super::message::{Message, WireBlock};
+
+/// Messages for later heights that the core keeps: so many heights, so many of each. Only members of the set fill them.
+const EARLY_HEIGHTS_MAX: usize = 2;
+const EARLY_MESSAGES_MAX: usize = 4_096;
+/// Blocks that are spoken of at one height and kept; one a round is normal.
+const BLOCKS_MAX: usize = 16;
+/// Blocks of the next height that arrive while this one is being committed.
+const EARLY_BLOCKS_MAX: usize = 2;
 
 /// What the driver is told.
 #[derive(Debug)]
 pub enum Event {
-    /// Time has passed, or something is waiting to be sealed.
-    Tick {
-        /// Wall time.
-        now_ms: u64,
-        /// Proofs that wait.
-        pending: usize,
-    },
-    /// The block asked for by [`Action::Build`].
-    Built(Box<ProposedBlock>),
-    /// Nothing that waits can be in a block, and no heartbeat is due.
-    NothingToBuild,
-    /// The block of [`Action::Validate`] is valid in context of state.
-    Valid,
-    /// A vote of a member of the set, its signature verified.
-    Voted(Vote),
-    /// The block of [`Action::Commit`] is durable.
-    Committed {
-        /// Its timestamp.
-        timestamp_ms: u64,
-    },
+    /// There is a reason for the next block: something to seal, or the heartbeat is due.
+    Start,
+    /// A peer said this.
+    Heard(Message),
+    /// The time of [`Action::Arm`] is over.
+    Elapsed(Timeout),
+    /// The answer to [`Action::Build`]: a block that is valid in context of state. Without one there is no answer, and the
+    /// round passes.
+    Built(Round, Arc<ProposedBlock>),
+    /// The answer to [`Action::Check`].
+    Checked(BlockHash, Option<Arc<ProposedBlock>>),
+    /// This block and its state are durable, by [`Action::Commit`] or because a peer had it; this set votes next.
+    Committed(Height, WorkSet),
 }
 
-/// What the driver asks for. Each is answered by one event.
-#[derive(Debug, PartialEq)]
-pub enum Action {
-    /// Make a block of this height.
-    Build(Height),
-    /// Execute this block on the state of its parent.
-    Validate(Arc<ProposedBlock>),
-    /// Vote for this block with our key.
-    SignVote(Height, Round, BlockHash),
-    /// Store block, state and certificate in one durable step.
-    Commit(Arc<ProposedBlock>, CommitCertificate),
-}
-
-/// Times of block production, from the genesis parameters.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Least time between two blocks with records.
-    pub interval_ms: u64,
-    /// Most time without a block.
-    pub heartbeat_ms: u64,
-}
-
+/// What the driver asks for, in this order.
 #[derive(Debug)]
-enum Phase {
-    /// Waiting for something to seal.
-    Idle,
-    Building,
-    Validating(Arc<ProposedBlock>),
-    /// The votes so far, one per validator.
-    Voting(Arc<ProposedBlock>, Vec<Vote>),
-    Committing,
+pub enum Action {
+    /// Say this to all peers.
+    Publish(Message),
+    /// What was heard is signed by who it names: pass it on.
+    Relay(Message),
+    /// Tell [`Event::Elapsed`] after this time.
+    Arm(Timeout, Duration),
+    /// Forget one timeout.
+    Disarm(Timeout),
+    /// Forget all timeouts.
+    DisarmAll,
+    /// Make a block for this round.
+    Build(Height, Round),
+    /// Verify this block and execute it on the tip.
+    Check(Box<WireBlock>),
+    /// Store block, certificate and state in one durable step.
+    Commit(Arc<ProposedBlock>, CommitCertificate),
+    /// Members that said two things in one place.
+    Accuse(Vec<NodeId>),
+}
+
+/// Why a node must not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The log cannot be written.
+    #[error("the consensus log: {0}")]
+    Log(#[from] io::Error),
+    /// See [`GuardError`].
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The core and its log contradict each other.
+    #[error("consensus cannot go on after its log was read: {0}")]
+    Replay(String),
+    /// A block was decided that is not here. The core decides only on what it was given.
+    #[error("block {0} was decided and is not here")]
+    Missing(BlockHash),
+}
+
+/// Who takes part, and how long it waits.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This node.
+    pub key: Arc<NodeKey>,
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Times of rounds.
+    pub timeouts: LinearTimeouts,
 }
 
 /// Drives one height after the other.
-#[derive(Debug)]
-pub struct Driver {
-    validators: ValidatorSet,
-    pace: Pace,
+pub struct Driver<L, G> {
+    core: State<Pouw>,
+    env: Env<L, G>,
     height: Height,
-    last_block_ms: u64,
-    phase: Phase,
+    set: WorkSet,
+    /// Whether rounds of `height` are running. Between heights a driver waits for a reason.
+    is_started: bool,
+    /// Blocks of the height above.
+    early: Vec<WireBlock>,
+    /// Whether somebody has begun the height above.
+    is_awaited: bool,
 }
 
-impl Driver {
-    /// A driver that works on the block after `tip`, which was made at `tip_ms`.
-    pub fn new(validators: ValidatorSet, pace: Pace, tip: Height, tip_ms: u64) -> Driver {
-        Driver { validators, pace, height: above(tip), last_block_ms: tip_ms, phase: Phase::Idle }
+/// What effects work on.
+struct Env<L, G> {
+    setup: Setup,
+    checker: Checker,
+    log: L,
+    guard: G,
+    /// Whether records are read back: nothing is written then.
+    is_replaying: bool,
+    blocks: BTreeMap<BlockHash, Arc<ProposedBlock>>,
+    /// Blocks that are being checked, or were refused.
+    asked: BTreeSet<BlockHash>,
+    /// Proposals that wait for the verdict on their block.
+    waiting: Vec<SignedProposal<Pouw>>,
+    /// Blocks of our own, by the round they were made for.
+    own: BTreeMap<u32, BlockHash>,
+    /// The signature that was checked before it reached the core.
+    checked: Option<Signed>,
+    inputs: VecDeque<Input<Pouw>>,
+    actions: Vec<Action>,
+    fatal: Option<Fatal>,
+}
+
+impl<L: Log, G: Guard> Driver<L, G> {
+    /// A driver for `height`, brought to where its log ends. `blocks` are those of the log, executed again by the caller.
+    pub fn recover(
+        setup: Setup,
+        (log, guard): (L, G),
+        height: Height,
+        set: WorkSet,
+        records: Vec<Record>,
+        blocks: Vec<Arc<ProposedBlock>>,
+    ) -> Result<(Driver<L, G>, Vec<Action>), Fatal> {
+        let params = Params {
+            address: Address(setup.key.node_id()),
+            threshold_params: malachite_types::ThresholdParams::default(),
+            value_payload: ValuePayload::ProposalAndParts,
+            enabled: true,
+        };
+        let below = At(Height::new(height.get().saturating_sub(1)));
+        let core = State::new(Pouw, below, set.clone(), params, EARLY_HEIGHTS_MAX, EARLY_MESSAGES_MAX);
+        let env = Env {
+            checker: Checker(setup.chain_id.clone()),
+            setup,
+            log,
+            guard,
+            is_replaying: false,
+            blocks: blocks.into_iter().map(|block| (block.hash(), block)).collect(),
+            asked: BTreeSet::new(),
+            waiting: Vec::new(),
+            own: BTreeMap::new(),
+            checked: None,
+            inputs: VecDeque::new(),
+            actions: Vec::new(),
+            fatal: None,
+        };
+        let mut driver =
+            Driver { core, env, height, set, is_started: false, early: Vec::new(), is_awaited: false };
+        if records.is_empty() {
+            return Ok((driver, Vec::new()));
+        }
+        driver.replay(records)?;
+        let actions = driver.take_actions()?;
+        Ok((driver, actions))
     }
 
-    /// The height being worked on.
+    fn replay(&mut self, records: Vec<Record>) -> Result<(), Fatal> {
+        let mut inputs = Vec::new();
+        for record in records {
+            match record {
+                Record::Input(input) => inputs.push(*input),
+                Record::Block(block, own_round) => {
+                    if let Some(round) = own_round {
+                        self.env.own.insert(round, block.0.hash());
+                    }
+                }
+            }
+        }
+        self.env.is_replaying = true;
+        self.core.index_wal_entries(inputs.iter());
+        let replayed = self.begin().and_then(|()| inputs.into_iter().try_for_each(|input| self.feed(input)));
+        replayed.map_err(|error| Fatal::Replay(error.to_string()))?;
+        self.core.reset_entries_index();
+        self.env.is_replaying = false;
+        Ok(())
+    }
+
+    /// The height being worked on or waited for.
     pub fn height(&self) -> Height {
         self.height
     }
 
-    /// The only entry. The same events give the same actions. An event that does not fit the phase is ignored.
-    pub fn on(&mut self, event: Event) -> Option<Action> {
-        match (event, std::mem::replace(&mut self.phase, Phase::Idle)) {
-            (Event::Tick { now_ms, pending }, Phase::Idle) if self.is_due(now_ms, pending) => {
-                self.phase = Phase::Building;
-                Some(Action::Build(self.height))
-            }
-            (Event::Built(block), Phase::Building) => {
-                let block = Arc::new(*block);
-                self.phase = Phase::Validating(Arc::clone(&block));
-                Some(Action::Validate(block))
-            }
-            (Event::Valid, Phase::Validating(block)) => {
-                let hash = block.hash();
-                self.phase = Phase::Voting(block, Vec::new());
-                Some(Action::SignVote(self.height, Round::ZERO, hash))
-            }
-            (Event::Voted(vote), Phase::Voting(block, votes)) => self.count(vote, block, votes),
-            (Event::NothingToBuild, Phase::Building) => None,
-            (Event::Committed { timestamp_ms }, Phase::Committing) => {
-                self.height = above(self.height);
-                self.last_block_ms = timestamp_ms;
-                None
-            }
-            (_, phase) => {
-                self.phase = phase;
-                None
-            }
+    /// The round, while there is one.
+    pub fn round(&self) -> Option<u32> {
+        self.is_started.then(|| self.core.round().as_u32()).flatten()
+    }
+
+    /// Who votes at this height.
+    pub fn set(&self) -> &WorkSet {
+        &self.set
+    }
+
+    /// Whether the driver waits for a reason to begin its height.
+    pub fn is_waiting(&self) -> bool {
+        !self.is_started
+    }
+
+    /// The only entry.
+    pub fn on(&mut self, event: Event) -> Result<Vec<Action>, Fatal> {
+        let outcome = match event {
+            Event::Start if self.is_waiting() => self.begin(),
+            Event::Start => Ok(()),
+            Event::Heard(message) => self.hear(message),
+            Event::Elapsed(timeout) => self.feed(Input::TimeoutElapsed(timeout)),
+            Event::Built(round, block) => self.propose(round, block),
+            Event::Checked(hash, block) => self.judge(hash, block),
+            Event::Committed(height, set) => self.advance(height, set),
+        };
+        if let Err(error) = outcome {
+            // The core refuses an input without harm; what was wrong with it is in the error.
+            tracing::warn!(%error, height = %self.height, "consensus refused an input");
+        }
+        self.take_actions()
+    }
+
+    fn take_actions(&mut self) -> Result<Vec<Action>, Fatal> {
+        match self.env.fatal.take() {
+            Some(fatal) => Err(fatal),
+            None => Ok(std::mem::take(&mut self.env.actions)),
         }
     }
 
-    /// How long until a block is due if nothing else happens.
-    pub fn due_in_ms(&self, now_ms: u64, pending: usize) -> u64 {
-        let since_ms = now_ms.saturating_sub(self.last_block_ms);
-        let pause_ms = if pending > 0 { self.pace.interval_ms } else { self.pace.heartbeat_ms };
-        pause_ms.saturating_sub(since_ms)
+    /// Begins the rounds of this height.
+    fn begin(&mut self) -> Result<(), CoreError<Pouw>> {
+        self.is_started = true;
+        self.is_awaited = false;
+        let policy = VoteExtensionPolicy::Disabled;
+        self.feed(Input::StartHeight(At(self.height), self.set.clone(), false, None, policy))?;
+        for block in std::mem::take(&mut self.early) {
+            self.env.ask(block);
+        }
+        Ok(())
     }
 
-    /// Blocks are made when there is something to seal, at most one an interval; without that, a heartbeat.
-    fn is_due(&self, now_ms: u64, pending: usize) -> bool {
-        self.due_in_ms(now_ms, pending) == 0
+    /// Gives the core an input, and what its effects put into the queue after it.
+    fn feed(&mut self, input: Input<Pouw>) -> Result<(), CoreError<Pouw>> {
+        self.env.inputs.push_back(input);
+        let mut outcome = Ok(());
+        while let Some(input) = self.env.inputs.pop_front() {
+            let env = &mut self.env;
+            let result: Result<(), CoreError<Pouw>> = process!(
+                input: input,
+                state: &mut self.core,
+                metrics: &(),
+                with: effect => Ok::<_, std::convert::Infallible>(env.handle(effect))
+            );
+            outcome = outcome.and(result);
+        }
+        outcome
     }
 
-    fn count(&mut self, vote: Vote, block: Arc<ProposedBlock>, mut votes: Vec<Vote>) -> Option<Action> {
-        let fits = (vote.height, vote.round, vote.block_hash) == (self.height, Round::ZERO, block.hash());
-        if fits && votes.iter().all(|seen| seen.node_id != vote.node_id) {
-            votes.push(vote);
+    /// Checks what a peer says before the core sees it: a member of the set, its signature, a height that matters.
+    fn hear(&mut self, message: Message) -> Result<(), CoreError<Pouw>> {
+        let height = message.height();
+        let is_next = height.get() == self.height.get().saturating_add(1);
+        if height != self.height && !is_next {
+            return Ok(());
         }
-        let power = votes.iter().map(|vote| self.validators.power_of(&vote.node_id)).sum();
-        if !self.validators.is_quorum(power) {
-            self.phase = Phase::Voting(block, votes);
-            return None;
+        let chain_id = &self.env.setup.chain_id;
+        let signature = match &message {
+            Message::Vote(vote) => {
+                let is_member = self.set.set().power_of(&vote.voter.0) > 0;
+                if !is_member || !is_vote_signed(chain_id, vote, &vote.signature) {
+                    return Ok(());
+                }
+                Some(vote.signature)
+            }
+            Message::Proposal(proposal, block) => {
+                let is_proposer = self.set.proposer(height, proposal.round) == proposal.proposer.0;
+                if !is_proposer || !is_proposal_signed(chain_id, proposal, &proposal.signature) {
+                    return Ok(());
+                }
+                if block.as_ref().is_some_and(|block| !is_named(block, proposal)) {
+                    return Ok(());
+                }
+                Some(proposal.signature)
+            }
+            // The core checks every signature of a certificate.
+            Message::Polka(_) | Message::Skip(_) if is_next => return Ok(()),
+            Message::Polka(_) | Message::Skip(_) => None,
+        };
+        if signature.is_some() {
+            self.env.actions.push(Action::Relay(message.clone()));
         }
-        let certificate = CommitCertificate::gather(self.height, Round::ZERO, block.hash(), &votes);
-        self.phase = Phase::Committing;
-        Some(Action::Commit(block, certificate))
+        if is_next {
+            self.is_awaited = true;
+        } else if !self.is_started {
+            self.begin()?;
+        }
+        self.env.checked = signature;
+        let outcome = match message {
+            Message::Vote(vote) => self.feed(Input::Vote(vote)),
+            Message::Proposal(proposal, block) => self.hear_proposal(proposal, block, is_next),
+            Message::Polka(certificate) => self.feed(Input::PolkaCertificate(certificate)),
+            Message::Skip(certificate) => self.feed(Input::RoundCertificate(certificate)),
+        };
+        self.env.checked = None;
+        outcome
+    }
+
+    fn hear_proposal(
+        &mut self,
+        proposal: SignedProposal<Pouw>,
+        block: Option<Box<WireBlock>>,
+        is_next: bool,
+    ) -> Result<(), CoreError<Pouw>> {
+        if is_next {
+            if let Some(block) = block
+                && self.early.len() < EARLY_BLOCKS_MAX
+            {
+                self.early.push(*block);
+            }
+        } else {
+            if self.env.waiting.len() < BLOCKS_MAX {
+                self.env.waiting.push(proposal.clone());
+            }
+            match block {
+                Some(block) => self.env.ask(*block),
+                None => self.env.offer(proposal.value.0),
+            }
+        }
+        self.feed(Input::Proposal(proposal))
+    }
+
+    /// Our own block.
+    fn propose(&mut self, round: Round, block: Arc<ProposedBlock>) -> Result<(), CoreError<Pouw>> {
+        if block.header().height != self.height || self.is_waiting() {
+            return Ok(());
+        }
+        let value = BlockId(block.hash());
+        self.env.keep(&block, round.as_u32());
+        self.feed(Input::Propose(LocallyProposedValue::new(At(self.height), round, value)))
+    }
+
+    /// The verdict on a block. One that is not valid now stays refused at this height.
+    fn judge(&mut self, hash: BlockHash, block: Option<Arc<ProposedBlock>>) -> Result<(), CoreError<Pouw>> {
+        let Some(block) = block.filter(|block| block.header().height == self.height) else { return Ok(()) };
+        self.env.keep(&block, None);
+        self.env.offer(hash);
+        match self.env.inputs.pop_front() {
+            Some(input) => self.feed(input),
+            None => self.feed(Input::ProposedValue(valid(&block), ValueOrigin::Consensus)),
+        }
+    }
+
+    /// The chain has a block of this height: everything about it is over.
+    fn advance(&mut self, height: Height, set: WorkSet) -> Result<(), CoreError<Pouw>> {
+        if height < self.height {
+            return Ok(());
+        }
+        let is_one_up = height == self.height;
+        self.height = Height::new(height.get().saturating_add(1));
+        self.set = set;
+        self.is_started = false;
+        self.early.retain(|(header, _)| is_one_up && header.height == self.height);
+        let height = self.height;
+        self.env.advance(height);
+        if std::mem::take(&mut self.is_awaited) && is_one_up { self.begin() } else { Ok(()) }
     }
 }
 
-fn above(height: Height) -> Height {
-    Height::new(height.get().checked_add(1).expect("at a block a millisecond, 2^64 blocks take half a billion years"))
+/// Whether a block is the one that a proposal names.
+fn is_named(block: &WireBlock, proposal: &Proposal) -> bool {
+    block.0.height == proposal.height.0 && block.0.hash() == proposal.value.0
 }
 
-#[cfg(test)]
-mod tests {
-    use aria_chain::{
-        block::{Draft, GenesisBlock},
-        certificate::Validator,
-        ids::{ChainId, Digest},
-        keys::NodeKey,
-        units::Timestamp,
-    };
+/// A block of which we know that it is valid.
+fn valid(block: &ProposedBlock) -> ProposedValue<Pouw> {
+    let header: &Header = block.header();
+    ProposedValue {
+        height: At(header.height),
+        round: Round::new(header.round.get()),
+        valid_round: Round::Nil,
+        proposer: Address(header.proposer),
+        value: BlockId(block.hash()),
+        validity: Validity::Valid,
+    }
+}
 
-    use super::*;
-
-    struct Table {
-        keys: Vec<NodeKey>,
-        set: ValidatorSet,
-        chain: ChainId,
-        driver: Driver,
+impl<L: Log, G: Guard> Env<L, G> {
+    fn fail(&mut self, fatal: impl Into<Fatal>) {
+        self.fatal.get_or_insert(fatal.into());
     }
 
-    fn table(validators: u8) -> Table {
-        let keys: Vec<NodeKey> = (1..=validators).map(|seed| NodeKey::from_seed(&[seed; 32])).collect();
-        let members = keys.iter().map(|key| Validator { node_id: key.node_id(), power: 1 }).collect();
-        let set = ValidatorSet::new(members).expect("a good set");
-        let pace = Pace { interval_ms: 100, heartbeat_ms: 1000 };
-        let driver = Driver::new(set.clone(), pace, Height::ZERO, 5000);
-        Table { keys, set, chain: "aria-test".parse().expect("a good name"), driver }
-    }
-
-    fn block(table: &Table, timestamp_ms: u64) -> Box<ProposedBlock> {
-        let genesis = GenesisBlock::new(table.chain.clone(), Timestamp::new(1), table.set.clone(), Digest::ZERO);
-        let draft = Draft {
-            chain_id: table.chain.clone(),
-            height: Height::new(1),
-            round: Round::ZERO,
-            timestamp_ms: Timestamp::new(timestamp_ms),
-            parent: genesis.hash(),
-            proposer: table.keys[0].node_id(),
-            state_root: Digest::ZERO,
-            validators_hash: table.set.hash(),
-        };
-        Box::new(ProposedBlock::seal(draft, Vec::new(), 0).expect("a good block"))
-    }
-
-    fn vote(table: &Table, who: usize, block: &ProposedBlock) -> Event {
-        Event::Voted(Vote::sign(&table.keys[who], &table.chain, Height::new(1), Round::ZERO, block.hash()))
-    }
-
-    #[test]
-    fn nothing_pending_no_block_until_the_heartbeat() {
-        let mut table = table(1);
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 5999, pending: 0 }), None);
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 6000, pending: 0 }), Some(Action::Build(Height::new(1))));
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 9000, pending: 5 }), None, "one block at a time");
-    }
-
-    #[test]
-    fn pending_proofs_wait_for_the_interval() {
-        let mut table = table(1);
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 5099, pending: 1 }), None);
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 5100, pending: 1 }), Some(Action::Build(Height::new(1))));
-    }
-
-    #[test]
-    fn one_validator_goes_through_every_step() {
-        let mut table = table(1);
-        table.driver.on(Event::Tick { now_ms: 5100, pending: 1 });
-        let block = block(&table, 5100);
-        assert_eq!(table.driver.on(Event::Built(block.clone())), Some(Action::Validate(Arc::new((*block).clone()))));
-        assert_eq!(table.driver.on(Event::Valid), Some(Action::SignVote(Height::new(1), Round::ZERO, block.hash())));
-        let Some(Action::Commit(committed, certificate)) = table.driver.on(vote(&table, 0, &block)) else {
-            panic!("no commit")
-        };
-        assert_eq!(committed.hash(), block.hash());
-        assert!(certificate.verify(&table.chain, &table.set).is_ok());
-        assert_eq!(table.driver.on(Event::Committed { timestamp_ms: 5200 }), None);
-        assert_eq!(table.driver.height(), Height::new(2));
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 5250, pending: 1 }), None, "the interval starts again");
-    }
-
-    #[test]
-    fn a_height_without_anything_to_build_is_tried_again() {
-        let mut table = table(1);
-        table.driver.on(Event::Tick { now_ms: 5100, pending: 1 });
-        assert_eq!(table.driver.on(Event::NothingToBuild), None);
-        assert_eq!(table.driver.on(Event::Tick { now_ms: 5101, pending: 1 }), Some(Action::Build(Height::new(1))));
-    }
-
-    #[test]
-    fn four_validators_need_three_votes_and_count_each_once() {
-        let mut table = table(4);
-        table.driver.on(Event::Tick { now_ms: 5100, pending: 1 });
-        let (ours, other) = (block(&table, 5100), block(&table, 5101));
-        table.driver.on(Event::Built(ours.clone()));
-        table.driver.on(Event::Valid);
-        for event in [vote(&table, 0, &ours), vote(&table, 0, &ours), vote(&table, 1, &ours), vote(&table, 2, &other)] {
-            assert_eq!(table.driver.on(event), None);
+    fn act(&mut self, action: Action) {
+        // After a fault nothing more may leave this node.
+        if self.fatal.is_none() {
+            self.actions.push(action);
         }
-        assert!(matches!(table.driver.on(vote(&table, 3, &ours)), Some(Action::Commit(..))));
+    }
+
+    fn append(&mut self, record: &Record) {
+        if self.is_replaying || self.fatal.is_some() {
+            return;
+        }
+        if let Err(error) = self.log.append(record) {
+            self.fail(error);
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.is_replaying || self.fatal.is_some() {
+            return;
+        }
+        if let Err(error) = self.log.flush() {
+            self.fail(error);
+        }
+    }
+
+    fn advance(&mut self, height: Height) {
+        self.blocks.clear();
+        self.asked.clear();
+        self.waiting.clear();
+        self.own.clear();
+        self.act(Action::DisarmAll);
+        if let Err(error) = self.log.begin(height) {
+            self.fail(error);
+        }
+    }
+
+    /// Asks for a verdict, once for each block and only for so many.
+    fn ask(&mut self, block: WireBlock) {
+        let hash = block.0.hash();
+        if self.blocks.contains_key(&hash) {
+            self.offer(hash);
+        } else if self.asked.len() < BLOCKS_MAX && self.asked.insert(hash) {
+            self.act(Action::Check(Box::new(block)));
+        }
+    }
+
+    /// Keeps a valid block: durable with the next flush, which comes before any vote for it.
+    fn keep(&mut self, block: &Arc<ProposedBlock>, own_round: Option<u32>) {
+        let hash = block.hash();
+        if let Some(round) = own_round {
+            self.own.insert(round, hash);
+        }
+        if self.blocks.insert(hash, Arc::clone(block)).is_none() || own_round.is_some() {
+            let wire = (block.header().clone(), block.body());
+            self.append(&Record::Block(Box::new(wire), own_round));
+        }
+    }
+
+    /// Tells the core of a block that it may vote for, in the round of every proposal that names it.
+    fn offer(&mut self, hash: BlockHash) {
+        let Some(block) = self.blocks.get(&hash) else { return };
+        let value = valid(block);
+        let (named, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|proposal| proposal.value.0 == hash);
+        self.waiting = waiting;
+        let named: Vec<SignedProposal<Pouw>> = named;
+        for proposal in named {
+            let value = ProposedValue {
+                round: proposal.round,
+                valid_round: proposal.pol_round,
+                proposer: proposal.proposer,
+                ..value.clone()
+            };
+            self.inputs.push_back(Input::ProposedValue(value, ValueOrigin::Consensus));
+        }
+    }
+
+    /// Notes durably that this is signed, and what led to it.
+    fn admit(&mut self, height: At, round: Round, step: Step, block: Option<BlockHash>) {
+        self.flush();
+        if self.fatal.is_some() {
+            return;
+        }
+        let mark = Mark { height: height.0, round: round.as_u32().unwrap_or(0), step, block };
+        if let Err(error) = self.guard.admit(mark) {
+            self.fail(error);
+        }
+    }
+
+    fn sign_vote(&mut self, vote: Vote) -> SignedVote<Pouw> {
+        let step = match vote.kind {
+            VoteType::Prevote => Step::Prevote,
+            VoteType::Precommit => Step::Precommit,
+        };
+        let block = match &vote.value {
+            NilOrVal::Nil => None,
+            NilOrVal::Val(block) => Some(block.0),
+        };
+        self.admit(vote.height, vote.round, step, block);
+        let signature = match self.fatal {
+            None => sign_vote(&self.setup.key, &self.setup.chain_id, &vote),
+            Some(_) => Signed(Signature::new([0; 64])),
+        };
+        SignedMessage::new(vote, signature)
+    }
+
+    fn sign_proposal(&mut self, proposal: Proposal) -> SignedProposal<Pouw> {
+        self.admit(proposal.height, proposal.round, Step::Propose, Some(proposal.value.0));
+        let signature = match self.fatal {
+            None => sign_proposal(&self.setup.key, &self.setup.chain_id, &proposal),
+            Some(_) => Signed(Signature::new([0; 64])),
+        };
+        SignedMessage::new(proposal, signature)
+    }
+
+    fn publish(&mut self, message: SignedConsensusMsg<Pouw>) {
+        self.flush();
+        let message = match message {
+            SignedConsensusMsg::Vote(vote) => Message::Vote(vote),
+            SignedConsensusMsg::Proposal(proposal) => {
+                let block = self.blocks.get(&proposal.value.0);
+                let wire = block.map(|block| Box::new((block.header().clone(), block.body())));
+                Message::Proposal(proposal, wire)
+            }
+        };
+        self.act(Action::Publish(message));
+    }
+
+    fn publish_liveness(&mut self, message: LivenessMsg<Pouw>) {
+        self.flush();
+        self.act(Action::Publish(match message {
+            LivenessMsg::Vote(vote) => Message::Vote(vote),
+            LivenessMsg::PolkaCertificate(certificate) => Message::Polka(certificate),
+            LivenessMsg::SkipRoundCertificate(certificate) => Message::Skip(certificate),
+        }));
+    }
+
+    /// A block for a round in which this node proposes: the one made before a stop, or a new one.
+    fn build(&mut self, height: At, round: Round) {
+        let own = round.as_u32().and_then(|round| self.own.get(&round)).filter(|hash| self.blocks.contains_key(*hash));
+        match own {
+            Some(&hash) => {
+                let value = LocallyProposedValue::new(height, round, BlockId(hash));
+                self.inputs.push_back(Input::Propose(value));
+            }
+            None => self.act(Action::Build(height.0, round)),
+        }
+    }
+
+    fn decide(&mut self, decided: malachite_types::CommitCertificate<Pouw>) {
+        self.flush();
+        let hash = decided.value_id.0;
+        let Some(block) = self.blocks.get(&hash).map(Arc::clone) else {
+            self.fail(Fatal::Missing(hash));
+            return;
+        };
+        let mut signatures: Vec<CommitSignature> = decided
+            .commit_signatures
+            .iter()
+            .map(|signed| CommitSignature { node_id: signed.address.0, signature: signed.signature.0 })
+            .collect();
+        signatures.sort_by_key(|signed| signed.node_id);
+        let round = ChainRound::new(decided.round.as_u32().unwrap_or(0));
+        let certificate = CommitCertificate { height: decided.height.0, round, block_hash: hash, signatures };
+        self.act(Action::DisarmAll);
+        self.act(Action::Commit(block, certificate));
+    }
+
+    fn accuse(&mut self, evidence: &MisbehaviorEvidence<Pouw>) {
+        let proposers = evidence.proposals.iter().map(|(address, _)| address.0);
+        let voters = evidence.votes.iter().map(|(address, _)| address.0);
+        let accused: BTreeSet<NodeId> = proposers.chain(voters).collect();
+        if !accused.is_empty() {
+            self.act(Action::Accuse(accused.into_iter().collect()));
+        }
+    }
+
+    fn is_signed(&self, message: &SignedMessage<Pouw, ConsensusMsg<Pouw>>) -> bool {
+        if self.checked == Some(message.signature) {
+            return true;
+        }
+        match &message.message {
+            ConsensusMsg::Vote(vote) => is_vote_signed(&self.setup.chain_id, vote, &message.signature),
+            ConsensusMsg::Proposal(proposal) => {
+                is_proposal_signed(&self.setup.chain_id, proposal, &message.signature)
+            }
+        }
+    }
+
+    /// Does what the core asks for.
+    fn handle(&mut self, effect: Effect<Pouw>) -> Resume<Pouw> {
+        match effect {
+            Effect::CancelAllTimeouts(resume) => resume.resume_with(self.act(Action::DisarmAll)),
+            Effect::CancelTimeout(timeout, resume) => resume.resume_with(self.act(Action::Disarm(timeout))),
+            Effect::ScheduleTimeout(timeout, resume) => {
+                let time = self.setup.timeouts.duration_for(timeout);
+                resume.resume_with(self.act(Action::Arm(timeout, time)))
+            }
+            Effect::StartRound(.., resume) => resume.resume_with(self.flush()),
+            Effect::PublishConsensusMsg(message, resume) => resume.resume_with(self.publish(message)),
+            Effect::PublishLivenessMsg(message, resume) => resume.resume_with(self.publish_liveness(message)),
+            Effect::RepublishVote(vote, resume) => {
+                resume.resume_with(self.publish_liveness(LivenessMsg::Vote(vote)))
+            }
+            Effect::RepublishRoundCertificate(certificate, resume) => {
+                resume.resume_with(self.publish_liveness(LivenessMsg::SkipRoundCertificate(certificate)))
+            }
+            Effect::GetValue(height, round, _, resume) => resume.resume_with(self.build(height, round)),
+            // Blocks travel with proposals, also when they are proposed again.
+            Effect::RestreamProposal(.., resume) => resume.resume_with(()),
+            Effect::Decide(certificate, _, resume) => resume.resume_with(self.decide(certificate)),
+            Effect::Finalize(_, _, evidence, resume) => resume.resume_with(self.accuse(&evidence)),
+            Effect::SignVote(vote, resume) => resume.resume_with(self.sign_vote(vote)),
+            Effect::SignProposal(proposal, resume) => resume.resume_with(self.sign_proposal(proposal)),
+            Effect::VerifySignature(message, _, resume) => resume.resume_with(self.is_signed(&message)),
+            Effect::VerifyCommitCertificate(certificate, set, thresholds, resume) => {
+                resume.resume_with(now(self.checker.verify_commit_certificate(&Pouw, &certificate, &set, thresholds)))
+            }
+            Effect::VerifyExtendedCommitCertificate(certificate, set, thresholds, policy, resume) => {
+                let check =
+                    self.checker.verify_extended_commit_certificate(&Pouw, &certificate, &set, thresholds, policy);
+                resume.resume_with(now(check))
+            }
+            Effect::VerifyPolkaCertificate(certificate, set, thresholds, resume) => {
+                resume.resume_with(now(self.checker.verify_polka_certificate(&Pouw, &certificate, &set, thresholds)))
+            }
+            Effect::VerifyRoundCertificate(certificate, set, thresholds, resume) => {
+                resume.resume_with(now(self.checker.verify_round_certificate(&Pouw, &certificate, &set, thresholds)))
+            }
+            Effect::WalAppend(_, input, resume) => resume.resume_with(self.append(&Record::Input(Box::new(input)))),
+            // Votes carry no extensions, and blocks of the past come by our own protocol.
+            Effect::ExtendVote(.., resume) => resume.resume_with(None),
+            Effect::VerifyVoteExtension(.., resume) => {
+                resume.resume_with(Err(malachite_core::VoteExtensionError::InvalidVoteExtension))
+            }
+            Effect::CertVerifiedSyncValue(.., resume) => resume.resume_with(()),
+            Effect::CertRejectedSyncValue(.., resume) => resume.resume_with(()),
+        }
     }
 }

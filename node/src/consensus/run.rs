@@ -1,139 +1,259 @@
-//! The thin loop around the driver: reads the clock, carries out actions on blocking threads, feeds the results back.
+//! The loop around the driver: a thread of its own that waits for messages and for time, and lends the driver its hands.
 
-use std::{sync::Arc, time::Duration};
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
-use aria_chain::{
-    block::{FinalBlock, ProposedBlock},
-    certificate::{CommitCertificate, Vote},
-    mempool::SelectLimits,
-    store::Health,
-    units::{Round, Timestamp},
-};
-use aria_runtime::{
-    execute::{ExecutedBlock, check_clock, execute},
-    propose::{Slot, propose},
-    rules::record::RecordFault,
-};
-use tokio::task::spawn_blocking;
+use aria_chain::store::Health;
+use malachite_types::{LinearTimeouts, Round, Timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::driver::{Action, Driver, Event, Pace};
-use crate::{chain::Chain, error::NodeError};
+use super::context::WorkSet;
+use super::driver::{Action, Driver, Event, Fatal, Setup};
+use super::guard::FileGuard;
+use super::hands::Hands;
+use super::log::{FileLog, Record};
+use super::message::Message;
+use crate::chain::Chain;
+use crate::error::NodeError;
 
 /// Longest sleep: the clock may be set while we wait.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How long a proposer that found nothing to seal waits before it looks again.
+const BUILD_AGAIN: Duration = Duration::from_millis(50);
 
-/// Makes blocks until told to stop. An error means that this node must not go on.
-pub async fn run(chain: Arc<Chain>, stop: CancellationToken) -> Result<(), NodeError> {
-    let tip = chain.store.tip()?;
-    let params = chain.genesis.params();
-    let pace = Pace { interval_ms: params.block_interval_ms, heartbeat_ms: params.heartbeat_ms };
-    let mut driver = Driver::new(chain.genesis.validators().clone(), pace, tip.height, tip.timestamp_ms.get());
-    let mut hands = Some(Hands { chain: Arc::clone(&chain), executed: None });
+/// Times of rounds. A proposal carries a whole block; votes are small.
+fn timeouts() -> LinearTimeouts {
+    LinearTimeouts {
+        propose: Duration::from_millis(1_500),
+        propose_delta: Duration::from_millis(500),
+        prevote: Duration::from_millis(500),
+        prevote_delta: Duration::from_millis(250),
+        precommit: Duration::from_millis(500),
+        precommit_delta: Duration::from_millis(250),
+        rebroadcast: Duration::from_millis(2_500),
+        max_timeout: Duration::from_secs(30),
+    }
+}
+
+/// What the loop is told from outside.
+enum Told {
+    /// A proof began to wait.
+    Wake,
+    /// The node stops.
+    Stop,
+}
+
+/// Makes blocks until told to stop. An error means that this node must not go on. `folder` holds the log.
+pub async fn run(chain: Arc<Chain>, folder: std::path::PathBuf, stop: CancellationToken) -> Result<(), NodeError> {
+    let (tell, told) = channel();
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let thread_chain = Arc::clone(&chain);
+    let spawned = std::thread::Builder::new().name("aria-consensus".into()).spawn(move || {
+        let outcome = Loop::open(Arc::clone(&thread_chain), &folder).and_then(|mut work| work.run(&told));
+        // Nobody listens only where the node is gone.
+        let _ = done.send(outcome);
+    });
+    spawned.map_err(|error| task_fault(&error))?;
+    let outcome = forward(&chain, &tell, &stop, ended).await;
+    match outcome {
+        // A full disk or the like: what is there can still be read, so the doors stay open and say why nothing is written.
+        Err(error) if matches!(chain.store.health(), Health::ReadOnly { .. }) => {
+            tracing::error!(%error, "no more blocks until this node is started again");
+            stop.cancelled().await;
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+/// Passes on what happens outside of the loop until it ends.
+async fn forward(
+    chain: &Chain,
+    tell: &Sender<Told>,
+    stop: &CancellationToken,
+    mut ended: tokio::sync::oneshot::Receiver<Result<(), NodeError>>,
+) -> Result<(), NodeError> {
+    let mut is_stopping = false;
     loop {
-        let tick = Event::Tick { now_ms: chain.clock.now_ms(), pending: chain.mempool().status().proofs };
-        let mut next = driver.on(tick);
-        while let Some(action) = next {
-            let mut working = hands.take().expect("every action gives the hands back");
-            let done = spawn_blocking(move || {
-                let event = working.perform(action);
-                (working, event)
-            });
-            let (working, event) =
-                done.await.map_err(|error| NodeError::Task { task: "consensus", reason: error.to_string() })?;
-            hands = Some(working);
-            next = match event {
-                Ok(event) => driver.on(event),
-                Err(error) => {
-                    // A full disk or the like: what is there can still be read, so the doors stay open and say why nothing is written.
-                    let Health::ReadOnly { .. } = chain.store.health() else { return Err(error) };
-                    tracing::error!(%error, "no more blocks until this node is started again");
-                    stop.cancelled().await;
-                    return Ok(());
+        // A loop that is gone has said why in `ended`.
+        tokio::select! { biased;
+            outcome = &mut ended => {
+                return outcome.unwrap_or_else(|_| Err(task_fault(&"its thread panicked")));
+            }
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                let _ = tell.send(Told::Stop);
+            }
+            () = chain.wake.notified() => {
+                let _ = tell.send(Told::Wake);
+            }
+        }
+    }
+}
+
+fn task_fault(reason: &dyn std::fmt::Display) -> NodeError {
+    NodeError::Task { task: "consensus", reason: reason.to_string() }
+}
+
+impl From<Fatal> for NodeError {
+    fn from(fatal: Fatal) -> NodeError {
+        task_fault(&fatal)
+    }
+}
+
+/// Everything the thread owns.
+struct Loop {
+    chain: Arc<Chain>,
+    driver: Driver<FileLog, FileGuard>,
+    hands: Hands,
+    timers: HashMap<Timeout, Instant>,
+    /// The round for which this node should propose and had nothing yet, and when it looks again.
+    wanted: Option<(Round, Instant)>,
+    last_block_ms: u64,
+}
+
+impl Loop {
+    /// Reads the log back.
+    fn open(chain: Arc<Chain>, folder: &Path) -> Result<Loop, NodeError> {
+        let tip = chain.store.tip()?;
+        let height = tip.height.next().map_err(|error| task_fault(&error))?;
+        let (log, records) =
+            FileLog::open(&folder.join("height.log"), height).map_err(|error| task_fault(&error))?;
+        let guard = FileGuard::open(&folder.join("signed")).map_err(|error| task_fault(&error))?;
+        let mut hands = Hands::new(Arc::clone(&chain));
+        let mut blocks = Vec::new();
+        for record in &records {
+            if let Record::Block(block, _) = record {
+                blocks.extend(hands.check((**block).clone())?);
+            }
+        }
+        let setup =
+            Setup { key: Arc::clone(&chain.key), chain_id: chain.genesis.chain_id().clone(), timeouts: timeouts() };
+        let set = WorkSet::new(chain.genesis.validators().clone());
+        let (driver, actions) = Driver::recover(setup, (log, guard), height, set, records, blocks)?;
+        let last_block_ms = tip.timestamp_ms.get();
+        let mut work = Loop { chain, driver, hands, timers: HashMap::new(), wanted: None, last_block_ms };
+        work.perform(actions)?;
+        Ok(work)
+    }
+
+    fn run(&mut self, told: &Receiver<Told>) -> Result<(), NodeError> {
+        loop {
+            self.catch_up_with_time()?;
+            match told.recv_timeout(self.next_wait()) {
+                Ok(Told::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells the driver which timeouts are over, and whether a block is due.
+    fn catch_up_with_time(&mut self) -> Result<(), NodeError> {
+        let now = Instant::now();
+        while let Some(timeout) = self.timers.iter().find(|(_, due)| **due <= now).map(|(timeout, _)| *timeout) {
+            self.timers.remove(&timeout);
+            self.drive(Event::Elapsed(timeout))?;
+        }
+        if self.driver.is_waiting() && self.due_in() == Duration::ZERO {
+            self.drive(Event::Start)?;
+        }
+        if let Some((round, again)) = self.wanted
+            && again <= now
+        {
+            self.build(round)?;
+        }
+        Ok(())
+    }
+
+    /// How long until a block is due. Blocks are made when there is something to seal, at most one an interval; without
+    /// that, a heartbeat.
+    fn due_in(&self) -> Duration {
+        let params = self.chain.genesis.params();
+        let is_pending = self.chain.mempool().status().proofs > 0;
+        let pause_ms = if is_pending { params.block_interval_ms } else { params.heartbeat_ms };
+        let since_ms = self.chain.clock.now_ms().saturating_sub(self.last_block_ms);
+        Duration::from_millis(pause_ms.saturating_sub(since_ms))
+    }
+
+    fn next_wait(&self) -> Duration {
+        let now = Instant::now();
+        let timer = self.timers.values().chain(self.wanted.iter().map(|(_, again)| again)).min();
+        let timer = timer.map_or(SLEEP_MAX, |due| due.saturating_duration_since(now));
+        let block = if self.driver.is_waiting() { self.due_in() } else { SLEEP_MAX };
+        timer.min(block).clamp(Duration::from_millis(1), SLEEP_MAX)
+    }
+
+    fn drive(&mut self, event: Event) -> Result<(), NodeError> {
+        let actions = self.driver.on(event)?;
+        self.perform(actions)
+    }
+
+    /// Carries out actions in their order; what they cause comes after them.
+    fn perform(&mut self, actions: Vec<Action>) -> Result<(), NodeError> {
+        let mut actions: VecDeque<Action> = actions.into();
+        while let Some(action) = actions.pop_front() {
+            let event = match action {
+                Action::Arm(timeout, time) => {
+                    self.timers.insert(timeout, Instant::now() + time);
+                    None
+                }
+                Action::Disarm(timeout) => {
+                    self.timers.remove(&timeout);
+                    None
+                }
+                Action::DisarmAll => {
+                    self.timers.clear();
+                    None
+                }
+                Action::Publish(message) | Action::Relay(message) => {
+                    self.say(&message);
+                    None
+                }
+                Action::Build(_, round) => self.try_build(round)?,
+                Action::Check(block) => {
+                    let hash = block.0.hash();
+                    Some(Event::Checked(hash, self.hands.check(*block)?))
+                }
+                Action::Commit(block, certificate) => {
+                    let height = self.hands.commit(&block, certificate)?;
+                    self.last_block_ms = block.header().timestamp_ms.get();
+                    self.wanted = None;
+                    Some(Event::Committed(height, self.driver.set().clone()))
+                }
+                Action::Accuse(nodes) => {
+                    for node in nodes {
+                        tracing::warn!(%node, "signed two different messages in one round");
+                    }
+                    None
                 }
             };
-        }
-        let due = Duration::from_millis(driver.due_in_ms(chain.clock.now_ms(), chain.mempool().status().proofs));
-        tokio::select! { biased;
-            () = stop.cancelled() => return Ok(()),
-            () = chain.wake.notified() => {}
-            () = tokio::time::sleep(due.clamp(Duration::from_millis(1), SLEEP_MAX)) => {}
-        }
-    }
-}
-
-/// Carries out actions. Runs on a blocking thread.
-struct Hands {
-    chain: Arc<Chain>,
-    /// What the block that is being voted on does.
-    executed: Option<ExecutedBlock>,
-}
-
-impl Hands {
-    fn perform(&mut self, action: Action) -> Result<Event, NodeError> {
-        match action {
-            Action::Build(_) => self.build(),
-            Action::Validate(block) => self.validate(&block),
-            Action::SignVote(height, round, block_hash) => {
-                let vote = Vote::sign(&self.chain.key, self.chain.genesis.chain_id(), height, round, block_hash);
-                Ok(Event::Voted(vote))
+            if let Some(event) = event {
+                actions.extend(self.driver.on(event)?);
             }
-            Action::Commit(block, certificate) => self.commit(&block, certificate),
+        }
+        Ok(())
+    }
+
+    fn try_build(&mut self, round: Round) -> Result<Option<Event>, NodeError> {
+        let block = self.hands.build(round)?;
+        self.wanted = block.is_none().then(|| (round, Instant::now() + BUILD_AGAIN));
+        Ok(block.map(|block| Event::Built(round, block)))
+    }
+
+    fn build(&mut self, round: Round) -> Result<(), NodeError> {
+        if self.driver.round() != round.as_u32() {
+            self.wanted = None;
+            return Ok(());
+        }
+        match self.try_build(round)? {
+            Some(event) => self.drive(event),
+            None => Ok(()),
         }
     }
 
-    fn build(&self) -> Result<Event, NodeError> {
-        let chain = &self.chain;
-        let parent = chain.tip_header()?;
-        let params = chain.genesis.params();
-        // Never closer to the parent than the rules allow, even where the clock went back a little.
-        let earliest_ms = parent.timestamp_ms.get().saturating_add(params.block_interval_ms);
-        let timestamp = Timestamp::new(chain.clock.now_ms().max(earliest_ms));
-        let waiting = chain.mempool().select(SelectLimits::default());
-        let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: chain.key.node_id() };
-        let proposal = propose(slot, waiting, &chain.view(), &chain.genesis)
-            .map_err(|error| NodeError::Execution(error.to_string()))?;
-        let mut lost = Vec::new();
-        for (record, fault) in proposal.skipped {
-            // A record that is early waits for its time; every other fault is for ever.
-            if matches!(fault, RecordFault::FromTheFuture { .. }) {
-                continue;
-            }
-            tracing::warn!(%record, %fault, "can never be in a block and is dropped");
-            chain.mempool().take(&record);
-            lost.push(record);
-        }
-        chain.store.drop_pending(&lost)?;
-        Ok(proposal.block.map_or(Event::NothingToBuild, |(block, _)| Event::Built(Box::new(block))))
-    }
-
-    fn validate(&mut self, block: &ProposedBlock) -> Result<Event, NodeError> {
-        let chain = &self.chain;
-        let fault = |error: String| NodeError::Execution(error);
-        check_clock(block.header(), Timestamp::new(chain.clock.now_ms()), chain.genesis.params())
-            .map_err(|error| fault(error.to_string()))?;
-        let executed = execute(block, &chain.tip_header()?, &chain.view(), &chain.genesis);
-        self.executed = Some(executed.map_err(|error| fault(error.to_string()))?);
-        Ok(Event::Valid)
-    }
-
-    fn commit(&mut self, block: &ProposedBlock, certificate: CommitCertificate) -> Result<Event, NodeError> {
-        let chain = &self.chain;
-        let executed = self.executed.take().expect("a block is validated before it is voted on");
-        let validators = chain.genesis.validators();
-        let block = FinalBlock::new(block.clone(), certificate, validators)
-            .map_err(|error| NodeError::Execution(error.to_string()))?;
-        chain.store.commit(&block, &executed.changes)?;
-        let height = block.header().height;
-        let expired = {
-            let mut mempool = chain.mempool();
-            mempool.remove(block.block().proofs());
-            mempool.expire(height)
-        };
-        let expired: Vec<_> = expired.iter().map(|proof| proof.record_id()).collect();
-        chain.store.drop_pending(&expired)?;
-        chain.advance(block.block());
-        tracing::info!(%height, hash = %block.hash(), records = block.header().record_count, "final block");
-        Ok(Event::Committed { timestamp_ms: block.header().timestamp_ms.get() })
-    }
+    #[expect(clippy::unused_self, reason = "there are no peers yet")]
+    fn say(&self, _: &Message) {}
 }

@@ -1,0 +1,110 @@
+//! What the driver asks for, done: blocks made, checked and committed on this node's chain. Blocks the thread it runs on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aria_chain::block::{FinalBlock, ProposedBlock};
+use aria_chain::certificate::CommitCertificate;
+use aria_chain::ids::BlockHash;
+use aria_chain::mempool::SelectLimits;
+use aria_chain::units::{Height, Round as ChainRound, Timestamp};
+use aria_runtime::execute::{ExecutedBlock, check_clock, execute};
+use aria_runtime::propose::{Slot, propose};
+use aria_runtime::rules::record::RecordFault;
+use malachite_types::Round;
+
+use super::message::WireBlock;
+use crate::chain::Chain;
+use crate::error::NodeError;
+
+/// The chain, and what the blocks of this height would do to it.
+pub struct Hands {
+    chain: Arc<Chain>,
+    executed: HashMap<BlockHash, ExecutedBlock>,
+}
+
+impl Hands {
+    /// Hands for a chain.
+    pub fn new(chain: Arc<Chain>) -> Hands {
+        Hands { chain, executed: HashMap::new() }
+    }
+
+    /// A block from what waits, for a round of the next height. None: nothing can be in it and no heartbeat is due.
+    pub fn build(&mut self, round: Round) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
+        let chain = &self.chain;
+        let parent = chain.tip_header()?;
+        let params = chain.genesis.params();
+        // Never closer to the parent than the rules allow, even where the clock went back a little.
+        let earliest_ms = parent.timestamp_ms.get().saturating_add(params.block_interval_ms);
+        let timestamp = Timestamp::new(chain.clock.now_ms().max(earliest_ms));
+        let waiting = chain.mempool().select(SelectLimits::default());
+        let round = ChainRound::new(round.as_u32().unwrap_or(0));
+        let slot = Slot { parent: &parent, round, timestamp, proposer: chain.key.node_id() };
+        let proposal = propose(slot, waiting, &chain.view(), &chain.genesis)
+            .map_err(|error| NodeError::Execution(error.to_string()))?;
+        let mut lost = Vec::new();
+        for (record, fault) in proposal.skipped {
+            // A record that is early waits for its time; every other fault is for ever.
+            if matches!(fault, RecordFault::FromTheFuture { .. }) {
+                continue;
+            }
+            tracing::warn!(%record, %fault, "can never be in a block and is dropped");
+            chain.mempool().take(&record);
+            lost.push(record);
+        }
+        chain.store.drop_pending(&lost)?;
+        let Some((block, executed)) = proposal.block else { return Ok(None) };
+        self.executed.insert(block.hash(), executed);
+        Ok(Some(Arc::new(block)))
+    }
+
+    /// Verifies a block that somebody else made and executes it. None: it is not valid, or not now.
+    pub fn check(&mut self, (header, body): WireBlock) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
+        let chain = &self.chain;
+        let (height, proposer, params) = (header.height, header.proposer, chain.genesis.params());
+        let now = Timestamp::new(chain.clock.now_ms());
+        let refused = |reason: String| {
+            tracing::warn!(%height, %proposer, reason, "a proposed block is refused");
+            Ok(None)
+        };
+        if let Err(fault) = check_clock(&header, now, params) {
+            return refused(fault.to_string());
+        }
+        let block = match ProposedBlock::check(header, body, chain.genesis.chain_id(), params.stamp_zero_digits) {
+            Ok(block) => block,
+            Err(fault) => return refused(fault.to_string()),
+        };
+        match execute(&block, &chain.tip_header()?, &chain.view(), &chain.genesis) {
+            Ok(executed) => self.executed.insert(block.hash(), executed),
+            Err(fault) => return refused(fault.to_string()),
+        };
+        Ok(Some(Arc::new(block)))
+    }
+
+    /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.
+    pub fn commit(&mut self, block: &ProposedBlock, certificate: CommitCertificate) -> Result<Height, NodeError> {
+        let chain = &self.chain;
+        let fault = |reason: String| NodeError::Execution(reason);
+        let executed = match self.executed.remove(&block.hash()) {
+            Some(executed) => executed,
+            None => execute(block, &chain.tip_header()?, &chain.view(), &chain.genesis)
+                .map_err(|error| fault(error.to_string()))?,
+        };
+        let block = FinalBlock::new(block.clone(), certificate, chain.genesis.validators())
+            .map_err(|error| fault(error.to_string()))?;
+        chain.store.commit(&block, &executed.changes)?;
+        self.executed.clear();
+        let height = block.header().height;
+        let expired = {
+            let mut mempool = chain.mempool();
+            mempool.remove(block.block().proofs());
+            mempool.expire(height)
+        };
+        let expired: Vec<_> = expired.iter().map(|proof| proof.record_id()).collect();
+        chain.store.drop_pending(&expired)?;
+        chain.advance(block.block());
+        let (records, round) = (block.header().record_count, block.certificate().round);
+        tracing::info!(%height, hash = %block.hash(), records, %round, "final block");
+        Ok(height)
+    }
+}

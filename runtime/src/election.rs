@@ -1,0 +1,95 @@
+//! Who proposes when: weighted round robin by accumulated priority.
+//!
+//! In every turn each member gains its power, the one with the most leads and gives up the total. Shares are exact over
+//! as many turns as the total power has units, the strongest member leads first, and nobody can grind the order.
+
+use aria_chain::certificate::ValidatorSet;
+use aria_chain::ids::NodeId;
+use aria_chain::units::{Height, Round};
+
+/// The order of proposers of one validator set, computed once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProposerSchedule {
+    turns: Vec<NodeId>,
+}
+
+impl ProposerSchedule {
+    /// The first `turns` turns of a set; after them the order begins again.
+    ///
+    /// # Panics
+    /// Never: a set has members.
+    pub fn new(set: &ValidatorSet, turns: usize) -> ProposerSchedule {
+        let total = i128::from(set.total_power());
+        let mut priorities: Vec<(i128, NodeId, i128)> =
+            set.members().iter().map(|member| (0, member.node_id, i128::from(member.power))).collect();
+        let turns = (0..turns.max(1)).map(|_| {
+            for (priority, _, power) in &mut priorities {
+                *priority += *power;
+            }
+            // Among equals the lowest id: members are ascending, and only a greater priority replaces one found before.
+            let leader = priorities.iter_mut().reduce(|best, next| if next.0 > best.0 { next } else { best });
+            let leader = leader.expect("a validator set has members");
+            leader.0 -= total;
+            leader.1
+        });
+        ProposerSchedule { turns: turns.collect() }
+    }
+
+    /// Who proposes in a round of a height. Rounds go on along the order, so that the next in line steps in.
+    ///
+    /// # Panics
+    /// Never: there is a turn.
+    pub fn proposer(&self, height: Height, round: Round) -> NodeId {
+        let turns = u128::try_from(self.turns.len()).expect("a length");
+        let turn = (u128::from(height.get()) + u128::from(round.get())) % turns;
+        self.turns[usize::try_from(turn).expect("less than a length")]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_chain::certificate::Validator;
+
+    use super::*;
+
+    fn set(powers: &[u64]) -> ValidatorSet {
+        let member = |(index, &power): (usize, &u64)| {
+            let node_id = NodeId::new([u8::try_from(index).expect("few") + 1; 32]);
+            Validator { node_id, power }
+        };
+        ValidatorSet::new(powers.iter().enumerate().map(member).collect()).expect("a good set")
+    }
+
+    fn order(powers: &[u64], turns: usize) -> Vec<u8> {
+        let schedule = ProposerSchedule::new(&set(powers), turns);
+        let turn = |height| schedule.proposer(Height::new(height), Round::ZERO).as_bytes()[0];
+        (0..turns as u64).map(turn).collect()
+    }
+
+    #[test]
+    fn the_order_is_fixed() {
+        assert_eq!(order(&[1, 1, 1, 1], 8), [1, 2, 3, 4, 1, 2, 3, 4]);
+        assert_eq!(order(&[5, 1, 1], 7), [1, 1, 2, 1, 3, 1, 1]);
+        assert_eq!(order(&[1, 2, 3], 6), [3, 2, 1, 3, 2, 3]);
+    }
+
+    #[test]
+    fn shares_are_exact_over_the_total_power() {
+        for powers in [&[1, 2, 3][..], &[97, 1, 2], &[10, 20, 30, 40], &[1]] {
+            let total: u64 = powers.iter().sum();
+            let order = order(powers, usize::try_from(total).expect("small"));
+            for (index, &power) in powers.iter().enumerate() {
+                let turns = order.iter().filter(|&&leader| usize::from(leader) == index + 1).count();
+                assert_eq!(turns as u64, power, "{powers:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_that_fails_passes_to_the_next() {
+        let schedule = ProposerSchedule::new(&set(&[1, 1, 1]), 3);
+        let leaders: Vec<NodeId> =
+            (0..3).map(|round| schedule.proposer(Height::new(u64::MAX), Round::new(round))).collect();
+        assert!(leaders[0] != leaders[1] && leaders[1] != leaders[2] && leaders[0] != leaders[2]);
+    }
+}

@@ -1,0 +1,154 @@
+//! One honest node: the real driver on a simulated disk, with a chain of blocks in memory.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock};
+use aria_chain::certificate::{CommitCertificate, ValidatorSet};
+use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId};
+use aria_chain::keys::NodeKey;
+use aria_chain::units::{Height, Round, Timestamp};
+use aria_node::consensus::context::WorkSet;
+use aria_node::consensus::driver::{Action, Driver, Event, Fatal, Setup};
+use aria_node::consensus::log::Record;
+use aria_node::consensus::message::WireBlock;
+use malachite_types::{LinearTimeouts, Timeout};
+
+use crate::disk::{Disk, DiskGuard, DiskLog, SharedDisk};
+
+/// What all nodes of a world know.
+pub(crate) struct Shared {
+    pub(crate) chain_id: ChainId,
+    pub(crate) set: ValidatorSet,
+    pub(crate) work_set: WorkSet,
+    pub(crate) genesis: GenesisBlock,
+}
+
+impl Shared {
+    pub(crate) fn new(set: ValidatorSet) -> Shared {
+        let chain_id: ChainId = "aria-sim".parse().unwrap();
+        let genesis = GenesisBlock::new(chain_id.clone(), Timestamp::new(1), set.clone(), Digest::ZERO);
+        Shared { chain_id, work_set: WorkSet::new(set.clone()), set, genesis }
+    }
+
+    /// A block of a height; `salt` makes it another one.
+    pub(crate) fn block(&self, proposer: NodeId, height: Height, round: u32, parent: BlockHash, salt: u64) -> ProposedBlock {
+        let draft = Draft {
+            chain_id: self.chain_id.clone(),
+            height,
+            round: Round::new(round),
+            timestamp_ms: Timestamp::new(salt),
+            parent,
+            proposer,
+            state_root: Digest::ZERO,
+            validators_hash: self.set.hash(),
+        };
+        ProposedBlock::seal(draft, Vec::new(), 0).unwrap()
+    }
+
+    /// Blocks with this salt break a rule that only their content shows.
+    pub(crate) const POISON: u64 = 666;
+}
+
+pub(crate) struct SimNode {
+    pub(crate) key: Arc<NodeKey>,
+    pub(crate) disk: SharedDisk,
+    /// Durable: blocks with their certificates, from height 1.
+    pub(crate) chain: Vec<FinalBlock>,
+    pub(crate) driver: Option<Driver<DiskLog, DiskGuard>>,
+    /// Timeouts that run, with the number of their arming.
+    pub(crate) timers: HashMap<Timeout, u64>,
+    /// Why it may not go on, if its guard or log said so.
+    pub(crate) halted: Option<String>,
+    pub(crate) accused: Vec<NodeId>,
+}
+
+impl SimNode {
+    pub(crate) fn new(key: Arc<NodeKey>) -> SimNode {
+        SimNode {
+            key,
+            disk: Rc::new(std::cell::RefCell::new(Disk::default())),
+            chain: Vec::new(),
+            driver: None,
+            timers: HashMap::new(),
+            halted: None,
+            accused: Vec::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.key.node_id()
+    }
+
+    pub(crate) fn tip(&self, shared: &Shared) -> (Height, BlockHash) {
+        self.chain.last().map_or((Height::ZERO, shared.genesis.hash()), |block| (block.header().height, block.hash()))
+    }
+
+    /// Starts it from its disk.
+    pub(crate) fn start(&mut self, shared: &Shared) -> Vec<Action> {
+        let height = self.tip(shared).0.next().unwrap();
+        let setup =
+            Setup { key: Arc::clone(&self.key), chain_id: shared.chain_id.clone(), timeouts: LinearTimeouts::default() };
+        let mut records = Vec::new();
+        {
+            let mut disk = self.disk.borrow_mut();
+            if disk.height == height {
+                records = disk.records();
+            } else {
+                disk.height = height;
+                disk.lose_log();
+            }
+        }
+        let blocks = records.iter().filter_map(|record| match record {
+            Record::Block(block, _) => self.check(shared, (**block).clone()),
+            Record::Input(_) => None,
+        });
+        let blocks = blocks.collect();
+        let storage = (DiskLog(Rc::clone(&self.disk)), DiskGuard(Rc::clone(&self.disk)));
+        match Driver::recover(setup, storage, height, shared.work_set.clone(), records, blocks) {
+            Ok((driver, actions)) => {
+                self.driver = Some(driver);
+                actions
+            }
+            Err(fatal) => {
+                self.halted = Some(fatal.to_string());
+                Vec::new()
+            }
+        }
+    }
+
+    /// The machine dies.
+    pub(crate) fn crash(&mut self, kept: usize) {
+        self.driver = None;
+        self.timers.clear();
+        self.disk.borrow_mut().crash(kept);
+    }
+
+    pub(crate) fn on(&mut self, event: Event) -> Result<Vec<Action>, Fatal> {
+        match &mut self.driver {
+            Some(driver) => driver.on(event),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Verifies a block as a node would: in itself, and on the tip.
+    pub(crate) fn check(&self, shared: &Shared, (header, body): WireBlock) -> Option<Arc<ProposedBlock>> {
+        let (tip, hash) = self.tip(shared);
+        let fits = header.parent == hash && header.height == tip.next().ok()?;
+        if !fits || header.timestamp_ms.get() == Shared::POISON {
+            return None;
+        }
+        ProposedBlock::check(header, body, &shared.chain_id, 0).ok().map(Arc::new)
+    }
+
+    /// Commits what was decided. The certificate must hold.
+    pub(crate) fn commit(&mut self, shared: &Shared, block: &ProposedBlock, certificate: CommitCertificate) -> Event {
+        let block = FinalBlock::new(block.clone(), certificate, &shared.set).expect("a decision has a good certificate");
+        let (tip, hash) = self.tip(shared);
+        assert_eq!((block.header().parent, block.header().height), (hash, tip.next().unwrap()), "on the tip");
+        let height = block.header().height;
+        self.chain.push(block);
+        Event::Committed(height, shared.work_set.clone())
+    }
+}
