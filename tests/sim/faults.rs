@@ -19,7 +19,7 @@ fn checked(world: &World) {
 
 fn reach(world: &mut World, height: u64, limit_ms: u64) {
     let time = world.run_to(height, limit_ms);
-    assert!(time.is_some(), "seed {}: at {:?} and not at {height} after {limit_ms} ms", world.seed, world.heights());
+    assert!(time.is_some(), "seed {}: not at {height} after {limit_ms} ms: {}", world.seed, world.describe());
     checked(world);
 }
 

@@ -11,6 +11,7 @@ use aria_chain::keys::NodeKey;
 use aria_chain::units::{Height, Round, Timestamp};
 use aria_node::consensus::context::WorkSet;
 use aria_node::consensus::driver::{Action, Driver, Event, Fatal, Setup};
+use aria_node::consensus::guard::GuardError;
 use aria_node::consensus::log::Record;
 use aria_node::consensus::message::WireBlock;
 use malachite_types::{LinearTimeouts, Timeout};
@@ -110,6 +111,11 @@ impl SimNode {
             Ok((driver, actions)) => {
                 self.driver = Some(driver);
                 actions
+            }
+            // The machine dies while it reads its log.
+            Err(Fatal::Log(_) | Fatal::Guard(GuardError::Io { .. })) => {
+                self.crash(0);
+                Vec::new()
             }
             Err(fatal) => {
                 self.halted = Some(fatal.to_string());

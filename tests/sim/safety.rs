@@ -16,7 +16,7 @@ fn liars_below_a_third_change_nothing_and_are_named() {
         world.weather = Weather { delay_ms: (1, 200), loss_percent: 2, double_percent: 5 };
         world.start_all();
         let time = world.run_to(8, 240_000);
-        assert!(time.is_some(), "seed {seed}: at {:?}", world.heights());
+        assert!(time.is_some(), "seed {seed}: {}", world.describe());
         assert!(world.double_signed.is_empty(), "seed {seed}: {:?}", world.double_signed);
         let guilty: Vec<_> = world.liars.keys().map(|index| world.nodes[*index].id()).collect();
         for node in world.honest() {

@@ -168,6 +168,17 @@ impl World {
         self.nodes.iter().enumerate().filter(|(index, _)| !self.liars.contains_key(index)).map(|(_, node)| node)
     }
 
+    /// Where each honest node stands, for the message of a failure.
+    pub(crate) fn describe(&self) -> String {
+        let one = |node: &SimNode| {
+            let tip = node.tip(&self.shared).0;
+            let (is_waiting, round) = node.driver.as_ref().map_or((true, None), |d| (d.is_waiting(), d.round()));
+            let timers: Vec<String> = node.timers.keys().map(ToString::to_string).collect();
+            format!("halted {:?}, tip {tip}, alive {}, waiting {is_waiting}, round {round:?}, {timers:?}", node.halted, node.driver.is_some())
+        };
+        self.honest().map(one).collect::<Vec<_>>().join("; ")
+    }
+
     /// The least and the greatest height of honest nodes.
     pub(crate) fn heights(&self) -> (u64, u64) {
         let heights: Vec<u64> = self.honest().map(|node| node.tip(&self.shared).0.get()).collect();
@@ -334,10 +345,7 @@ impl World {
                 let block = self.shared.block(self.nodes[index].id(), height, at, parent, salt);
                 Some(Event::Built(round, Arc::new(block)))
             }
-            Action::Check(block) => {
-                let hash = block.0.hash();
-                Some(Event::Checked(hash, self.nodes[index].check(&self.shared, *block)))
-            }
+            Action::Check(block) => Some(Event::Checked(self.nodes[index].check(&self.shared, *block))),
             Action::Commit(block, certificate) => {
                 self.decide(block.header().height, block.hash());
                 let event = self.nodes[index].commit(&self.shared, &block, certificate);

@@ -34,8 +34,10 @@ use super::message::{Message, WireBlock};
 /// Messages for later heights that the core keeps: so many heights, so many of each. Only members of the set fill them.
 const EARLY_HEIGHTS_MAX: usize = 2;
 const EARLY_MESSAGES_MAX: usize = 4_096;
-/// Blocks that are spoken of at one height and kept; one a round is normal.
-const BLOCKS_MAX: usize = 16;
+/// Blocks of one round that are checked. A proposer has one; of one who signs more, the second proves it.
+const BLOCKS_PER_ROUND_MAX: usize = 2;
+/// Rounds ahead of ours in which a block is looked at; the core drops proposals of later ones.
+const ROUNDS_AHEAD_MAX: u32 = 10;
 /// Blocks of the next height that arrive while this one is being committed.
 const EARLY_BLOCKS_MAX: usize = 2;
 
@@ -52,7 +54,7 @@ pub enum Event {
     /// round passes.
     Built(Round, Arc<ProposedBlock>),
     /// The answer to [`Action::Check`].
-    Checked(BlockHash, Option<Arc<ProposedBlock>>),
+    Checked(Option<Arc<ProposedBlock>>),
     /// This block and its state are durable, by [`Action::Commit`] or because a peer had it; this set votes next.
     Committed(Height, WorkSet),
 }
@@ -117,7 +119,7 @@ pub struct Driver<L, G> {
     /// Whether rounds of `height` are running. Between heights a driver waits for a reason.
     is_started: bool,
     /// Blocks of the height above.
-    early: Vec<WireBlock>,
+    early: Vec<(u32, WireBlock)>,
     /// Whether somebody has begun the height above.
     is_awaited: bool,
 }
@@ -128,13 +130,11 @@ struct Env<L, G> {
     checker: Checker,
     log: L,
     guard: G,
-    /// Whether records are read back: nothing is written then.
-    is_replaying: bool,
+    /// The records that are being read back. What follows from them is not written again, what is new is.
+    replayed: Vec<Record>,
     blocks: BTreeMap<BlockHash, Arc<ProposedBlock>>,
-    /// Blocks that are being checked, or were refused.
-    asked: BTreeSet<BlockHash>,
-    /// Proposals that wait for the verdict on their block.
-    waiting: Vec<SignedProposal<Pouw>>,
+    /// Blocks that are being checked, are here, or were refused, by the round that named them first.
+    asked: BTreeMap<u32, Vec<BlockHash>>,
     /// Blocks of our own, by the round they were made for.
     own: BTreeMap<u32, BlockHash>,
     /// The signature that was checked before it reached the core.
@@ -167,10 +167,9 @@ impl<L: Log, G: Guard> Driver<L, G> {
             setup,
             log,
             guard,
-            is_replaying: false,
+            replayed: Vec::new(),
             blocks: blocks.into_iter().map(|block| (block.hash(), block)).collect(),
-            asked: BTreeSet::new(),
-            waiting: Vec::new(),
+            asked: BTreeMap::new(),
             own: BTreeMap::new(),
             checked: None,
             inputs: VecDeque::new(),
@@ -189,22 +188,22 @@ impl<L: Log, G: Guard> Driver<L, G> {
 
     fn replay(&mut self, records: Vec<Record>) -> Result<(), Fatal> {
         let mut inputs = Vec::new();
-        for record in records {
+        for record in &records {
             match record {
-                Record::Input(input) => inputs.push(*input),
+                Record::Input(input) => inputs.push((**input).clone()),
                 Record::Block(block, own_round) => {
                     if let Some(round) = own_round {
-                        self.env.own.insert(round, block.0.hash());
+                        self.env.own.insert(*round, block.0.hash());
                     }
                 }
             }
         }
-        self.env.is_replaying = true;
+        self.env.replayed = records;
         self.core.index_wal_entries(inputs.iter());
         let replayed = self.begin().and_then(|()| inputs.into_iter().try_for_each(|input| self.feed(input)));
         replayed.map_err(|error| Fatal::Replay(error.to_string()))?;
         self.core.reset_entries_index();
-        self.env.is_replaying = false;
+        self.env.replayed.clear();
         Ok(())
     }
 
@@ -236,7 +235,7 @@ impl<L: Log, G: Guard> Driver<L, G> {
             Event::Heard(message) => self.hear(message),
             Event::Elapsed(timeout) => self.feed(Input::TimeoutElapsed(timeout)),
             Event::Built(round, block) => self.propose(round, block),
-            Event::Checked(hash, block) => self.judge(hash, block),
+            Event::Checked(block) => self.judge(block),
             Event::Committed(height, set) => self.advance(height, set),
         };
         if let Err(error) = outcome {
@@ -259,8 +258,8 @@ impl<L: Log, G: Guard> Driver<L, G> {
         self.is_awaited = false;
         let policy = VoteExtensionPolicy::Disabled;
         self.feed(Input::StartHeight(At(self.height), self.set.clone(), false, None, policy))?;
-        for block in std::mem::take(&mut self.early) {
-            self.env.ask(block);
+        for (round, block) in std::mem::take(&mut self.early) {
+            self.env.ask(round, block);
         }
         Ok(())
     }
@@ -337,19 +336,14 @@ impl<L: Log, G: Guard> Driver<L, G> {
         block: Option<Box<WireBlock>>,
         is_next: bool,
     ) -> Result<(), CoreError<Pouw>> {
-        if is_next {
-            if let Some(block) = block
-                && self.early.len() < EARLY_BLOCKS_MAX
-            {
-                self.early.push(*block);
-            }
-        } else {
-            if self.env.waiting.len() < BLOCKS_MAX {
-                self.env.waiting.push(proposal.clone());
-            }
-            match block {
-                Some(block) => self.env.ask(*block),
-                None => self.env.offer(proposal.value.0),
+        if let Some(block) = block
+            && let Some(round) = proposal.round.as_u32()
+        {
+            let ahead = round.saturating_sub(self.core.round().as_u32().unwrap_or(0));
+            if !is_next && ahead <= ROUNDS_AHEAD_MAX {
+                self.env.ask(round, *block);
+            } else if is_next && self.early.len() < EARLY_BLOCKS_MAX {
+                self.early.push((round, *block));
             }
         }
         self.feed(Input::Proposal(proposal))
@@ -366,14 +360,11 @@ impl<L: Log, G: Guard> Driver<L, G> {
     }
 
     /// The verdict on a block. One that is not valid now stays refused at this height.
-    fn judge(&mut self, hash: BlockHash, block: Option<Arc<ProposedBlock>>) -> Result<(), CoreError<Pouw>> {
+    fn judge(&mut self, block: Option<Arc<ProposedBlock>>) -> Result<(), CoreError<Pouw>> {
         let Some(block) = block.filter(|block| block.header().height == self.height) else { return Ok(()) };
         self.env.keep(&block, None);
-        self.env.offer(hash);
-        match self.env.inputs.pop_front() {
-            Some(input) => self.feed(input),
-            None => self.feed(Input::ProposedValue(valid(&block), ValueOrigin::Consensus)),
-        }
+        // The core finds the proposals that name it, of whatever round.
+        self.feed(Input::ProposedValue(valid(&block), ValueOrigin::Consensus))
     }
 
     /// The chain has a block of this height: everything about it is over.
@@ -385,7 +376,7 @@ impl<L: Log, G: Guard> Driver<L, G> {
         self.height = Height::new(height.get().saturating_add(1));
         self.set = set;
         self.is_started = false;
-        self.early.retain(|(header, _)| is_one_up && header.height == self.height);
+        self.early.retain(|(_, (header, _))| is_one_up && header.height == self.height);
         let height = self.height;
         self.env.advance(height);
         if std::mem::take(&mut self.is_awaited) && is_one_up { self.begin() } else { Ok(()) }
@@ -423,7 +414,7 @@ impl<L: Log, G: Guard> Env<L, G> {
     }
 
     fn append(&mut self, record: &Record) {
-        if self.is_replaying || self.fatal.is_some() {
+        if self.fatal.is_some() || self.replayed.contains(record) {
             return;
         }
         if let Err(error) = self.log.append(record) {
@@ -432,7 +423,7 @@ impl<L: Log, G: Guard> Env<L, G> {
     }
 
     fn flush(&mut self) {
-        if self.is_replaying || self.fatal.is_some() {
+        if self.fatal.is_some() {
             return;
         }
         if let Err(error) = self.log.flush() {
@@ -443,7 +434,6 @@ impl<L: Log, G: Guard> Env<L, G> {
     fn advance(&mut self, height: Height) {
         self.blocks.clear();
         self.asked.clear();
-        self.waiting.clear();
         self.own.clear();
         self.act(Action::DisarmAll);
         if let Err(error) = self.log.begin(height) {
@@ -451,12 +441,13 @@ impl<L: Log, G: Guard> Env<L, G> {
         }
     }
 
-    /// Asks for a verdict, once for each block and only for so many.
-    fn ask(&mut self, block: WireBlock) {
+    /// Asks for a verdict, once for each block.
+    fn ask(&mut self, round: u32, block: WireBlock) {
         let hash = block.0.hash();
-        if self.blocks.contains_key(&hash) {
-            self.offer(hash);
-        } else if self.asked.len() < BLOCKS_MAX && self.asked.insert(hash) {
+        let is_known = self.blocks.contains_key(&hash) || self.asked.values().flatten().any(|asked| *asked == hash);
+        let of_round = self.asked.entry(round).or_default();
+        if !is_known && of_round.len() < BLOCKS_PER_ROUND_MAX {
+            of_round.push(hash);
             self.act(Action::Check(Box::new(block)));
         }
     }
@@ -470,25 +461,6 @@ impl<L: Log, G: Guard> Env<L, G> {
         if self.blocks.insert(hash, Arc::clone(block)).is_none() || own_round.is_some() {
             let wire = (block.header().clone(), block.body());
             self.append(&Record::Block(Box::new(wire), own_round));
-        }
-    }
-
-    /// Tells the core of a block that it may vote for, in the round of every proposal that names it.
-    fn offer(&mut self, hash: BlockHash) {
-        let Some(block) = self.blocks.get(&hash) else { return };
-        let value = valid(block);
-        let (named, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|proposal| proposal.value.0 == hash);
-        self.waiting = waiting;
-        let named: Vec<SignedProposal<Pouw>> = named;
-        for proposal in named {
-            let value = ProposedValue {
-                round: proposal.round,
-                valid_round: proposal.pol_round,
-                proposer: proposal.proposer,
-                ..value.clone()
-            };
-            self.inputs.push_back(Input::ProposedValue(value, ValueOrigin::Consensus));
         }
     }
 

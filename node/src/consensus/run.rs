@@ -213,10 +213,7 @@ impl Loop {
                     None
                 }
                 Action::Build(_, round) => self.try_build(round)?,
-                Action::Check(block) => {
-                    let hash = block.0.hash();
-                    Some(Event::Checked(hash, self.hands.check(*block)?))
-                }
+                Action::Check(block) => Some(Event::Checked(self.hands.check(*block)?)),
                 Action::Commit(block, certificate) => {
                     let height = self.hands.commit(&block, certificate)?;
                     self.last_block_ms = block.header().timestamp_ms.get();
