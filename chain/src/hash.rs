@@ -44,6 +44,8 @@ impl Domain {
     pub const SIGN_PREVOTE: Domain = Domain("aria/sign/prevote/v1");
     /// A proposer's proposal.
     pub const SIGN_PROPOSAL: Domain = Domain("aria/sign/proposal/v1");
+    /// A node's proof, to a peer, that it has its key.
+    pub const SIGN_HANDSHAKE: Domain = Domain("aria/sign/handshake/v1");
     /// Checksum of a value in the store.
     pub const STORE_VALUE: Domain = Domain("aria/store-value/v1");
 
@@ -85,7 +87,7 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 18] = [
+    const ALL: [Domain; 19] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
@@ -103,6 +105,7 @@ mod tests {
         Domain::SIGN_NIL_PRECOMMIT,
         Domain::SIGN_PREVOTE,
         Domain::SIGN_PROPOSAL,
+        Domain::SIGN_HANDSHAKE,
         Domain::STORE_VALUE,
     ];
 

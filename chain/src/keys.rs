@@ -118,6 +118,11 @@ impl NodeKey {
         self.sign(proposal_message(chain_id, height, round, block, polka))
     }
 
+    /// As peer, over what both sides said at the beginning of a connection. The side that dialled says `true`.
+    pub fn sign_handshake(&self, chain_id: &ChainId, transcript: &Digest, is_dialler: bool) -> Signature {
+        self.sign(handshake_message(chain_id, transcript, is_dialler))
+    }
+
     fn sign(&self, message: Digest) -> Signature {
         Signature(self.signing.sign(message.as_bytes()).to_bytes())
     }
@@ -186,6 +191,17 @@ pub fn verify_proposal(
     verify(proposer, proposal_message(chain_id, height, round, block, polka), signature)
 }
 
+/// Whether `node` signed the beginning of a connection, as the side that dialled or as the other one.
+pub fn verify_handshake(
+    node: &NodeId,
+    chain_id: &ChainId,
+    transcript: &Digest,
+    is_dialler: bool,
+    signature: &Signature,
+) -> bool {
+    verify(node, handshake_message(chain_id, transcript, is_dialler), signature)
+}
+
 fn request_message(chain_id: &ChainId, request: &RequestId) -> Digest {
     Domain::SIGN_REQUEST.hash_of(&(chain_id, request))
 }
@@ -218,6 +234,10 @@ fn proposal_message(
     polka: Option<Round>,
 ) -> Digest {
     Domain::SIGN_PROPOSAL.hash_of(&(chain_id, height, round, block, polka))
+}
+
+fn handshake_message(chain_id: &ChainId, transcript: &Digest, is_dialler: bool) -> Digest {
+    Domain::SIGN_HANDSHAKE.hash_of(&(chain_id, transcript, is_dialler))
 }
 
 fn verify(node: &NodeId, message: Digest, signature: &Signature) -> bool {

@@ -52,6 +52,9 @@ pub enum NodeError {
         /// The address asked for.
         host: std::net::IpAddr,
     },
+    /// Peers.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
     /// A model cannot be found.
     #[error("there is no model `{name}`: `aria model list` shows those at hand, and a path to a GGUF file works too")]
     NoModel {

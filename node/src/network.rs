@@ -1,0 +1,207 @@
+//! Peers over WebSocket: who they are, and frames of bytes to and from them.
+//!
+//! A peer is its key, proven on both sides before anything else is said ([`handshake`]). After that a connection carries
+//! binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
+//! connections, frames, queues, what one peer may send in a second. A slow or noisy peer is dropped with a reason in the log.
+//!
+//! In reading order: [`handshake`], [`peer`], [`peers`], [`dial`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aria_chain::ids::{BlockHash, ChainId, NodeId};
+use aria_chain::keys::NodeKey;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub mod dial;
+pub mod handshake;
+pub mod peer;
+pub mod peers;
+
+pub use peers::PeerInfo;
+use peers::Peers;
+
+/// Events that wait for the node; a full queue slows the readers, and so the peers.
+const EVENTS_MAX: usize = 1_024;
+
+/// What a frame is about. The first byte of every frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Proposals and votes.
+    Consensus,
+    /// What waits to be sealed. Dropped first where a queue is full.
+    Gossip,
+    /// Blocks of the past.
+    Sync,
+}
+
+impl Channel {
+    const ALL: [Channel; 3] = [Channel::Consensus, Channel::Gossip, Channel::Sync];
+
+    fn tag(self) -> u8 {
+        self as u8
+    }
+
+    fn of(tag: u8) -> Option<Channel> {
+        Channel::ALL.into_iter().find(|channel| channel.tag() == tag)
+    }
+}
+
+/// What happens between this node and its peers.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// A peer proved its key.
+    Connected(NodeId),
+    /// It is gone.
+    Disconnected(NodeId),
+    /// It said this.
+    Frame(NodeId, Channel, Vec<u8>),
+}
+
+/// How many peers, and how long to wait for them.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Connections that others began.
+    pub inbound_max: usize,
+    /// Time for both sides to prove their keys.
+    pub handshake_max: Duration,
+    /// How often to ask whether a peer is there.
+    pub ping_every: Duration,
+    /// Silence after which a peer is dead.
+    pub dead_after: Duration,
+    /// First wait before dialling again; it doubles, with a random part, up to the second number.
+    pub dial_again: (Duration, Duration),
+    /// Messages and bytes that one peer may send in a second; twice that in a burst.
+    pub rate: (u32, u32),
+}
+
+impl Default for NetworkConfig {
+    fn default() -> NetworkConfig {
+        NetworkConfig {
+            inbound_max: 64,
+            handshake_max: Duration::from_secs(5),
+            ping_every: Duration::from_secs(20),
+            dead_after: Duration::from_secs(60),
+            dial_again: (Duration::from_millis(200), Duration::from_secs(30)),
+            rate: (4_000, 64 * 1_024 * 1_024),
+        }
+    }
+}
+
+/// Who this node is to its peers.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its key.
+    pub key: Arc<NodeKey>,
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Where the chain began: two chains of one name are two chains.
+    pub genesis: BlockHash,
+}
+
+/// Why there are no peers, or not this one.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// See [`handshake::HandshakeError`].
+    #[error(transparent)]
+    Handshake(#[from] handshake::HandshakeError),
+    /// The connection itself.
+    #[error("connection: {0}")]
+    Connection(String),
+    /// A peer that this node does not speak to for a while.
+    #[error("{node} is banned: {reason}")]
+    Banned {
+        /// Who.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// There is a better connection to the same peer.
+    #[error("there is a connection to {0} already")]
+    Duplicate(NodeId),
+}
+
+/// All peers of a node.
+#[derive(Clone)]
+pub struct Network {
+    peers: Arc<Peers>,
+    stop: CancellationToken,
+}
+
+impl Network {
+    /// Accepts peers on `listener` until `stop`; events come out of the receiver.
+    pub fn start(
+        listener: TcpListener,
+        identity: Identity,
+        config: NetworkConfig,
+        stop: CancellationToken,
+    ) -> (Network, mpsc::Receiver<PeerEvent>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let peers = Arc::new(Peers::new(identity, config, events));
+        tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
+        (Network { peers, stop }, receiver)
+    }
+
+    /// Keeps a connection to an address (`host:port`) for as long as the node runs.
+    pub fn dial(&self, address: String) {
+        tokio::spawn(dial::keep(Arc::clone(&self.peers), address, self.stop.clone()));
+    }
+
+    /// Queues a frame for one peer. False: it is not connected, or too slow and now dropped.
+    pub fn send(&self, to: &NodeId, channel: Channel, bytes: &[u8]) -> bool {
+        self.peers.send(to, channel, &peer::frame(channel, bytes))
+    }
+
+    /// Queues a frame for all peers but one.
+    pub fn broadcast(&self, channel: Channel, bytes: &[u8], except: Option<&NodeId>) {
+        self.peers.broadcast(channel, &peer::frame(channel, bytes), except);
+    }
+
+    /// Who is connected.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.peers.list()
+    }
+
+    /// Ends the connection to a peer that did what it must not, and does not speak to it for a while.
+    pub fn ban(&self, node: &NodeId, reason: &str, time: Duration) {
+        self.peers.ban(node, reason, time);
+    }
+}
+
+async fn accept(listener: TcpListener, peers: Arc<Peers>, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(peers.config.inbound_max));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                // Beyond the limit a connection is closed at once: dialling again later is cheap.
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+                let (peers, stop) = (Arc::clone(&peers), stop.clone());
+                tokio::spawn(async move {
+                    let ended = peer::serve(stream, address, peers, stop).await;
+                    if let Err(error) = ended {
+                        tracing::debug!(%address, %error, "a peer was not let in");
+                    }
+                    drop(slot);
+                });
+            }
+            // Out of descriptors or the like: it passes, and a tight loop would not help.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Where a peer is.
+pub type Address = SocketAddr;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! One connection: proof of keys, then a reader and a writer until one of them ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aria_chain::ids::NodeId;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::handshake::{HandshakeError, SUBPROTOCOL, prove};
+use super::peers::{Link, Peers};
+use super::{Channel, NetworkError, PeerEvent};
+use crate::consensus::message::MESSAGE_BYTES_MAX;
+
+/// Longest frame: the longest consensus message and its channel.
+pub const FRAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 1;
+/// Frames that wait for one peer. A peer that reads slower than this is dropped; gossip for it is dropped before.
+pub const QUEUE_MAX: usize = 512;
+/// Longest time for one frame to leave.
+const SEND_MAX: Duration = Duration::from_secs(20);
+
+const HEADER: &str = "Sec-WebSocket-Protocol";
+
+/// A frame: its channel and its bytes.
+pub fn frame(channel: Channel, bytes: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(bytes.len() + 1);
+    frame.push(channel.tag());
+    frame.extend_from_slice(bytes);
+    Bytes::from(frame)
+}
+
+fn socket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(FRAME_BYTES_MAX))
+        .max_frame_size(Some(FRAME_BYTES_MAX))
+        .read_buffer_size(16 * 1_024)
+        .max_write_buffer_size(2 * FRAME_BYTES_MAX)
+}
+
+fn connection(error: impl std::fmt::Display) -> NetworkError {
+    NetworkError::Connection(error.to_string())
+}
+
+/// A peer that dialled us.
+pub(super) async fn serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    peers: Arc<Peers>,
+    stop: CancellationToken,
+) -> Result<NodeId, NetworkError> {
+    let limit = peers.config.handshake_max;
+    let upgrade = tokio_tungstenite::accept_hdr_async_with_config(stream, choose, Some(socket_config()));
+    let upgraded = tokio::time::timeout(limit, upgrade).await.map_err(|_| HandshakeError::Slow(limit))?;
+    live(upgraded.map_err(connection)?, address, false, peers, stop).await
+}
+
+/// The server's half of the upgrade: the subprotocol must be ours.
+#[expect(clippy::result_large_err, reason = "the shape that the library asks for")]
+fn choose(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    let offered = request.headers().get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
+    let is_ours = offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL);
+    if is_ours {
+        response.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
+        return Ok(response);
+    }
+    let text = format!("this port is for peers that speak {SUBPROTOCOL}");
+    let mut refusal = ErrorResponse::new(Some(text));
+    *refusal.status_mut() = StatusCode::BAD_REQUEST;
+    Err(refusal)
+}
+
+/// A peer that we dial. Returns when the connection is over.
+pub(super) async fn dial(stream: TcpStream, peers: Arc<Peers>, stop: CancellationToken) -> Result<NodeId, NetworkError> {
+    let address = stream.peer_addr().map_err(connection)?;
+    let mut request = format!("ws://{address}/").into_client_request().map_err(connection)?;
+    request.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
+    let limit = peers.config.handshake_max;
+    let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(socket_config()));
+    let upgraded = tokio::time::timeout(limit, upgrade).await.map_err(|_| HandshakeError::Slow(limit))?;
+    let (socket, _) = upgraded.map_err(connection)?;
+    live(socket, address, true, peers, stop).await
+}
+
+/// The life of a connection after its upgrade.
+async fn live(
+    mut socket: WebSocketStream<TcpStream>,
+    address: SocketAddr,
+    is_dialler: bool,
+    peers: Arc<Peers>,
+    stop: CancellationToken,
+) -> Result<NodeId, NetworkError> {
+    let node = prove(&mut socket, &peers.identity, is_dialler, peers.config.handshake_max).await?;
+    let (sender, queue) = mpsc::channel(QUEUE_MAX);
+    let link = Link::new(sender, address, is_dialler);
+    let end = link.end.clone();
+    let number = peers.join(node, link)?;
+    tracing::info!(%node, %address, is_dialler, "peer connected");
+    let (sink, stream) = socket.split();
+    let read = read(stream, node, &peers, number);
+    let write = write(sink, queue, peers.config.ping_every);
+    // A peer that is there is told before anything that it says.
+    let told = peers.events.send(PeerEvent::Connected(node)).await;
+    let reason = tokio::select! {
+        () = stop.cancelled() => "this node stops".to_owned(),
+        () = end.cancelled() => "replaced or dropped".to_owned(),
+        reason = read => reason,
+        reason = write => reason,
+    };
+    peers.leave(&node, number);
+    tracing::info!(%node, %address, reason, "peer gone");
+    if told.is_ok() {
+        // The node may have stopped listening; then nobody needs to know.
+        let _ = peers.events.send(PeerEvent::Disconnected(node)).await;
+    }
+    Ok(node)
+}
+
+/// Passes on what the peer says, until it says too much or nothing. Returns why it ended.
+async fn read(
+    mut stream: SplitStream<WebSocketStream<TcpStream>>,
+    node: NodeId,
+    peers: &Peers,
+    number: u64,
+) -> String {
+    let mut budget = Budget::new(peers.config.rate);
+    loop {
+        let message = match tokio::time::timeout(peers.config.dead_after, stream.next()).await {
+            Err(_) => return format!("silent for {} seconds", peers.config.dead_after.as_secs()),
+            Ok(None) => return "closed".into(),
+            Ok(Some(Err(error))) => return error.to_string(),
+            Ok(Some(Ok(message))) => message,
+        };
+        if !budget.take(message.len()) {
+            return format!("sends more than {} messages or {} bytes a second", budget.rate.0, budget.rate.1);
+        }
+        peers.count_received(&node, number, message.len());
+        match message {
+            Message::Binary(frame) => {
+                let Some((channel, bytes)) = frame.split_first().and_then(|(tag, bytes)| Some((Channel::of(*tag)?, bytes)))
+                else {
+                    return "a frame without a known channel".into();
+                };
+                if peers.events.send(PeerEvent::Frame(node, channel, bytes.to_vec())).await.is_err() {
+                    return "this node stops".into();
+                }
+            }
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Close(_) => return "closed by the peer".into(),
+            Message::Text(_) | Message::Frame(_) => return "speaks text on a binary connection".into(),
+        }
+    }
+}
+
+/// Sends what is queued, and a ping now and then. Returns why it ended.
+async fn write(
+    mut sink: SplitSink<WebSocketStream<TcpStream>, Message>,
+    mut queue: mpsc::Receiver<Bytes>,
+    ping_every: Duration,
+) -> String {
+    let mut ping = tokio::time::interval(ping_every);
+    loop {
+        let message = tokio::select! {
+            frame = queue.recv() => match frame {
+                Some(frame) => Message::Binary(frame),
+                None => return "dropped".into(),
+            },
+            _ = ping.tick() => Message::Ping(Bytes::new()),
+        };
+        match tokio::time::timeout(SEND_MAX, sink.send(message)).await {
+            Err(_) => return format!("took nothing for {} seconds", SEND_MAX.as_secs()),
+            Ok(Err(error)) => return error.to_string(),
+            Ok(Ok(())) => {}
+        }
+    }
+}
+
+/// What a peer may still send: two buckets that fill with time.
+struct Budget {
+    rate: (u32, u32),
+    messages: f64,
+    bytes: f64,
+    since: Instant,
+}
+
+impl Budget {
+    fn new(rate: (u32, u32)) -> Budget {
+        Budget { rate, messages: 2.0 * f64::from(rate.0), bytes: 2.0 * f64::from(rate.1), since: Instant::now() }
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
+        let passed = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        let (messages, all) = (f64::from(self.rate.0), f64::from(self.rate.1));
+        self.messages = (self.messages + passed * messages).min(2.0 * messages) - 1.0;
+        self.bytes = (self.bytes + passed * all).min(2.0 * all) - f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.messages >= 0.0 && self.bytes >= 0.0
+    }
+}

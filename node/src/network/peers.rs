@@ -1,0 +1,175 @@
+//! Who is connected, who is banned, and the queues to them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use aria_chain::ids::NodeId;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::{Channel, Identity, NetworkConfig, NetworkError, PeerEvent};
+
+/// Bans that are remembered; the oldest end first.
+const BANS_MAX: usize = 1_024;
+/// Places of a queue that gossip leaves free for what matters more.
+const GOSSIP_SPARE: usize = 128;
+
+/// A connected peer, for people.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its key.
+    pub node_id: NodeId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether this node dialled.
+    pub is_dialled: bool,
+    /// Connected for so long.
+    pub since: Duration,
+    /// Bytes that came from it, and that were queued for it.
+    pub bytes: (u64, u64),
+}
+
+/// A connection whose peer has proven its key.
+pub(super) struct Link {
+    queue: mpsc::Sender<Bytes>,
+    address: SocketAddr,
+    is_dialled: bool,
+    since: Instant,
+    received: u64,
+    sent: u64,
+    number: u64,
+    pub(super) end: CancellationToken,
+}
+
+impl Link {
+    pub(super) fn new(queue: mpsc::Sender<Bytes>, address: SocketAddr, is_dialled: bool) -> Link {
+        let (since, end) = (Instant::now(), CancellationToken::new());
+        Link { queue, address, is_dialled, since, received: 0, sent: 0, number: 0, end }
+    }
+
+    /// Queues a frame; where there is no room, gossip is left out and for anything else the peer is dropped.
+    fn push(&mut self, node: &NodeId, channel: Channel, frame: &Bytes) -> bool {
+        if channel == Channel::Gossip && self.queue.capacity() < GOSSIP_SPARE {
+            return false;
+        }
+        let is_queued = self.queue.try_send(frame.clone()).is_ok();
+        if is_queued {
+            self.sent += frame.len() as u64;
+        } else if !self.end.is_cancelled() {
+            tracing::warn!(%node, "peer is too slow and is dropped");
+            self.end.cancel();
+        }
+        is_queued
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    links: HashMap<NodeId, Link>,
+    bans: HashMap<NodeId, (Instant, String)>,
+    joined: u64,
+}
+
+/// All connections of a node.
+pub(super) struct Peers {
+    pub(super) identity: Identity,
+    pub(super) config: NetworkConfig,
+    pub(super) events: mpsc::Sender<PeerEvent>,
+    table: Mutex<Table>,
+}
+
+impl Peers {
+    pub(super) fn new(identity: Identity, config: NetworkConfig, events: mpsc::Sender<PeerEvent>) -> Peers {
+        Peers { identity, config, events, table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Adds a connection; returns its number. Of two connections between the same two nodes both sides keep the one that
+    /// the node with the lower key dialled.
+    pub(super) fn join(&self, node: NodeId, mut link: Link) -> Result<u64, NetworkError> {
+        let mut table = self.table();
+        if let Some((until, reason)) = table.bans.get(&node) {
+            if *until > Instant::now() {
+                return Err(NetworkError::Banned { node, reason: reason.clone() });
+            }
+            table.bans.remove(&node);
+        }
+        let should_dial = self.identity.key.node_id() < node;
+        if let Some(other) = table.links.get(&node) {
+            let is_worse = other.is_dialled == should_dial && link.is_dialled != should_dial;
+            if is_worse {
+                return Err(NetworkError::Duplicate(node));
+            }
+            other.end.cancel();
+        }
+        table.joined += 1;
+        let number = table.joined;
+        link.number = number;
+        table.links.insert(node, link);
+        Ok(number)
+    }
+
+    pub(super) fn leave(&self, node: &NodeId, number: u64) {
+        let mut table = self.table();
+        if table.links.get(node).is_some_and(|link| link.number == number) {
+            table.links.remove(node);
+        }
+    }
+
+    pub(super) fn is_connected(&self, node: &NodeId) -> bool {
+        self.table().links.contains_key(node)
+    }
+
+    pub(super) fn count_received(&self, node: &NodeId, number: u64, bytes: usize) {
+        if let Some(link) = self.table().links.get_mut(node).filter(|link| link.number == number) {
+            link.received += bytes as u64;
+        }
+    }
+
+    pub(super) fn send(&self, to: &NodeId, channel: Channel, frame: &Bytes) -> bool {
+        self.table().links.get_mut(to).is_some_and(|link| link.push(to, channel, frame))
+    }
+
+    pub(super) fn broadcast(&self, channel: Channel, frame: &Bytes, except: Option<&NodeId>) {
+        for (node, link) in self.table().links.iter_mut().filter(|(node, _)| Some(*node) != except) {
+            link.push(node, channel, frame);
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<PeerInfo> {
+        let mut peers: Vec<PeerInfo> = self
+            .table()
+            .links
+            .iter()
+            .map(|(node, link)| PeerInfo {
+                node_id: *node,
+                address: link.address,
+                is_dialled: link.is_dialled,
+                since: link.since.elapsed(),
+                bytes: (link.received, link.sent),
+            })
+            .collect();
+        peers.sort_by_key(|peer| peer.node_id);
+        peers
+    }
+
+    pub(super) fn ban(&self, node: &NodeId, reason: &str, time: Duration) {
+        let mut table = self.table();
+        tracing::warn!(%node, reason, seconds = time.as_secs(), "peer is banned");
+        if table.bans.len() >= BANS_MAX
+            && let Some(oldest) = table.bans.iter().min_by_key(|(_, (until, _))| *until).map(|(node, _)| *node)
+        {
+            table.bans.remove(&oldest);
+        }
+        table.bans.insert(*node, (Instant::now() + time, reason.to_owned()));
+        if let Some(link) = table.links.get(node) {
+            link.end.cancel();
+        }
+    }
+}

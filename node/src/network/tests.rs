@@ -1,0 +1,253 @@
+//! Real sockets on loopback.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn identity(seed: u8, chain: &str) -> Identity {
+    let key = Arc::new(NodeKey::from_seed(&[seed; 32]));
+    Identity { key, chain_id: chain.parse().expect("a name"), genesis: BlockHash::new([7; 32]) }
+}
+
+struct Node {
+    id: NodeId,
+    address: String,
+    network: Network,
+    events: mpsc::Receiver<PeerEvent>,
+    stop: CancellationToken,
+}
+
+async fn node_with(identity: Identity, config: NetworkConfig) -> Node {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let (id, stop) = (identity.key.node_id(), CancellationToken::new());
+    let (network, events) = Network::start(listener, identity, config, stop.clone());
+    Node { id, address, network, events, stop }
+}
+
+async fn node(seed: u8) -> Node {
+    node_with(identity(seed, "aria-test"), NetworkConfig::default()).await
+}
+
+impl Node {
+    async fn next(&mut self) -> PeerEvent {
+        tokio::time::timeout(WAIT, self.events.recv()).await.expect("in time").expect("the network runs")
+    }
+
+    async fn connected(&mut self) -> NodeId {
+        loop {
+            if let PeerEvent::Connected(node) = self.next().await {
+                return node;
+            }
+        }
+    }
+
+    async fn disconnected(&mut self) -> NodeId {
+        loop {
+            if let PeerEvent::Disconnected(node) = self.next().await {
+                return node;
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> (NodeId, Channel, Vec<u8>) {
+        loop {
+            if let PeerEvent::Frame(node, channel, bytes) = self.next().await {
+                return (node, channel, bytes);
+            }
+        }
+    }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test]
+async fn peers_know_each_other_and_exchange_frames() {
+    let (mut a, mut b) = (node(1).await, node(2).await);
+    a.network.dial(b.address.clone());
+    assert_eq!((a.connected().await, b.connected().await), (b.id, a.id));
+    let long = vec![9; FRAME];
+    assert!(a.network.send(&b.id, Channel::Sync, &long));
+    assert_eq!(b.frame().await, (a.id, Channel::Sync, long));
+    b.network.broadcast(Channel::Gossip, b"news", None);
+    assert_eq!(a.frame().await, (b.id, Channel::Gossip, b"news".to_vec()));
+    assert!(!a.network.send(&NodeId::new([3; 32]), Channel::Gossip, b"nobody"));
+    let info = &b.network.peers()[0];
+    assert!(info.node_id == a.id && !info.is_dialled && info.bytes.0 > FRAME as u64);
+}
+
+const FRAME: usize = 1_000_000;
+
+#[tokio::test]
+async fn of_two_connections_both_sides_keep_the_same() {
+    for seeds in [(1, 2), (2, 1)] {
+        let (mut a, mut b) = (node(seeds.0).await, node(seeds.1).await);
+        a.network.dial(b.address.clone());
+        b.network.dial(a.address.clone());
+        a.connected().await;
+        b.connected().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        until("one connection that both name alike", || {
+            let (ours, theirs) = (a.network.peers(), b.network.peers());
+            ours.len() == 1 && theirs.len() == 1 && ours[0].is_dialled != theirs[0].is_dialled
+        })
+        .await;
+        let lower_dialled = if a.id < b.id { a.network.peers() } else { b.network.peers() };
+        assert!(lower_dialled[0].is_dialled);
+        a.network.broadcast(Channel::Consensus, b"once", None);
+        assert_eq!(b.frame().await.2, b"once");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_peer_is_dialled_again() {
+    let (mut a, b) = (node(1).await, node(2).await);
+    a.network.dial(b.address.clone());
+    a.connected().await;
+    b.stop.cancel();
+    assert_eq!(a.disconnected().await, b.id);
+    drop(b.events);
+    // The port of the first is free again only after its listener is gone.
+    let address = b.address.clone();
+    let mut listener = None;
+    until("the port is free", || {
+        listener = std::net::TcpListener::bind(&address).ok();
+        listener.is_some()
+    })
+    .await;
+    let listener = listener.expect("bound");
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = TcpListener::from_std(listener).expect("a socket");
+    let (_again, _events) =
+        Network::start(listener, identity(2, "aria-test"), NetworkConfig::default(), CancellationToken::new());
+    assert_eq!(a.connected().await, b.id);
+}
+
+#[tokio::test]
+async fn strangers_of_another_chain_are_not_let_in() {
+    let mut a = node(1).await;
+    let b = node_with(identity(2, "aria-other"), NetworkConfig::default()).await;
+    b.network.dial(a.address.clone());
+    b.network.dial(b.address.clone());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(a.network.peers().is_empty() && b.network.peers().is_empty());
+    assert!(a.events.try_recv().is_err());
+}
+
+/// A client that speaks the upgrade and then what the test says.
+async fn raw(address: &str, subprotocol: Option<&'static str>) -> Option<tokio_tungstenite::WebSocketStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await.expect("connects");
+    let mut request = format!("ws://{address}/").into_client_request().expect("an address");
+    if let Some(name) = subprotocol {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", name.parse().expect("a header"));
+    }
+    tokio_tungstenite::client_async(request, stream).await.ok().map(|(socket, _)| socket)
+}
+
+#[tokio::test]
+async fn who_cannot_prove_its_key_is_refused() {
+    let a = node(1).await;
+    assert!(raw(&a.address, None).await.is_none(), "no subprotocol");
+    // It names a node and has another's key; then it sends back what it was sent; then it sends nothing sensible.
+    let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+    let impostor = Identity { key: Arc::new(NodeKey::from_seed(&[9; 32])), ..identity(2, "aria-test") };
+    let first = socket.next().await.expect("a hello").expect("a frame");
+    socket.send(first.clone()).await.expect("sent");
+    assert!(matches!(socket.next().await, None | Some(Ok(Message::Close(_)) | Err(_))), "its own hello");
+    for garbage in [vec![], vec![1; 32], vec![1; 257], vec![255; 100]] {
+        let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+        socket.send(Message::binary(garbage)).await.expect("sent");
+        while let Some(Ok(message)) = socket.next().await {
+            assert!(!message.is_empty() || message.is_close() || message.is_ping());
+        }
+    }
+    // A whole handshake with a wrong signature: the transcript is of another connection.
+    let mut one = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+    let proven = handshake::prove(&mut one, &impostor, false, WAIT).await;
+    assert!(proven.is_err(), "a dialler that signs as listener");
+    assert!(a.network.peers().is_empty());
+}
+
+#[tokio::test]
+async fn noise_and_oversize_are_dropped() {
+    let config = NetworkConfig { rate: (100, 1_000_000), ..NetworkConfig::default() };
+    let mut a = node_with(identity(1, "aria-test"), config).await;
+    let peer = identity(2, "aria-test");
+    let id = peer.key.node_id();
+    for (frame, count) in [(vec![1; 10], 300), (vec![1; 600_000], 4), (vec![77; 10], 1), (vec![], 1)] {
+        let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+        handshake::prove(&mut socket, &peer, true, WAIT).await.expect("proven");
+        assert_eq!(a.connected().await, id);
+        for _ in 0..count {
+            if socket.send(Message::binary(frame.clone())).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(a.disconnected().await, id, "{} bytes", frame.len());
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_costs_a_queue_and_no_more() {
+    let mut a = node(1).await;
+    let peer = identity(2, "aria-test");
+    let id = peer.key.node_id();
+    let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+    handshake::prove(&mut socket, &peer, true, WAIT).await.expect("proven");
+    a.connected().await;
+    let frame = vec![5; 100_000];
+    let queued = (0..10 * peer::QUEUE_MAX).take_while(|_| a.network.send(&id, Channel::Consensus, &frame)).count();
+    // What fits the sockets' own buffers has left the queue.
+    assert!(queued < 3 * peer::QUEUE_MAX, "{queued}");
+    assert_eq!(a.disconnected().await, id);
+}
+
+#[tokio::test]
+async fn a_banned_peer_stays_out() {
+    let (mut a, mut b) = (node(1).await, node(2).await);
+    b.network.dial(a.address.clone());
+    a.connected().await;
+    b.connected().await;
+    a.network.ban(&b.id, "lies", Duration::from_secs(600));
+    assert_eq!(a.disconnected().await, b.id);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(a.network.peers().is_empty());
+}
+
+#[tokio::test]
+async fn many_nodes_form_a_mesh() {
+    let mut nodes = Vec::new();
+    for seed in 1..=5 {
+        nodes.push(node(seed).await);
+    }
+    let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    for node in &nodes {
+        for address in &addresses {
+            node.network.dial(address.clone());
+        }
+    }
+    until("everyone knows everyone", || nodes.iter().all(|node| node.network.peers().len() == 4)).await;
+    nodes[0].network.broadcast(Channel::Gossip, b"hello", None);
+    let mut heard = BTreeSet::new();
+    for node in &mut nodes[1..] {
+        assert_eq!(node.frame().await.2, b"hello");
+        heard.insert(node.id);
+    }
+    assert_eq!(heard.len(), 4);
+}
