@@ -101,7 +101,13 @@ impl NodeKey {
     }
 
     /// As validator, over the block that it would commit, or over none.
-    pub fn sign_prevote(&self, chain_id: &ChainId, height: Height, round: Round, block: Option<&BlockHash>) -> Signature {
+    pub fn sign_prevote(
+        &self,
+        chain_id: &ChainId,
+        height: Height,
+        round: Round,
+        block: Option<&BlockHash>,
+    ) -> Signature {
         self.sign(prevote_message(chain_id, height, round, block))
     }
 

@@ -95,6 +95,11 @@ impl Mempool {
         Ok(())
     }
 
+    /// Whether this record waits.
+    pub fn contains(&self, record: &RecordId) -> bool {
+        self.places.contains_key(record)
+    }
+
     /// Whether a proof would be taken, and if not, by which rule.
     pub fn check(&self, proof: &VerifiedProof, tip: Height) -> Result<(), AdmissionError> {
         let MempoolLimits { proofs_max, bytes_max, per_requester_max } = self.limits;

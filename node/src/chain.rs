@@ -1,12 +1,13 @@
 //! What the services of a node share of the chain: genesis, store, mempool, key, clock.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
 use aria_chain::{
     block::{Header, ProposedBlock},
+    codec::Versioned,
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits},
     proof::VerifiedProof,
@@ -20,7 +21,12 @@ use aria_runtime::{
 };
 use tokio::sync::Notify;
 
-use crate::{clock::Clock, error::NodeError};
+use crate::{
+    clock::Clock,
+    consensus::talk::Gossip,
+    error::NodeError,
+    network::{Channel, Network},
+};
 
 /// The chain as this node holds it.
 pub struct Chain {
@@ -34,8 +40,12 @@ pub struct Chain {
     pub clock: Arc<dyn Clock>,
     /// Told when a proof begins to wait.
     pub wake: Notify,
+    /// Peers, once there are some.
+    pub network: OnceLock<Network>,
     mempool: Mutex<Mempool>,
     tip_height: AtomicU64,
+    /// Blocks that the best peer has and this node has not.
+    pub behind: AtomicU64,
 }
 
 impl Chain {
@@ -48,8 +58,17 @@ impl Chain {
     ) -> Result<Chain, NodeError> {
         let tip = store.tip()?.height;
         let mempool = Mutex::new(Mempool::new(MempoolLimits::default()));
-        let chain =
-            Chain { genesis, store, key, clock, wake: Notify::new(), mempool, tip_height: AtomicU64::new(tip.get()) };
+        let chain = Chain {
+            genesis,
+            store,
+            key,
+            clock,
+            wake: Notify::new(),
+            network: OnceLock::new(),
+            mempool,
+            tip_height: AtomicU64::new(tip.get()),
+            behind: AtomicU64::new(0),
+        };
         let now = Timestamp::new(chain.clock.now_ms());
         for signed in chain.store.pending()? {
             let record = signed.record.id();
@@ -102,10 +121,14 @@ impl Chain {
     pub fn acknowledge(&self, proof: VerifiedProof) -> Result<(), NodeError> {
         let tip = self.store.tip()?.height;
         self.mempool().check(&proof, tip).map_err(|error| NodeError::Mempool(error.to_string()))?;
+        let news = Gossip::Proof(Box::new(proof.proof().clone())).encode();
         if self.store.put_pending(&proof)? != Pending::Final {
             let now = Timestamp::new(self.clock.now_ms());
             self.mempool().insert(proof, tip, now).map_err(|error| NodeError::Mempool(error.to_string()))?;
             self.wake.notify_one();
+            if let Some(network) = self.network.get() {
+                network.broadcast(Channel::Gossip, &news, None);
+            }
         }
         Ok(())
     }

@@ -42,6 +42,11 @@ pub enum Command {
     /// Start, look at and stop the node of a data directory
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeCommand),
+    /// Start a whole local network, one process per node, and watch it
+    Devnet(DevnetArgs),
+    /// Who this node is connected to
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(NetworkCommand),
     /// Ask the model a question
     Infer(InferArgs),
     /// Measure how fast this machine runs a model, and how far that is from its limits
@@ -74,9 +79,12 @@ pub struct StartArgs {
     /// Address that the doors bind; anything but loopback needs an API key
     #[arg(long, env = "ARIA_HOST")]
     pub host: Option<IpAddr>,
-    /// Port for peers; kept, but not opened in this version, which has no peers yet [default: 8765]
+    /// Port for peers (0 = any free port) [default: 8765]
     #[arg(long, short, env = "ARIA_PORT")]
     pub port: Option<u16>,
+    /// Peers to connect to, host:port, separated by commas
+    #[arg(long, env = "ARIA_BOOTSTRAP", value_delimiter = ',', value_name = "HOST:PORT")]
+    pub bootstrap: Vec<String>,
     /// Port of the OpenAI API (0 = any free port) [default: 3000]
     #[arg(long, env = "ARIA_API_PORT")]
     pub api_port: Option<u16>,
@@ -104,6 +112,30 @@ pub struct StartArgs {
     /// Allow a non-loopback address without an API key
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// Flags of `aria devnet`.
+#[derive(Debug, Clone, Args)]
+pub struct DevnetArgs {
+    /// Validators of the network
+    #[arg(long, default_value_t = 4)]
+    pub nodes: u16,
+    /// First port; each node takes four: peers, OpenAI API, JSON-RPC, status page
+    #[arg(long, default_value_t = 9_700, value_name = "PORT")]
+    pub base_port: u16,
+    /// Threads of one forward pass, for each node
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Put the nodes right into the data directory, not into `devnet` below it
+    #[arg(long)]
+    pub here: bool,
+}
+
+/// `aria network …`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// List connected peers
+    Peers,
 }
 
 /// `--backend`.

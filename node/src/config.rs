@@ -36,6 +36,8 @@ pub struct ConfigFile {
 pub struct NodeSection {
     host: Option<IpAddr>,
     port: Option<u16>,
+    #[serde(default)]
+    bootstrap: Vec<String>,
     api_port: Option<u16>,
     rpc_port: Option<u16>,
     dashboard_port: Option<u16>,
@@ -76,6 +78,8 @@ pub struct NodeConfig {
     pub host: IpAddr,
     /// Peers.
     pub port: u16,
+    /// Peers to connect to, `host:port` each.
+    pub bootstrap: Vec<String>,
     /// OpenAI API.
     pub api_port: u16,
     /// JSON-RPC.
@@ -137,6 +141,7 @@ impl NodeConfig {
         Ok(NodeConfig {
             host: flags.host.or(file.node.host).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: flags.port.or(file.node.port).unwrap_or(8765),
+            bootstrap: settle_bootstrap(flags, file)?,
             api_port: flags.api_port.or(file.node.api_port).unwrap_or(3000),
             rpc_port: flags.rpc_port.or(file.node.rpc_port).unwrap_or(9944),
             dashboard_port: flags.dashboard_port.or(file.node.dashboard_port).unwrap_or(8080),
@@ -157,6 +162,24 @@ impl NodeConfig {
     }
 }
 
+/// Peers by flag, or else by the file. Each is a host and a port.
+fn settle_bootstrap(flags: &StartArgs, file: &ConfigFile) -> Result<Vec<String>, NodeError> {
+    let named = if flags.bootstrap.is_empty() { &file.node.bootstrap } else { &flags.bootstrap };
+    let is_address = |text: &String| {
+        text.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    match named.iter().find(|text| !is_address(text)) {
+        Some(text) => Err(NodeError::Value { name: "bootstrap", reason: format!("`{text}` must be host:port") }),
+        None if named.len() > BOOTSTRAP_MAX => {
+            Err(NodeError::Value { name: "bootstrap", reason: format!("must be at most {BOOTSTRAP_MAX} addresses") })
+        }
+        None => Ok(named.clone()),
+    }
+}
+
+/// Connections that a node keeps by itself.
+const BOOTSTRAP_MAX: usize = 64;
 /// More threads than any one machine this runs on has cores.
 const THREADS_MAX: usize = 1024;
 /// Each session holds a key-value cache.

@@ -10,8 +10,11 @@
 //! - [`log`]: what was heard and said at this height
 //! - [`guard`]: in each place a key signs once
 //! - [`hands`]: blocks made, checked and committed
+//! - [`talk`]: what else nodes say to each other
+//! - [`catch_up`]: whom to ask for blocks
 //! - [`run`]: the loop
 
+pub mod catch_up;
 pub mod context;
 pub mod crypto;
 pub mod driver;
@@ -20,3 +23,4 @@ pub mod hands;
 pub mod log;
 pub mod message;
 pub mod run;
+pub mod talk;

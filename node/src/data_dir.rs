@@ -156,6 +156,9 @@ pub struct RunningNode {
     pub api: String,
     /// JSON-RPC over HTTP; the same address speaks WebSocket.
     pub rpc: String,
+    /// Where peers connect, host:port.
+    #[serde(default)]
+    pub p2p: String,
     /// Status page.
     pub dashboard: String,
     /// Version of the program.
@@ -177,6 +180,7 @@ mod tests {
             model: "m".into(),
             api: "a".into(),
             rpc: "r".into(),
+            p2p: "p".into(),
             dashboard: "d".into(),
             version: "v".into(),
         }

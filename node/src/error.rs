@@ -77,16 +77,6 @@ pub enum NodeError {
         /// What is wrong.
         reason: String,
     },
-    /// This node's key is no validator of the chain, and following others needs peers.
-    #[error(
-        "node {node_id} is no validator of chain {chain_id}, and this version has no peers to follow: start without --genesis for a local chain"
-    )]
-    NotValidator {
-        /// Our key.
-        node_id: String,
-        /// The chain.
-        chain_id: String,
-    },
     /// Keys.
     #[error(transparent)]
     Key(#[from] aria_chain::keys::KeyError),

@@ -6,6 +6,7 @@
 //! - [`node`]: how a node starts and stops
 //! - [`chain`]: what the services share of the chain
 //! - [`network`]: peers, who they are and what they say
+//! - [`exchange`]: between peers and the rest of the node
 //! - [`consensus`]: from waiting proofs to final blocks
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
 //! - [`model`]: which model is served
@@ -23,6 +24,7 @@ pub mod config;
 pub mod consensus;
 pub mod data_dir;
 pub mod error;
+pub mod exchange;
 pub mod model;
 pub mod network;
 pub mod node;

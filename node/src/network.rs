@@ -127,14 +127,15 @@ pub enum NetworkError {
 /// All peers of a node.
 #[derive(Clone)]
 pub struct Network {
+    address: SocketAddr,
     peers: Arc<Peers>,
     stop: CancellationToken,
 }
 
 impl Network {
-    /// Accepts peers on `listener` until `stop`; events come out of the receiver.
+    /// Accepts peers on `listener`, which is bound to `address`, until `stop`; events come out of the receiver.
     pub fn start(
-        listener: TcpListener,
+        (listener, address): (TcpListener, SocketAddr),
         identity: Identity,
         config: NetworkConfig,
         stop: CancellationToken,
@@ -142,7 +143,12 @@ impl Network {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let peers = Arc::new(Peers::new(identity, config, events));
         tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
-        (Network { peers, stop }, receiver)
+        (Network { address, peers, stop }, receiver)
+    }
+
+    /// Where peers connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Keeps a connection to an address (`host:port`) for as long as the node runs.
@@ -199,9 +205,6 @@ async fn accept(listener: TcpListener, peers: Arc<Peers>, stop: CancellationToke
         }
     }
 }
-
-/// Where a peer is.
-pub type Address = SocketAddr;
 
 #[cfg(test)]
 mod tests;

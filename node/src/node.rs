@@ -25,6 +25,7 @@ use aria_runtime::genesis::Genesis;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::{TcpListener, UnixListener},
+    sync::mpsc,
     task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
@@ -36,13 +37,15 @@ use crate::{
     consensus,
     data_dir::{DataDir, RunningNode},
     error::NodeError,
+    exchange,
     model::{self, Located},
+    network::{Identity, Network, NetworkConfig},
     services::{NodeServices, Served},
     supervisor::{Ended, Stage, Supervisor},
 };
 
 /// The development chain: `genesis/devnet.toml`.
-const DEVNET: &str = include_str!("../../genesis/devnet.toml");
+pub(crate) const DEVNET: &str = include_str!("../../genesis/devnet.toml");
 
 /// Connections of one door.
 const CONNECTIONS_MAX: usize = 512;
@@ -86,8 +89,12 @@ impl Node {
         );
         let services: Arc<dyn Services> = Arc::new(services);
         let doors = open_doors(config, &dir, keys, &supervisor, &services).await?;
-        let (block_maker, wal) = (Arc::clone(&chain), dir.consensus()?);
-        supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, stop));
+        let wal = dir.consensus()?;
+        let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
+        let peers_address = doors.peers_address;
+        start_peers(config, &chain, &supervisor, (doors.peers, peers_address), tell);
+        let block_maker = Arc::clone(&chain);
+        supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 
         let running = RunningNode {
             pid: std::process::id(),
@@ -97,6 +104,7 @@ impl Node {
             model: located.name.clone(),
             api: format!("http://{}/v1", doors.api),
             rpc: format!("http://{}", doors.rpc),
+            p2p: peers_address.to_string(),
             dashboard: format!("http://{}", doors.dashboard),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -196,8 +204,8 @@ fn open_chain(config: &NodeConfig, dir: &DataDir) -> Result<Chain, NodeError> {
     let key = Arc::new(NodeKey::load_or_create(&dir.key_file())?);
     let genesis = settle_genesis(config, dir, &key)?;
     let node_id = key.node_id();
-    if genesis.validators().members().len() != 1 || genesis.validators().power_of(&node_id) == 0 {
-        return Err(NodeError::NotValidator { node_id: node_id.to_string(), chain_id: genesis.chain_id().to_string() });
+    if genesis.validators().power_of(&node_id) == 0 {
+        tracing::info!(%node_id, chain = %genesis.chain_id(), "follows this chain without a vote");
     }
     let (store, report) = SledStore::open(&dir.chain(), &genesis.block(), &genesis.changes(), OpenOptions::default())?;
     for path in report.half_written_removed.iter().chain(&report.caches_moved) {
@@ -229,6 +237,32 @@ struct Doors {
     api: SocketAddr,
     rpc: SocketAddr,
     dashboard: SocketAddr,
+    peers: TcpListener,
+    peers_address: SocketAddr,
+}
+
+/// Lets peers in, and looks for those that are named.
+fn start_peers(
+    config: &NodeConfig,
+    chain: &Arc<Chain>,
+    supervisor: &Supervisor,
+    listener: (TcpListener, SocketAddr),
+    tell: mpsc::Sender<consensus::run::Told>,
+) {
+    let identity = Identity {
+        key: Arc::clone(&chain.key),
+        chain_id: chain.genesis.chain_id().clone(),
+        genesis: chain.genesis.block().hash(),
+    };
+    let stop = supervisor.spawner(Stage::Consensus).stop().clone();
+    let (network, events) = Network::start(listener, identity, NetworkConfig::default(), stop);
+    for address in &config.bootstrap {
+        network.dial(address.clone());
+    }
+    // It is set here and nowhere else.
+    let _ = chain.network.set(network.clone());
+    let chain = Arc::clone(chain);
+    supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
 }
 
 async fn bind(
@@ -255,6 +289,7 @@ async fn open_doors(
     let (api, api_address) = bind(config, "the OpenAI API", "--api-port", config.api_port).await?;
     let (rpc, rpc_address) = bind(config, "JSON-RPC", "--rpc-port", config.rpc_port).await?;
     let (page, page_address) = bind(config, "the status page", "--dashboard-port", config.dashboard_port).await?;
+    let (peers, peers_address) = bind(config, "the port for peers", "--port", config.port).await?;
     let admin = bind_admin(dir)?;
 
     let routes = Gate::new(api_address, &keys, &config.cors_origins).protect(openai::router(Arc::clone(services)));
@@ -276,7 +311,7 @@ async fn open_doors(
         handle.stopped().await;
         Ok(())
     });
-    Ok(Doors { api: api_address, rpc: rpc_address, dashboard: page_address })
+    Ok(Doors { api: api_address, rpc: rpc_address, dashboard: page_address, peers, peers_address })
 }
 
 fn serve(supervisor: &Supervisor, task: &'static str, listener: impl Listener, routes: aria_rpc::Router) {

@@ -13,8 +13,8 @@ use aria_chain::{
 };
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
-    AccountView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus, Readiness,
-    Services, VerifyView,
+    AccountView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus, PeerView,
+    Readiness, Services, VerifyView,
 };
 use aria_runtime::{
     state::Reader,
@@ -136,9 +136,23 @@ impl Services for NodeServices {
                 Health::Writing => None,
                 Health::ReadOnly { reason } => Some(reason),
             },
-            peers: 0,
+            peers: self.chain.network.get().map_or(0, |network| network.peers().len()),
+            behind: self.chain.behind.load(std::sync::atomic::Ordering::Relaxed),
             epoch_blocks: self.chain.genesis.params().epoch_blocks,
         }
+    }
+
+    fn peers(&self) -> (Option<std::net::SocketAddr>, Vec<PeerView>) {
+        let Some(network) = self.chain.network.get() else { return (None, Vec::new()) };
+        let view = |peer: crate::network::PeerInfo| PeerView {
+            node_id: peer.node_id.to_string(),
+            address: peer.address.to_string(),
+            direction: if peer.is_dialled { "outbound" } else { "inbound" },
+            connected_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
+            bytes_received: peer.bytes.0,
+            bytes_sent: peer.bytes.1,
+        };
+        (Some(network.address()), network.peers().into_iter().map(view).collect())
     }
 
     fn mempool(&self) -> MempoolView {

@@ -8,8 +8,7 @@ use crate::cli::LogFormat;
 pub fn init(filter: &str, format: LogFormat) -> Result<(), String> {
     // The consensus core tells every vote; whoever wants that names it in the filter.
     let quiet = format!("arc_malachitebft_core_consensus=warn,arc_malachitebft_core_driver=warn,{filter}");
-    let filter =
-        EnvFilter::try_new(quiet).map_err(|error| format!("log filter `{filter}` cannot be read: {error}"))?;
+    let filter = EnvFilter::try_new(quiet).map_err(|error| format!("log filter `{filter}` cannot be read: {error}"))?;
     let base = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

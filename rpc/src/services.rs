@@ -34,6 +34,9 @@ pub trait Services: Send + Sync + 'static {
     /// What the node is and does now.
     fn status(&self) -> NodeStatus;
 
+    /// Connected peers, by key, and where this node listens for them.
+    fn peers(&self) -> (Option<std::net::SocketAddr>, Vec<PeerView>);
+
     /// Proofs that wait for a block.
     fn mempool(&self) -> MempoolView;
 
@@ -291,8 +294,27 @@ pub struct NodeStatus {
     pub store_fault: Option<String>,
     /// Connected peers.
     pub peers: usize,
+    /// Blocks that the best peer has and this node has not.
+    pub behind: u64,
     /// Blocks of an epoch.
     pub epoch_blocks: u64,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone, Serialize)]
+pub struct PeerView {
+    /// Its key.
+    pub node_id: String,
+    /// Where it is.
+    pub address: String,
+    /// `outbound` if this node dialled, else `inbound`.
+    pub direction: &'static str,
+    /// Connected for so long.
+    pub connected_ms: u64,
+    /// Bytes that came from it.
+    pub bytes_received: u64,
+    /// Bytes that were sent to it.
+    pub bytes_sent: u64,
 }
 
 /// Proofs that wait for a block.

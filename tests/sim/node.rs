@@ -34,7 +34,14 @@ impl Shared {
     }
 
     /// A block of a height; `salt` makes it another one.
-    pub(crate) fn block(&self, proposer: NodeId, height: Height, round: u32, parent: BlockHash, salt: u64) -> ProposedBlock {
+    pub(crate) fn block(
+        &self,
+        proposer: NodeId,
+        height: Height,
+        round: u32,
+        parent: BlockHash,
+        salt: u64,
+    ) -> ProposedBlock {
         let draft = Draft {
             chain_id: self.chain_id.clone(),
             height,
@@ -89,8 +96,11 @@ impl SimNode {
     /// Starts it from its disk.
     pub(crate) fn start(&mut self, shared: &Shared) -> Vec<Action> {
         let height = self.tip(shared).0.next().unwrap();
-        let setup =
-            Setup { key: Arc::clone(&self.key), chain_id: shared.chain_id.clone(), timeouts: LinearTimeouts::default() };
+        let setup = Setup {
+            key: Arc::clone(&self.key),
+            chain_id: shared.chain_id.clone(),
+            timeouts: LinearTimeouts::default(),
+        };
         let mut records = Vec::new();
         {
             let mut disk = self.disk.borrow_mut();
@@ -150,7 +160,8 @@ impl SimNode {
 
     /// Commits what was decided. The certificate must hold.
     pub(crate) fn commit(&mut self, shared: &Shared, block: &ProposedBlock, certificate: CommitCertificate) -> Event {
-        let block = FinalBlock::new(block.clone(), certificate, &shared.set).expect("a decision has a good certificate");
+        let block =
+            FinalBlock::new(block.clone(), certificate, &shared.set).expect("a decision has a good certificate");
         let (tip, hash) = self.tip(shared);
         assert_eq!((block.header().parent, block.header().height), (hash, tip.next().unwrap()), "on the tip");
         let height = block.header().height;

@@ -174,7 +174,11 @@ impl World {
             let tip = node.tip(&self.shared).0;
             let (is_waiting, round) = node.driver.as_ref().map_or((true, None), |d| (d.is_waiting(), d.round()));
             let timers: Vec<String> = node.timers.keys().map(ToString::to_string).collect();
-            format!("halted {:?}, tip {tip}, alive {}, waiting {is_waiting}, round {round:?}, {timers:?}", node.halted, node.driver.is_some())
+            format!(
+                "halted {:?}, tip {tip}, alive {}, waiting {is_waiting}, round {round:?}, {timers:?}",
+                node.halted,
+                node.driver.is_some()
+            )
         };
         self.honest().map(one).collect::<Vec<_>>().join("; ")
     }

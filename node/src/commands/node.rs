@@ -37,7 +37,7 @@ pub(super) async fn start(setting: &Setting, args: &StartArgs) -> anyhow::Result
 }
 
 /// The first signal stops in order; the second at once.
-async fn listen_for_signals(stop: CancellationToken) {
+pub(super) async fn listen_for_signals(stop: CancellationToken) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         tracing::error!("signals cannot be heard; use `aria node stop`");

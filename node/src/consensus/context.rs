@@ -24,9 +24,7 @@ const SCHEDULE_TURNS: usize = 1_000;
 pub struct Pouw;
 
 /// A height.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct At(pub Height);
 
 /// A validator's address: its key.

@@ -74,9 +74,7 @@ pub fn is_vote_signed(chain_id: &ChainId, vote: &Vote, signature: &Signed) -> bo
     let (height, voter, signature) = (vote.height.0, &vote.voter.0, &signature.0);
     match (vote.kind, block_of(&vote.value)) {
         (VoteType::Prevote, block) => keys::verify_prevote(voter, chain_id, height, round, block, signature),
-        (VoteType::Precommit, Some(block)) => {
-            keys::verify_precommit(voter, chain_id, height, round, block, signature)
-        }
+        (VoteType::Precommit, Some(block)) => keys::verify_precommit(voter, chain_id, height, round, block, signature),
         (VoteType::Precommit, None) => keys::verify_nil_precommit(voter, chain_id, height, round, signature),
     }
 }

@@ -21,8 +21,8 @@ use malachite_core::{
 };
 use malachite_signing::VerifierExt;
 use malachite_types::{
-    LinearTimeouts, NilOrVal, Round, SignedMessage, SignedProposal, SignedVote, Timeout, Validity,
-    ValueOrigin, ValuePayload, VoteExtensionPolicy, VoteType,
+    LinearTimeouts, NilOrVal, Round, SignedMessage, SignedProposal, SignedVote, Timeout, Validity, ValueOrigin,
+    ValuePayload, VoteExtensionPolicy, VoteType,
 };
 
 use super::context::{Address, At, BlockId, Pouw, Proposal, Signed, Vote, WorkSet};
@@ -176,8 +176,7 @@ impl<L: Log, G: Guard> Driver<L, G> {
             actions: Vec::new(),
             fatal: None,
         };
-        let mut driver =
-            Driver { core, env, height, set, is_started: false, early: Vec::new(), is_awaited: false };
+        let mut driver = Driver { core, env, height, set, is_started: false, early: Vec::new(), is_awaited: false };
         if records.is_empty() {
             return Ok((driver, Vec::new()));
         }
@@ -570,9 +569,7 @@ impl<L: Log, G: Guard> Env<L, G> {
         }
         match &message.message {
             ConsensusMsg::Vote(vote) => is_vote_signed(&self.setup.chain_id, vote, &message.signature),
-            ConsensusMsg::Proposal(proposal) => {
-                is_proposal_signed(&self.setup.chain_id, proposal, &message.signature)
-            }
+            ConsensusMsg::Proposal(proposal) => is_proposal_signed(&self.setup.chain_id, proposal, &message.signature),
         }
     }
 
@@ -588,9 +585,7 @@ impl<L: Log, G: Guard> Env<L, G> {
             Effect::StartRound(.., resume) => resume.resume_with(self.flush()),
             Effect::PublishConsensusMsg(message, resume) => resume.resume_with(self.publish(message)),
             Effect::PublishLivenessMsg(message, resume) => resume.resume_with(self.publish_liveness(message)),
-            Effect::RepublishVote(vote, resume) => {
-                resume.resume_with(self.publish_liveness(LivenessMsg::Vote(vote)))
-            }
+            Effect::RepublishVote(vote, resume) => resume.resume_with(self.publish_liveness(LivenessMsg::Vote(vote))),
             Effect::RepublishRoundCertificate(certificate, resume) => {
                 resume.resume_with(self.publish_liveness(LivenessMsg::SkipRoundCertificate(certificate)))
             }

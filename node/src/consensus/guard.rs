@@ -98,8 +98,7 @@ impl FileGuard {
     /// Opens or makes the file.
     pub fn open(path: &Path) -> Result<FileGuard, GuardError> {
         let fault = |source| GuardError::Io { path: path.to_owned(), source };
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
         let mut bytes = Vec::new();
         (&mut file).take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes).map_err(fault)?;
         let marks: Vec<(u64, Mark)> =

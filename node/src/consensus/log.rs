@@ -74,7 +74,10 @@ impl FileLog {
                 // Left over from a height that was being replaced when the node died.
                 Ok(_) => {}
                 // The tail was being written when the node died.
-                Err(_) if are_all_read && entries[index + 1..].iter().all(|later| later.as_ref().is_ok_and(Vec::is_empty)) => {
+                Err(_)
+                    if are_all_read
+                        && entries[index + 1..].iter().all(|later| later.as_ref().is_ok_and(Vec::is_empty)) =>
+                {
                     log.inner.truncate(index as u64).map_err(|error| fault(index, error.to_string()))?;
                     break;
                 }

@@ -1,26 +1,38 @@
 //! The loop around the driver: a thread of its own that waits for messages and for time, and lends the driver its hands.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use aria_chain::block::{FinalBlock, ProposedBlock};
+use aria_chain::codec::Versioned;
+use aria_chain::hash::Domain;
+use aria_chain::ids::{Digest, NodeId};
 use aria_chain::store::Health;
+use aria_chain::units::Height;
 use malachite_types::{LinearTimeouts, Round, Timeout};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::catch_up::CatchUp;
 use super::context::WorkSet;
 use super::driver::{Action, Driver, Event, Fatal, Setup};
 use super::guard::FileGuard;
 use super::hands::Hands;
 use super::log::{FileLog, Record};
 use super::message::Message;
+use super::talk::{Gossip, Sync, WireFinal};
 use crate::chain::Chain;
 use crate::error::NodeError;
+use crate::network::Channel;
 
 /// Longest sleep: the clock may be set while we wait.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Messages of one height that are remembered as heard.
+const SEEN_MAX: usize = 65_536;
+/// How long a peer that lied stays out.
+const BAN: Duration = Duration::from_secs(3_600);
 /// How long a proposer that found nothing to seal waits before it looks again.
 const BUILD_AGAIN: Duration = Duration::from_millis(50);
 
@@ -39,26 +51,39 @@ fn timeouts() -> LinearTimeouts {
 }
 
 /// What the loop is told from outside.
-enum Told {
-    /// A proof began to wait.
-    Wake,
-    /// The node stops.
-    Stop,
+#[derive(Debug)]
+pub enum Told {
+    /// A peer said this about the next blocks.
+    Heard(NodeId, Box<Message>),
+    /// A peer has blocks up to here.
+    Tip(NodeId, Height),
+    /// A peer sends blocks of the past.
+    Blocks(NodeId, Vec<WireFinal>),
+    /// A peer is gone.
+    Gone(NodeId),
 }
 
-/// Makes blocks until told to stop. An error means that this node must not go on. `folder` holds the log.
-pub async fn run(chain: Arc<Chain>, folder: std::path::PathBuf, stop: CancellationToken) -> Result<(), NodeError> {
-    let (tell, told) = channel();
+/// What waits for the loop. Readers of peers wait where it is full.
+pub const TOLD_MAX: usize = 1_024;
+
+/// Makes blocks until told to stop. An error means that this node must not go on. `folder` holds the log; what peers say
+/// comes through `told`.
+pub async fn run(
+    chain: Arc<Chain>,
+    folder: std::path::PathBuf,
+    told: mpsc::Receiver<Told>,
+    stop: CancellationToken,
+) -> Result<(), NodeError> {
     let (done, ended) = tokio::sync::oneshot::channel();
+    let outside = Outside { told, stop: stop.clone(), runtime: tokio::runtime::Handle::current() };
     let thread_chain = Arc::clone(&chain);
     let spawned = std::thread::Builder::new().name("aria-consensus".into()).spawn(move || {
-        let outcome = Loop::open(Arc::clone(&thread_chain), &folder).and_then(|mut work| work.run(&told));
+        let outcome = Loop::open(thread_chain, &folder).and_then(|mut work| work.run(outside));
         // Nobody listens only where the node is gone.
         let _ = done.send(outcome);
     });
     spawned.map_err(|error| task_fault(&error))?;
-    let outcome = forward(&chain, &tell, &stop, ended).await;
-    match outcome {
+    match ended.await.unwrap_or_else(|_| Err(task_fault(&"its thread panicked"))) {
         // A full disk or the like: what is there can still be read, so the doors stay open and say why nothing is written.
         Err(error) if matches!(chain.store.health(), Health::ReadOnly { .. }) => {
             tracing::error!(%error, "no more blocks until this node is started again");
@@ -66,31 +91,6 @@ pub async fn run(chain: Arc<Chain>, folder: std::path::PathBuf, stop: Cancellati
             Ok(())
         }
         outcome => outcome,
-    }
-}
-
-/// Passes on what happens outside of the loop until it ends.
-async fn forward(
-    chain: &Chain,
-    tell: &Sender<Told>,
-    stop: &CancellationToken,
-    mut ended: tokio::sync::oneshot::Receiver<Result<(), NodeError>>,
-) -> Result<(), NodeError> {
-    let mut is_stopping = false;
-    loop {
-        // A loop that is gone has said why in `ended`.
-        tokio::select! { biased;
-            outcome = &mut ended => {
-                return outcome.unwrap_or_else(|_| Err(task_fault(&"its thread panicked")));
-            }
-            () = stop.cancelled(), if !is_stopping => {
-                is_stopping = true;
-                let _ = tell.send(Told::Stop);
-            }
-            () = chain.wake.notified() => {
-                let _ = tell.send(Told::Wake);
-            }
-        }
     }
 }
 
@@ -113,6 +113,13 @@ struct Loop {
     /// The round for which this node should propose and had nothing yet, and when it looks again.
     wanted: Option<(Round, Instant)>,
     last_block_ms: u64,
+    catch_up: CatchUp,
+    /// Messages of this height that were heard before.
+    seen: HashSet<Digest>,
+    /// Who said what is being heard.
+    speaker: Option<NodeId>,
+    /// Zero of the clock of catching up, which no one sets.
+    begun: Instant,
 }
 
 impl Loop {
@@ -120,8 +127,7 @@ impl Loop {
     fn open(chain: Arc<Chain>, folder: &Path) -> Result<Loop, NodeError> {
         let tip = chain.store.tip()?;
         let height = tip.height.next().map_err(|error| task_fault(&error))?;
-        let (log, records) =
-            FileLog::open(&folder.join("height.log"), height).map_err(|error| task_fault(&error))?;
+        let (log, records) = FileLog::open(&folder.join("height.log"), height).map_err(|error| task_fault(&error))?;
         let guard = FileGuard::open(&folder.join("signed")).map_err(|error| task_fault(&error))?;
         let mut hands = Hands::new(Arc::clone(&chain));
         let mut blocks = Vec::new();
@@ -135,23 +141,108 @@ impl Loop {
         let set = WorkSet::new(chain.genesis.validators().clone());
         let (driver, actions) = Driver::recover(setup, (log, guard), height, set, records, blocks)?;
         let last_block_ms = tip.timestamp_ms.get();
-        let mut work = Loop { chain, driver, hands, timers: HashMap::new(), wanted: None, last_block_ms };
+        let mut work = Loop {
+            chain,
+            driver,
+            hands,
+            timers: HashMap::new(),
+            wanted: None,
+            last_block_ms,
+            catch_up: CatchUp::default(),
+            seen: HashSet::new(),
+            speaker: None,
+            begun: Instant::now(),
+        };
         work.perform(actions)?;
         Ok(work)
     }
 
-    fn run(&mut self, told: &Receiver<Told>) -> Result<(), NodeError> {
+    fn run(&mut self, mut outside: Outside) -> Result<(), NodeError> {
         loop {
-            self.catch_up_with_time()?;
-            match told.recv_timeout(self.next_wait()) {
-                Ok(Told::Wake) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            self.pass_time()?;
+            match outside.wait(&self.chain, self.next_wait()) {
+                Waited::Stop => return Ok(()),
+                Waited::Time => {}
+                Waited::Told(told) => self.hear(told)?,
             }
         }
     }
 
+    fn hear(&mut self, told: Told) -> Result<(), NodeError> {
+        match told {
+            Told::Heard(peer, message) => {
+                if self.seen.len() >= SEEN_MAX {
+                    self.seen.clear();
+                }
+                if !self.seen.insert(Domain::SIGN_HANDSHAKE.hash_of(&*message)) {
+                    return Ok(());
+                }
+                self.speaker = Some(peer);
+                let outcome = self.drive(Event::Heard(*message));
+                self.speaker = None;
+                outcome
+            }
+            Told::Tip(peer, height) => {
+                self.catch_up.heard(peer, height);
+                Ok(())
+            }
+            Told::Gone(peer) => {
+                self.catch_up.gone(&peer);
+                Ok(())
+            }
+            Told::Blocks(peer, blocks) => self.take_blocks(peer, blocks),
+        }
+    }
+
+    /// Commits blocks of the past, each checked as if it were new: proofs, certificate, parent, state.
+    fn take_blocks(&mut self, peer: NodeId, blocks: Vec<WireFinal>) -> Result<(), NodeError> {
+        if !self.catch_up.answered(&peer) {
+            return Ok(());
+        }
+        for WireFinal { header, body, certificate } in blocks {
+            let height = header.height;
+            if height != self.driver.height() {
+                // Consensus was faster with the first ones.
+                if height < self.driver.height() {
+                    continue;
+                }
+                return self.blame(&peer, "it sent blocks with a gap");
+            }
+            let Some(block) = self.hands.check((header, body))? else {
+                return self.blame(&peer, "it sent a final block that is not valid");
+            };
+            if let Err(fault) =
+                FinalBlock::new(ProposedBlock::clone(&block), certificate.clone(), self.driver.set().set())
+            {
+                return self.blame(&peer, &format!("it sent a block that is not final: {fault}"));
+            }
+            self.perform(vec![Action::Commit(block, certificate)])?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the end of a step that may fail")]
+    fn blame(&self, peer: &NodeId, reason: &str) -> Result<(), NodeError> {
+        if let Some(network) = self.chain.network.get() {
+            network.ban(peer, reason, BAN);
+        }
+        Ok(())
+    }
+
+    /// Asks a peer for blocks if this node lacks some.
+    fn ask(&mut self) {
+        let Some(network) = self.chain.network.get() else { return };
+        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let next = self.driver.height();
+        let Some(tip) = next.previous() else { return };
+        self.chain.behind.store(self.catch_up.behind(tip), std::sync::atomic::Ordering::Relaxed);
+        if let Some(peer) = self.catch_up.next_question(tip, now_ms) {
+            network.send(&peer, Channel::Sync, &Sync::Ask(next).encode());
+        }
+    }
+
     /// Tells the driver which timeouts are over, and whether a block is due.
-    fn catch_up_with_time(&mut self) -> Result<(), NodeError> {
+    fn pass_time(&mut self) -> Result<(), NodeError> {
         let now = Instant::now();
         while let Some(timeout) = self.timers.iter().find(|(_, due)| **due <= now).map(|(timeout, _)| *timeout) {
             self.timers.remove(&timeout);
@@ -165,6 +256,7 @@ impl Loop {
         {
             self.build(round)?;
         }
+        self.ask();
         Ok(())
     }
 
@@ -208,8 +300,12 @@ impl Loop {
                     self.timers.clear();
                     None
                 }
-                Action::Publish(message) | Action::Relay(message) => {
-                    self.say(&message);
+                Action::Publish(message) => {
+                    self.say(&message, None);
+                    None
+                }
+                Action::Relay(message) => {
+                    self.say(&message, self.speaker.as_ref());
                     None
                 }
                 Action::Build(_, round) => self.try_build(round)?,
@@ -218,6 +314,10 @@ impl Loop {
                     let height = self.hands.commit(&block, certificate)?;
                     self.last_block_ms = block.header().timestamp_ms.get();
                     self.wanted = None;
+                    self.seen.clear();
+                    if let Some(network) = self.chain.network.get() {
+                        network.broadcast(Channel::Gossip, &Gossip::Tip(height, block.hash()).encode(), None);
+                    }
                     Some(Event::Committed(height, self.driver.set().clone()))
                 }
                 Action::Accuse(nodes) => {
@@ -251,6 +351,37 @@ impl Loop {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "there are no peers yet")]
-    fn say(&self, _: &Message) {}
+    fn say(&self, message: &Message, except: Option<&NodeId>) {
+        if let Some(network) = self.chain.network.get() {
+            network.broadcast(Channel::Consensus, &message.encode(), except);
+        }
+    }
+}
+
+/// Where the loop hears from.
+struct Outside {
+    told: mpsc::Receiver<Told>,
+    stop: CancellationToken,
+    runtime: tokio::runtime::Handle,
+}
+
+enum Waited {
+    Told(Told),
+    Time,
+    Stop,
+}
+
+impl Outside {
+    /// Blocks this thread until something happens, or for so long.
+    fn wait(&mut self, chain: &Chain, time: Duration) -> Waited {
+        let Outside { told, stop, runtime } = self;
+        runtime.block_on(async {
+            tokio::select! { biased;
+                () = stop.cancelled() => Waited::Stop,
+                Some(told) = told.recv() => Waited::Told(told),
+                () = chain.wake.notified() => Waited::Time,
+                () = tokio::time::sleep(time) => Waited::Time,
+            }
+        })
+    }
 }

@@ -45,7 +45,8 @@ pub(super) async fn keep(peers: Arc<Peers>, address: String, stop: CancellationT
 async fn once(peers: &Arc<Peers>, address: &str, stop: &CancellationToken) -> Result<NodeId, NetworkError> {
     let limit = peers.config.handshake_max;
     let connect = tokio::time::timeout(limit, TcpStream::connect(address));
-    let stream = connect.await.map_err(|_| NetworkError::Connection(format!("no answer in {} seconds", limit.as_secs())));
+    let stream =
+        connect.await.map_err(|_| NetworkError::Connection(format!("no answer in {} seconds", limit.as_secs())));
     let stream = stream?.map_err(|error| NetworkError::Connection(error.to_string()))?;
     // Votes are small and urgent. Where the system refuses, they are only slower.
     let _ = stream.set_nodelay(true);

@@ -74,7 +74,12 @@ pub enum HandshakeError {
 }
 
 /// Proves our key and checks the peer's; returns who it is.
-pub async fn prove<S>(socket: &mut S, identity: &Identity, is_dialler: bool, limit: Duration) -> Result<NodeId, HandshakeError>
+pub async fn prove<S>(
+    socket: &mut S,
+    identity: &Identity,
+    is_dialler: bool,
+    limit: Duration,
+) -> Result<NodeId, HandshakeError>
 where
     S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
 {

@@ -80,7 +80,11 @@ fn choose(request: &Request, mut response: Response) -> Result<Response, ErrorRe
 }
 
 /// A peer that we dial. Returns when the connection is over.
-pub(super) async fn dial(stream: TcpStream, peers: Arc<Peers>, stop: CancellationToken) -> Result<NodeId, NetworkError> {
+pub(super) async fn dial(
+    stream: TcpStream,
+    peers: Arc<Peers>,
+    stop: CancellationToken,
+) -> Result<NodeId, NetworkError> {
     let address = stream.peer_addr().map_err(connection)?;
     let mut request = format!("ws://{address}/").into_client_request().map_err(connection)?;
     request.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
@@ -126,12 +130,7 @@ async fn live(
 }
 
 /// Passes on what the peer says, until it says too much or nothing. Returns why it ended.
-async fn read(
-    mut stream: SplitStream<WebSocketStream<TcpStream>>,
-    node: NodeId,
-    peers: &Peers,
-    number: u64,
-) -> String {
+async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, node: NodeId, peers: &Peers, number: u64) -> String {
     let mut budget = Budget::new(peers.config.rate);
     loop {
         let message = match tokio::time::timeout(peers.config.dead_after, stream.next()).await {
@@ -146,7 +145,8 @@ async fn read(
         peers.count_received(&node, number, message.len());
         match message {
             Message::Binary(frame) => {
-                let Some((channel, bytes)) = frame.split_first().and_then(|(tag, bytes)| Some((Channel::of(*tag)?, bytes)))
+                let Some((channel, bytes)) =
+                    frame.split_first().and_then(|(tag, bytes)| Some((Channel::of(*tag)?, bytes)))
                 else {
                     return "a frame without a known channel".into();
                 };

@@ -27,9 +27,9 @@ struct Node {
 
 async fn node_with(identity: Identity, config: NetworkConfig) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("bound").to_string();
-    let (id, stop) = (identity.key.node_id(), CancellationToken::new());
-    let (network, events) = Network::start(listener, identity, config, stop.clone());
+    let bound = listener.local_addr().expect("bound");
+    let (id, stop, address) = (identity.key.node_id(), CancellationToken::new(), bound.to_string());
+    let (network, events) = Network::start((listener, bound), identity, config, stop.clone());
     Node { id, address, network, events, stop }
 }
 
@@ -134,8 +134,9 @@ async fn a_lost_peer_is_dialled_again() {
     let listener = listener.expect("bound");
     listener.set_nonblocking(true).expect("a socket");
     let listener = TcpListener::from_std(listener).expect("a socket");
+    let bound = listener.local_addr().expect("bound");
     let (_again, _events) =
-        Network::start(listener, identity(2, "aria-test"), NetworkConfig::default(), CancellationToken::new());
+        Network::start((listener, bound), identity(2, "aria-test"), NetworkConfig::default(), CancellationToken::new());
     assert_eq!(a.connected().await, b.id);
 }
 
@@ -151,7 +152,10 @@ async fn strangers_of_another_chain_are_not_let_in() {
 }
 
 /// A client that speaks the upgrade and then what the test says.
-async fn raw(address: &str, subprotocol: Option<&'static str>) -> Option<tokio_tungstenite::WebSocketStream<TcpStream>> {
+async fn raw(
+    address: &str,
+    subprotocol: Option<&'static str>,
+) -> Option<tokio_tungstenite::WebSocketStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.expect("connects");
     let mut request = format!("ws://{address}/").into_client_request().expect("an address");
     if let Some(name) = subprotocol {

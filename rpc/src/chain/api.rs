@@ -47,6 +47,8 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),
+    ("net_info", &[], net_info),
+    ("net_listPeers", &[], net_list_peers),
     ("model_list", &[], model_list),
     ("node_status", &[], node_status),
     ("node_health", &[], node_health),
@@ -99,8 +101,9 @@ fn status(services: &dyn Services, _: &Arguments) -> Answer {
         "timestamp": tip.timestamp_ms,
         "state_root": tip.state_root,
         "epoch": tip.height.get() / node.epoch_blocks.max(1),
-        // With no peers there is nothing to catch up with.
-        "syncing": false,
+        // One block behind is what everyone is while its votes are on their way.
+        "syncing": node.behind > 1,
+        "behind": node.behind,
         "peers": node.peers,
         "version": node.version,
     }))
@@ -255,6 +258,22 @@ fn verify(services: &dyn Services, arguments: &Arguments) -> Answer {
 
 fn mempool_status(services: &dyn Services, _: &Arguments) -> Answer {
     Ok(json!(services.mempool()))
+}
+
+fn net_info(services: &dyn Services, _: &Arguments) -> Answer {
+    let (address, peers) = services.peers();
+    let outbound = peers.iter().filter(|peer| peer.direction == "outbound").count();
+    Ok(json!({
+        "node_id": services.status().node_id,
+        "address": address.map(|address| address.to_string()),
+        "peers": peers.len(),
+        "outbound": outbound,
+        "inbound": peers.len() - outbound,
+    }))
+}
+
+fn net_list_peers(services: &dyn Services, _: &Arguments) -> Answer {
+    Ok(json!({"peers": services.peers().1}))
 }
 
 fn model_list(services: &dyn Services, _: &Arguments) -> Answer {

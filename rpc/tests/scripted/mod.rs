@@ -26,7 +26,7 @@ use aria_rpc::{
     openai, server,
     services::{
         AccountView, AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent,
-        Logprob, MempoolView, ModelCard, NodeStatus, Prompt, Readiness, Services, TokenChance, VerifyView,
+        Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services, TokenChance, VerifyView,
     },
 };
 use aria_runtime::genesis::Genesis;
@@ -198,9 +198,22 @@ impl Services for Scripted {
             queued: 0,
             queue_max: 1,
             store_fault: None,
-            peers: 0,
+            peers: 1,
+            behind: 0,
             epoch_blocks: 100,
         }
+    }
+
+    fn peers(&self) -> (Option<std::net::SocketAddr>, Vec<PeerView>) {
+        let peer = PeerView {
+            node_id: "34".repeat(32),
+            address: "127.0.0.1:8765".into(),
+            direction: "inbound",
+            connected_ms: 5,
+            bytes_received: 6,
+            bytes_sent: 7,
+        };
+        ("127.0.0.1:9".parse().ok(), vec![peer])
     }
 
     fn mempool(&self) -> MempoolView {

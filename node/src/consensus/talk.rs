@@ -1,0 +1,73 @@
+//! What nodes say to each other besides votes: where they are, what waits, and blocks of the past.
+
+use aria_chain::block::{Body, Header};
+use aria_chain::certificate::CommitCertificate;
+use aria_chain::codec::Versioned;
+use aria_chain::ids::BlockHash;
+use aria_chain::limits::PROOF_BYTES_MAX;
+use aria_chain::proof::SignedProof;
+use aria_chain::units::Height;
+use borsh::io::{Error, ErrorKind, Read};
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::message::MESSAGE_BYTES_MAX;
+
+/// Blocks in one answer.
+pub const BLOCKS_MAX: usize = 64;
+/// Bytes of one answer; the first block may be longer.
+pub const BLOCKS_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+
+/// A small message, on the channel of gossip.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Gossip {
+    /// The sender's last final block.
+    Tip(Height, BlockHash),
+    /// A proof that waits to be sealed.
+    Proof(Box<SignedProof>),
+}
+
+impl Versioned for Gossip {
+    const NAME: &'static str = "gossip";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = PROOF_BYTES_MAX + 64;
+}
+
+/// A final block as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct WireFinal {
+    /// Header.
+    pub header: Header,
+    /// Body.
+    pub body: Body,
+    /// Why it is final.
+    pub certificate: CommitCertificate,
+}
+
+/// A message on the channel of catching up.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Sync {
+    /// Asks for final blocks from this height on.
+    Ask(Height),
+    /// Final blocks without a gap, from the height that was asked for.
+    Blocks(Blocks),
+}
+
+impl Versioned for Sync {
+    const NAME: &'static str = "sync message";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+}
+
+/// At most [`BLOCKS_MAX`] blocks.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
+pub struct Blocks(pub Vec<WireFinal>);
+
+impl BorshDeserialize for Blocks {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> Result<Blocks, Error> {
+        let count = u32::deserialize_reader(reader)? as usize;
+        if count > BLOCKS_MAX {
+            return Err(Error::new(ErrorKind::InvalidData, format!("{count} blocks, at most {BLOCKS_MAX} are sent")));
+        }
+        (0..count).map(|_| WireFinal::deserialize_reader(reader)).collect::<Result<_, _>>().map(Blocks)
+    }
+}

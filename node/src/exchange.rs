@@ -1,0 +1,170 @@
+//! Between peers and the rest of the node: what a peer says is decoded, checked and passed on.
+//!
+//! Votes and blocks go to the loop of consensus. Proofs are verified, taken into the pool and told to the other peers, once.
+//! Questions for old blocks are answered from the store, a few at a time. What cannot be decoded ends the connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aria_chain::codec::Versioned;
+use aria_chain::ids::NodeId;
+use aria_chain::proof::SignedProof;
+use aria_chain::units::{Height, Timestamp};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::Chain;
+use crate::consensus::message::Message;
+use crate::consensus::run::Told;
+use crate::consensus::talk::{BLOCKS_BYTES_MAX, BLOCKS_MAX, Blocks, Gossip, Sync, WireFinal};
+use crate::error::NodeError;
+use crate::network::{Channel, Network, PeerEvent};
+
+/// How long a peer that sends nonsense stays out.
+const BAN: Duration = Duration::from_secs(600);
+/// Answers with old blocks that are made at once.
+const ANSWERS_MAX: usize = 2;
+/// Waiting proofs that a new peer is told.
+const PENDING_MAX: usize = 1_000;
+
+/// Serves peers until told to stop.
+pub async fn run(
+    chain: Arc<Chain>,
+    network: Network,
+    mut events: mpsc::Receiver<PeerEvent>,
+    tell: mpsc::Sender<Told>,
+    stop: CancellationToken,
+) -> Result<(), NodeError> {
+    let answers = Arc::new(Semaphore::new(ANSWERS_MAX));
+    let exchange = Exchange { chain, network, tell, answers };
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            event = events.recv() => event,
+        };
+        // The network ends only with the node.
+        let Some(event) = event else { return Ok(()) };
+        exchange.on(event).await;
+    }
+}
+
+struct Exchange {
+    chain: Arc<Chain>,
+    network: Network,
+    tell: mpsc::Sender<Told>,
+    answers: Arc<Semaphore>,
+}
+
+impl Exchange {
+    async fn on(&self, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected(peer) => self.greet(&peer),
+            PeerEvent::Disconnected(peer) => self.pass(Told::Gone(peer)).await,
+            PeerEvent::Frame(peer, channel, bytes) => {
+                let outcome = match channel {
+                    Channel::Consensus => self.consensus(peer, &bytes).await,
+                    Channel::Gossip => self.gossip(peer, &bytes).await,
+                    Channel::Sync => self.sync(peer, &bytes).await,
+                };
+                if let Err(reason) = outcome {
+                    self.network.ban(&peer, &reason, BAN);
+                }
+            }
+        }
+    }
+
+    /// The loop is gone only where the node stops; then nothing needs to be passed on.
+    async fn pass(&self, told: Told) {
+        let _ = self.tell.send(told).await;
+    }
+
+    /// Tells a new peer where we are and what waits.
+    fn greet(&self, peer: &NodeId) {
+        if let Ok(tip) = self.chain.store.tip() {
+            self.network.send(peer, Channel::Gossip, &Gossip::Tip(tip.height, tip.hash).encode());
+        }
+        let waiting = self.chain.mempool().select(aria_chain::mempool::SelectLimits {
+            records_max: PENDING_MAX,
+            ..aria_chain::mempool::SelectLimits::default()
+        });
+        for proof in waiting {
+            self.network.send(peer, Channel::Gossip, &Gossip::Proof(Box::new(proof.proof().clone())).encode());
+        }
+    }
+
+    async fn consensus(&self, peer: NodeId, bytes: &[u8]) -> Result<(), String> {
+        let message = Message::decode(bytes).map_err(|error| error.to_string())?;
+        self.pass(Told::Heard(peer, Box::new(message))).await;
+        Ok(())
+    }
+
+    async fn gossip(&self, peer: NodeId, bytes: &[u8]) -> Result<(), String> {
+        match Gossip::decode(bytes).map_err(|error| error.to_string())? {
+            Gossip::Tip(height, _) => self.pass(Told::Tip(peer, height)).await,
+            Gossip::Proof(proof) => self.take_proof(peer, *proof).await?,
+        }
+        Ok(())
+    }
+
+    /// A proof that another node holds. Only its signatures can be a peer's fault: that it is known, late or too much is not.
+    async fn take_proof(&self, peer: NodeId, proof: SignedProof) -> Result<(), String> {
+        if self.chain.mempool().contains(&proof.record.id()) {
+            return Ok(());
+        }
+        let chain = Arc::clone(&self.chain);
+        let taken = spawn_blocking(move || {
+            let proof = proof.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+            let bytes = Gossip::Proof(Box::new(proof.proof().clone())).encode();
+            let tip = chain.tip_height();
+            let now = Timestamp::new(chain.clock.now_ms());
+            let is_sealed = matches!(chain.store.record(&proof.record_id()), Ok(Some(_)));
+            let is_new = !is_sealed && chain.mempool().insert(proof, tip, now).is_ok();
+            Ok::<_, String>(is_new.then_some(bytes))
+        });
+        if let Some(bytes) = taken.await.map_err(|error| error.to_string())?? {
+            self.chain.wake.notify_one();
+            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+        }
+        Ok(())
+    }
+
+    async fn sync(&self, peer: NodeId, bytes: &[u8]) -> Result<(), String> {
+        match Sync::decode(bytes).map_err(|error| error.to_string())? {
+            Sync::Ask(from) => self.answer(peer, from),
+            Sync::Blocks(Blocks(blocks)) => self.pass(Told::Blocks(peer, blocks)).await,
+        }
+        Ok(())
+    }
+
+    /// Sends final blocks. Beyond so many answers at once a question is not answered, and the peer asks another node.
+    fn answer(&self, peer: NodeId, from: Height) {
+        let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else { return };
+        let (chain, network) = (Arc::clone(&self.chain), self.network.clone());
+        drop(spawn_blocking(move || {
+            match read_blocks(&chain, from) {
+                Ok(blocks) => drop(network.send(&peer, Channel::Sync, &Sync::Blocks(Blocks(blocks)).encode())),
+                Err(error) => tracing::warn!(%error, %from, "cannot read blocks for a peer"),
+            }
+            drop(permit);
+        }));
+    }
+}
+
+fn read_blocks(chain: &Chain, from: Height) -> Result<Vec<WireFinal>, NodeError> {
+    let tip = chain.tip_height();
+    let (mut blocks, mut bytes) = (Vec::new(), 0);
+    let mut height = from;
+    while height <= tip && blocks.len() < BLOCKS_MAX {
+        let Some(block) = chain.store.block(height)? else { break };
+        let Some(certificate) = block.certificate else { break };
+        bytes += block.body.encode().len();
+        if bytes > BLOCKS_BYTES_MAX && !blocks.is_empty() {
+            break;
+        }
+        blocks.push(WireFinal { header: block.header, body: block.body, certificate });
+        let Ok(next) = height.next() else { break };
+        height = next;
+    }
+    Ok(blocks)
+}
