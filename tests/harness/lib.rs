@@ -1,9 +1,11 @@
 //! Equipment for tests with real processes and real sockets.
 //!
 //! Knows the program from outside only: its command line, its doors, its files. In reading order:
-//! [`node`] starts, asks, kills and stops one node; [`http`] speaks to its doors.
+//! [`node`] starts, asks, kills and stops one node; [`devnet`] a network of them; [`http`] speaks to their doors.
 
+pub mod devnet;
 pub mod http;
 pub mod node;
 
+pub use devnet::Devnet;
 pub use node::{Node, aria};

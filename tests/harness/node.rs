@@ -39,7 +39,7 @@ pub fn aria(data_dir: &Path, arguments: &[&str]) -> Output {
     command(data_dir).args(arguments).output().expect("aria runs")
 }
 
-fn command(data_dir: &Path) -> Command {
+pub(crate) fn command(data_dir: &Path) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ARIA_") {

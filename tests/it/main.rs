@@ -6,4 +6,5 @@ mod clients;
 mod command_line;
 mod crash;
 mod hostile;
+mod network;
 mod slice;

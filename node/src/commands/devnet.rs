@@ -199,8 +199,9 @@ async fn table(members: &[Member]) -> String {
 }
 
 async fn shut_down(members: &mut [Member]) {
-    for member in members.iter() {
-        // A node that hears Ctrl-C itself, or is gone, needs no telling.
+    // A node that somebody started again in the place of one that ended is not ours to stop.
+    for member in members.iter().filter(|member| !member.has_ended) {
+        // One that hears Ctrl-C itself needs no telling.
         let _ = admin(&member.dir.admin_socket(), "admin_stop").await;
     }
     let begun = Instant::now();

@@ -1,0 +1,228 @@
+//! A network of nodes as processes, started by the program's own command; nodes are killed and started again one by one.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::http;
+use crate::node::{PATIENCE, command};
+
+/// A running network; all of its processes are killed when it is dropped.
+#[derive(Debug)]
+pub struct Devnet {
+    parent: Child,
+    /// Its nodes, in order.
+    pub members: Vec<Member>,
+    folder: PathBuf,
+}
+
+/// One node of the network.
+#[derive(Debug)]
+pub struct Member {
+    /// Its folder.
+    pub data_dir: PathBuf,
+    /// First of its four ports: peers, OpenAI API, JSON-RPC, status page.
+    pub base_port: u16,
+    pid: u64,
+    /// The process, where a test started it.
+    child: Option<Child>,
+}
+
+impl Devnet {
+    /// Starts a network of so many validators and waits until all are ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start(folder: &Path, nodes: u16) -> Devnet {
+        let base_port = free_ports(4 * nodes);
+        let mut command = command(folder);
+        command.args(["--json", "devnet", "--here", "--nodes", &nodes.to_string()]);
+        command.args(["--base-port", &base_port.to_string()]);
+        let mut parent = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("aria starts");
+        let mut line = String::new();
+        let stdout = parent.stdout.take().expect("standard output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the ready line is read");
+        let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+            panic!("no ready line but {line:?}; the network ended with {:?}", parent.wait());
+        };
+        let member = |node: &Value| Member {
+            data_dir: node["data_dir"].as_str().expect("a folder").into(),
+            base_port: u16::try_from(node["p2p_port"].as_u64().expect("a port")).expect("a port"),
+            pid: node["pid"].as_u64().expect("a process"),
+            child: None,
+        };
+        let members = ready["nodes"].as_array().expect("nodes").iter().map(member).collect();
+        Devnet { parent, members, folder: folder.to_owned() }
+    }
+
+    /// The genesis that all share.
+    pub fn genesis(&self) -> PathBuf {
+        self.folder.join("genesis.toml")
+    }
+
+    /// Peer addresses of all nodes but one, as `--bootstrap` takes them.
+    pub fn bootstrap(&self, except: Option<usize>) -> String {
+        let others = self.members.iter().enumerate().filter(|(index, _)| Some(*index) != except);
+        others.map(|(_, member)| format!("127.0.0.1:{}", member.base_port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Kills a node as kill -9 does.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub fn kill(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        match member.child.take() {
+            Some(mut child) => {
+                child.kill().expect("the child can be killed");
+                child.wait().expect("the child is ours");
+            }
+            None => signal("-KILL", member.pid),
+        }
+    }
+
+    /// Starts a killed node again, as it was, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_again(&mut self, index: usize) {
+        let (genesis, bootstrap) = (self.genesis(), self.bootstrap(Some(index)));
+        let member = &mut self.members[index];
+        let mut command = command(&member.data_dir);
+        command
+            .args(["--json", "node", "start", "--threads", "1", "--bootstrap", &bootstrap, "--genesis"])
+            .arg(genesis);
+        for (door, flag) in (0..).zip(["--port", "--api-port", "--rpc-port", "--dashboard-port"]) {
+            command.args([flag, &(member.base_port + door).to_string()]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("aria starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("standard output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the ready line is read");
+        assert!(line.contains("\"ready\""), "no ready line but {line:?}");
+        member.pid = u64::from(child.id());
+        member.child = Some(child);
+    }
+
+    /// Waits until every one of these nodes has a height, and returns the hashes of the block there.
+    ///
+    /// # Panics
+    /// If that takes longer than [`PATIENCE`].
+    pub fn hashes_at(&self, nodes: &[usize], height: u64) -> Vec<String> {
+        let hash = |index: &usize| {
+            let begun = Instant::now();
+            loop {
+                let header = self.members[*index].result("chain_getHeader", json!([height]));
+                if let Some(hash) = header["hash"].as_str() {
+                    return hash.to_owned();
+                }
+                assert!(begun.elapsed() < PATIENCE, "node {index} did not come to height {height}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
+        nodes.iter().map(hash).collect()
+    }
+
+    /// Ends the network as Ctrl-C does.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn terminate(mut self) {
+        signal("-TERM", u64::from(self.parent.id()));
+        let begun = Instant::now();
+        while self.parent.try_wait().expect("the child is ours").is_none() {
+            assert!(begun.elapsed() < PATIENCE, "the network did not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Member {
+    /// Calls JSON-RPC and returns its result.
+    ///
+    /// # Panics
+    /// If the node answers with an error.
+    pub fn result(&self, method: &str, params: Value) -> Value {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let mut answer = http::post(&format!("127.0.0.1:{}", self.base_port + 2), "/", &body).json();
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].take()
+    }
+
+    /// Asks a question and returns the id of its record.
+    ///
+    /// # Panics
+    /// If the node refuses, or gives no record.
+    pub fn ask(&self, question: &str) -> String {
+        let body = json!({"model": "aria-tiny", "messages": [{"role": "user", "content": question}], "max_tokens": 8});
+        let answer = http::post(&format!("127.0.0.1:{}", self.base_port + 1), "/v1/chat/completions", &body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["aria"]["record_id"].as_str().expect("a record").to_owned()
+    }
+
+    /// Height of its chain.
+    pub fn height(&self) -> u64 {
+        self.result("chain_status", json!([]))["height"].as_u64().expect("a height")
+    }
+
+    /// Waits until a record is in a block, and returns the height.
+    ///
+    /// # Panics
+    /// If that takes longer than [`PATIENCE`].
+    pub fn sealed(&self, record: &str) -> u64 {
+        let begun = Instant::now();
+        loop {
+            let found = self.result("chain_getRecord", json!([record]));
+            if let Some(height) = found["block"].as_u64().or_else(|| found["height"].as_u64()) {
+                return height;
+            }
+            assert!(begun.elapsed() < PATIENCE, "record {record} was not sealed: {found}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its log, if the network started it.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data_dir.join("node.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Devnet {
+    fn drop(&mut self) {
+        // Whatever is still there ends now; what is gone already needs nothing.
+        let _ = self.parent.kill();
+        let _ = self.parent.wait();
+        for member in &mut self.members {
+            match &mut member.child {
+                Some(child) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                None => signal("-KILL", member.pid),
+            }
+        }
+    }
+}
+
+fn signal(kind: &str, pid: u64) {
+    // A process that is gone already is what was wanted.
+    let _ = Command::new("kill").args([kind, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// The first of so many ports in a row that nobody uses now.
+fn free_ports(count: u16) -> u16 {
+    for _ in 0..200 {
+        let probe = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let first = probe.local_addr().expect("bound").port();
+        drop(probe);
+        let Some(end) = first.checked_add(count) else { continue };
+        if (first..end).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
+    panic!("no {count} free ports in a row");
+}

@@ -1,0 +1,100 @@
+//! Many nodes: real processes that agree on one chain, through kills and for newcomers.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aria_tests::{Devnet, Node};
+use serde_json::json;
+
+fn one(hashes: &[String]) -> &str {
+    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "two blocks at one height: {hashes:?}");
+    &hashes[0]
+}
+
+#[test]
+fn four_validators_keep_one_chain_through_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Devnet::start(folder.path(), 4);
+    let everyone = [0, 1, 2, 3];
+    let record = network.members[1].ask("What is a block?");
+    let height = network.members[3].sealed(&record);
+    one(&network.hashes_at(&everyone, height));
+    let proof = network.members[2].result("chain_getRecordProof", json!([record]));
+    assert_eq!(network.members[0].result("chain_verifyRecordProof", json!([proof])), json!(true), "{proof}");
+
+    let mut records = vec![record];
+    let begun = Instant::now();
+    let mut victim = 0;
+    while begun.elapsed() < Duration::from_secs(12) {
+        victim = (victim + 1) % 4;
+        network.kill(victim);
+        let others: Vec<usize> = everyone.into_iter().filter(|index| *index != victim).collect();
+        // Three of four go on; what one of them acknowledged, all have.
+        let record = network.members[others[0]].ask(&format!("What is {victim} plus {}?", records.len()));
+        let height = network.members[others[1]].sealed(&record);
+        one(&network.hashes_at(&others, height));
+        records.push(record);
+        network.start_again(victim);
+    }
+    let height = network.members.iter().map(aria_tests::devnet::Member::height).max().unwrap();
+    one(&network.hashes_at(&everyone, height));
+    for member in &network.members {
+        for record in &records {
+            member.sealed(record);
+        }
+        let log = member.log();
+        assert!(!log.contains("signed two different messages"), "{log}");
+    }
+    assert!(records.len() > 3, "{records:?}");
+    network.terminate();
+}
+
+#[test]
+fn two_of_four_wait_and_go_on_when_a_third_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Devnet::start(folder.path(), 4);
+    let first = network.members[0].ask("What is a chain?");
+    network.members[0].sealed(&first);
+    network.kill(2);
+    network.kill(3);
+    let waiting = network.members[0].ask("What is a node?");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(
+        network.members[1].result("chain_getRecord", json!([waiting])).is_null(),
+        "half of the power decides nothing"
+    );
+    network.start_again(3);
+    let height = network.members[3].sealed(&waiting);
+    one(&network.hashes_at(&[0, 1, 3], height));
+}
+
+#[test]
+fn a_stranger_joins_and_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Devnet::start(folder.path(), 4);
+    let mut last = 0;
+    for turn in 0..6 {
+        let record = network.members[turn % 4].ask(&format!("What is {turn} plus 1?"));
+        last = network.members[0].sealed(&record);
+    }
+    let genesis = network.genesis();
+    let flags = ["--genesis", genesis.to_str().unwrap(), "--bootstrap", &network.bootstrap(None)];
+    let stranger = Node::start_with(&folder.path().join("stranger"), &flags);
+    let begun = Instant::now();
+    while stranger.result("chain_status", json!([]))["height"].as_u64() < Some(last) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the stranger does not catch up");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let theirs = network.hashes_at(&[0], last);
+    assert_eq!(stranger.result("chain_getHeader", json!([last]))["hash"], json!(theirs[0]));
+    assert_eq!(stranger.result("chain_verify", json!([]))["ok"], json!(true));
+    // It has neither vote nor account: it answers, and nobody pays for that.
+    assert!(stranger.ask("What is a record?")["aria"]["record_id"].is_null());
+    // New blocks reach it as they are made.
+    let record = network.members[2].ask("What is a vote?");
+    stranger.sealed(&record);
+    let peers = stranger.result("net_listPeers", json!([]));
+    assert_eq!(peers["peers"].as_array().unwrap().len(), 4);
+    network.terminate();
+    assert!(Path::new(&folder.path().join("devnet.json")).is_file(), "scripts find the network");
+}
