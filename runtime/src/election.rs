@@ -24,12 +24,13 @@ impl ProposerSchedule {
             set.members().iter().map(|member| (0, member.node_id, i128::from(member.power))).collect();
         let turns = (0..turns.max(1)).map(|_| {
             for (priority, _, power) in &mut priorities {
-                *priority += *power;
+                // Within twice the total power, which is below 2^61.
+                *priority = priority.saturating_add(*power);
             }
             // Among equals the lowest id: members are ascending, and only a greater priority replaces one found before.
             let leader = priorities.iter_mut().reduce(|best, next| if next.0 > best.0 { next } else { best });
             let leader = leader.expect("a validator set has members");
-            leader.0 -= total;
+            leader.0 = leader.0.saturating_sub(total);
             leader.1
         });
         ProposerSchedule { turns: turns.collect() }
@@ -41,7 +42,8 @@ impl ProposerSchedule {
     /// Never: there is a turn.
     pub fn proposer(&self, height: Height, round: Round) -> NodeId {
         let turns = u128::try_from(self.turns.len()).expect("a length");
-        let turn = (u128::from(height.get()) + u128::from(round.get())) % turns;
+        let place = u128::from(height.get()).saturating_add(u128::from(round.get()));
+        let turn = place.checked_rem(turns).expect("there is a turn");
         self.turns[usize::try_from(turn).expect("less than a length")]
     }
 }
@@ -54,7 +56,7 @@ mod tests {
 
     fn set(powers: &[u64]) -> ValidatorSet {
         let member = |(index, &power): (usize, &u64)| {
-            let node_id = NodeId::new([u8::try_from(index).expect("few") + 1; 32]);
+            let node_id = NodeId::new([u8::try_from(index).expect("few"); 32]);
             Validator { node_id, power }
         };
         ValidatorSet::new(powers.iter().enumerate().map(member).collect()).expect("a good set")
@@ -68,9 +70,9 @@ mod tests {
 
     #[test]
     fn the_order_is_fixed() {
-        assert_eq!(order(&[1, 1, 1, 1], 8), [1, 2, 3, 4, 1, 2, 3, 4]);
-        assert_eq!(order(&[5, 1, 1], 7), [1, 1, 2, 1, 3, 1, 1]);
-        assert_eq!(order(&[1, 2, 3], 6), [3, 2, 1, 3, 2, 3]);
+        assert_eq!(order(&[1, 1, 1, 1], 8), [0, 1, 2, 3, 0, 1, 2, 3]);
+        assert_eq!(order(&[5, 1, 1], 7), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(order(&[1, 2, 3], 6), [2, 1, 0, 2, 1, 2]);
     }
 
     #[test]
@@ -79,7 +81,7 @@ mod tests {
             let total: u64 = powers.iter().sum();
             let order = order(powers, usize::try_from(total).expect("small"));
             for (index, &power) in powers.iter().enumerate() {
-                let turns = order.iter().filter(|&&leader| usize::from(leader) == index + 1).count();
+                let turns = order.iter().filter(|&&leader| usize::from(leader) == index).count();
                 assert_eq!(turns as u64, power, "{powers:?}");
             }
         }

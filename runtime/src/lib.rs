@@ -14,6 +14,7 @@
 //! - [`params`]: the numbers all nodes agree on, and the relations between them
 //! - [`work`]: what a record stands for, and whose share it is
 //! - [`reward`]: what it earns
+//! - [`election`]: who proposes when
 //! - [`rating`]: letters for energy
 //! - [`fixed`]: exact fractions with named rounding
 //! - [`verify`]: a whole chain, executed again

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use aria_chain::ids::BlockHash;
 use aria_chain::keys::NodeKey;
-use aria_node::consensus::context::{Address, At, BlockId, Proposal, Vote};
+use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Proposal, Round, SignedMessage, Vote, VoteType};
 use aria_node::consensus::crypto::{sign_proposal, sign_vote};
 use aria_node::consensus::message::Message;
-use malachite_types::{NilOrVal, Round, SignedMessage, VoteType};
 
 use crate::node::Shared;
 

@@ -9,12 +9,11 @@ use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId};
 use aria_chain::keys::NodeKey;
 use aria_chain::units::{Height, Round, Timestamp};
-use aria_node::consensus::context::WorkSet;
+use aria_node::consensus::context::{LinearTimeouts, Timeout, WorkSet};
 use aria_node::consensus::driver::{Action, Driver, Event, Fatal, Setup};
 use aria_node::consensus::guard::GuardError;
 use aria_node::consensus::log::Record;
 use aria_node::consensus::message::WireBlock;
-use malachite_types::{LinearTimeouts, Timeout};
 
 use crate::disk::{Disk, DiskGuard, DiskLog, SharedDisk};
 

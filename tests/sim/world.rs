@@ -10,9 +10,9 @@ use aria_chain::hash::Domain;
 use aria_chain::ids::{BlockHash, Digest, NodeId};
 use aria_chain::keys::NodeKey;
 use aria_chain::units::Height;
+use aria_node::consensus::context::{NilOrVal, Timeout, VoteType};
 use aria_node::consensus::driver::{Action, Event, Fatal};
 use aria_node::consensus::message::Message;
-use malachite_types::{NilOrVal, Timeout, VoteType};
 
 use crate::disk::Flaws;
 use crate::liar::Liar;
@@ -28,7 +28,7 @@ pub(crate) struct Source(u64);
 
 impl Source {
     pub(crate) fn new(seed: u64) -> Source {
-        Source(seed ^ 0x5eed_0f_a51a)
+        Source(seed ^ 0x5eed_a51a)
     }
 
     pub(crate) fn below(&mut self, bound: u64) -> u64 {

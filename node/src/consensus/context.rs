@@ -12,7 +12,8 @@ use aria_chain::keys::Signature;
 use aria_chain::units::Height;
 use aria_runtime::election::ProposerSchedule;
 use borsh::{BorshDeserialize, BorshSerialize};
-use malachite_types::{self as core, LinearTimeouts, NilOrVal, Round, SignedExtension, VoteType, VotingPower};
+use malachite_types::{self as core, SignedExtension, VotingPower};
+pub use malachite_types::{LinearTimeouts, NilOrVal, Round, SignedMessage, Timeout, VoteType};
 
 use super::crypto::Ed25519;
 

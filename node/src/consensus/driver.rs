@@ -17,7 +17,7 @@ use aria_chain::keys::{NodeKey, Signature};
 use aria_chain::units::{Height, Round as ChainRound};
 use malachite_core::{
     ConsensusMsg, Effect, Error as CoreError, Input, LivenessMsg, LocallyProposedValue, MisbehaviorEvidence, Params,
-    ProposedValue, Resumable, Resume, SignedConsensusMsg, State, process,
+    ProposedValue, Resumable, Resume, SignedConsensusMsg, State, VoteExtensionError, process,
 };
 use malachite_signing::VerifierExt;
 use malachite_types::{
@@ -573,52 +573,57 @@ impl<L: Log, G: Guard> Env<L, G> {
         }
     }
 
-    /// Does what the core asks for.
+    /// Does what the core orders, or answers what it asks.
     fn handle(&mut self, effect: Effect<Pouw>) -> Resume<Pouw> {
         match effect {
-            Effect::CancelAllTimeouts(resume) => resume.resume_with(self.act(Action::DisarmAll)),
-            Effect::CancelTimeout(timeout, resume) => resume.resume_with(self.act(Action::Disarm(timeout))),
-            Effect::ScheduleTimeout(timeout, resume) => {
-                let time = self.setup.timeouts.duration_for(timeout);
-                resume.resume_with(self.act(Action::Arm(timeout, time)))
+            Effect::CancelAllTimeouts(_) => self.act(Action::DisarmAll),
+            Effect::CancelTimeout(timeout, _) => self.act(Action::Disarm(timeout)),
+            Effect::ScheduleTimeout(timeout, _) => {
+                self.act(Action::Arm(timeout, self.setup.timeouts.duration_for(timeout)));
             }
-            Effect::StartRound(.., resume) => resume.resume_with(self.flush()),
-            Effect::PublishConsensusMsg(message, resume) => resume.resume_with(self.publish(message)),
-            Effect::PublishLivenessMsg(message, resume) => resume.resume_with(self.publish_liveness(message)),
-            Effect::RepublishVote(vote, resume) => resume.resume_with(self.publish_liveness(LivenessMsg::Vote(vote))),
-            Effect::RepublishRoundCertificate(certificate, resume) => {
-                resume.resume_with(self.publish_liveness(LivenessMsg::SkipRoundCertificate(certificate)))
+            Effect::StartRound(..) => self.flush(),
+            Effect::PublishConsensusMsg(message, _) => self.publish(message),
+            Effect::PublishLivenessMsg(message, _) => self.publish_liveness(message),
+            Effect::RepublishVote(vote, _) => self.publish_liveness(LivenessMsg::Vote(vote)),
+            Effect::RepublishRoundCertificate(certificate, _) => {
+                self.publish_liveness(LivenessMsg::SkipRoundCertificate(certificate));
             }
-            Effect::GetValue(height, round, _, resume) => resume.resume_with(self.build(height, round)),
-            // Blocks travel with proposals, also when they are proposed again.
-            Effect::RestreamProposal(.., resume) => resume.resume_with(()),
-            Effect::Decide(certificate, _, resume) => resume.resume_with(self.decide(certificate)),
-            Effect::Finalize(_, _, evidence, resume) => resume.resume_with(self.accuse(&evidence)),
+            Effect::GetValue(height, round, ..) => self.build(height, round),
+            Effect::Decide(certificate, ..) => self.decide(certificate),
+            Effect::Finalize(_, _, evidence, _) => self.accuse(&evidence),
+            Effect::WalAppend(_, input, _) => self.append(&Record::Input(Box::new(input))),
+            // Blocks travel with proposals, also when they are proposed again; those of the past come by a protocol of our own.
+            Effect::RestreamProposal(..) | Effect::CertVerifiedSyncValue(..) | Effect::CertRejectedSyncValue(..) => {}
+            question => return self.answer(question),
+        }
+        Resume::Continue
+    }
+
+    fn answer(&mut self, question: Effect<Pouw>) -> Resume<Pouw> {
+        let checker = &self.checker;
+        match question {
             Effect::SignVote(vote, resume) => resume.resume_with(self.sign_vote(vote)),
             Effect::SignProposal(proposal, resume) => resume.resume_with(self.sign_proposal(proposal)),
             Effect::VerifySignature(message, _, resume) => resume.resume_with(self.is_signed(&message)),
             Effect::VerifyCommitCertificate(certificate, set, thresholds, resume) => {
-                resume.resume_with(now(self.checker.verify_commit_certificate(&Pouw, &certificate, &set, thresholds)))
+                resume.resume_with(now(checker.verify_commit_certificate(&Pouw, &certificate, &set, thresholds)))
             }
             Effect::VerifyExtendedCommitCertificate(certificate, set, thresholds, policy, resume) => {
-                let check =
-                    self.checker.verify_extended_commit_certificate(&Pouw, &certificate, &set, thresholds, policy);
+                let check = checker.verify_extended_commit_certificate(&Pouw, &certificate, &set, thresholds, policy);
                 resume.resume_with(now(check))
             }
             Effect::VerifyPolkaCertificate(certificate, set, thresholds, resume) => {
-                resume.resume_with(now(self.checker.verify_polka_certificate(&Pouw, &certificate, &set, thresholds)))
+                resume.resume_with(now(checker.verify_polka_certificate(&Pouw, &certificate, &set, thresholds)))
             }
             Effect::VerifyRoundCertificate(certificate, set, thresholds, resume) => {
-                resume.resume_with(now(self.checker.verify_round_certificate(&Pouw, &certificate, &set, thresholds)))
+                resume.resume_with(now(checker.verify_round_certificate(&Pouw, &certificate, &set, thresholds)))
             }
-            Effect::WalAppend(_, input, resume) => resume.resume_with(self.append(&Record::Input(Box::new(input)))),
-            // Votes carry no extensions, and blocks of the past come by our own protocol.
+            // Votes carry no extensions.
             Effect::ExtendVote(.., resume) => resume.resume_with(None),
             Effect::VerifyVoteExtension(.., resume) => {
-                resume.resume_with(Err(malachite_core::VoteExtensionError::InvalidVoteExtension))
+                resume.resume_with(Err(VoteExtensionError::InvalidVoteExtension))
             }
-            Effect::CertVerifiedSyncValue(.., resume) => resume.resume_with(()),
-            Effect::CertRejectedSyncValue(.., resume) => resume.resume_with(()),
+            _ => Resume::Continue,
         }
     }
 }

@@ -65,7 +65,6 @@ pub(super) async fn serve(
 }
 
 /// The server's half of the upgrade: the subprotocol must be ours.
-#[expect(clippy::result_large_err, reason = "the shape that the library asks for")]
 fn choose(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
     let offered = request.headers().get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
     let is_ours = offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL);
