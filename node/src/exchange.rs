@@ -19,7 +19,7 @@ use crate::consensus::message::Message;
 use crate::consensus::run::Told;
 use crate::consensus::talk::{BLOCKS_BYTES_MAX, BLOCKS_MAX, Blocks, Gossip, Sync, WireFinal};
 use crate::error::NodeError;
-use crate::network::{Channel, Network, PeerEvent};
+use crate::network::{Channel, Network, PeerEvent, Received, Room};
 
 /// How long a peer that sends nonsense stays out.
 const BAN: Duration = Duration::from_secs(600);
@@ -61,11 +61,11 @@ impl Exchange {
         match event {
             PeerEvent::Connected(peer) => self.greet(&peer),
             PeerEvent::Disconnected(peer) => self.pass(Told::Gone(peer)).await,
-            PeerEvent::Frame(peer, channel, bytes) => {
+            PeerEvent::Frame(peer, channel, Received { bytes, room }) => {
                 let outcome = match channel {
-                    Channel::Consensus => self.consensus(peer, &bytes).await,
+                    Channel::Consensus => self.consensus(peer, &bytes, room).await,
                     Channel::Gossip => self.gossip(peer, &bytes).await,
-                    Channel::Sync => self.sync(peer, &bytes).await,
+                    Channel::Sync => self.sync(peer, &bytes, room).await,
                 };
                 if let Err(reason) = outcome {
                     self.network.ban(&peer, &reason, BAN);
@@ -93,9 +93,9 @@ impl Exchange {
         }
     }
 
-    async fn consensus(&self, peer: NodeId, bytes: &[u8]) -> Result<(), String> {
+    async fn consensus(&self, peer: NodeId, bytes: &[u8], room: Room) -> Result<(), String> {
         let message = Message::decode(bytes).map_err(|error| error.to_string())?;
-        self.pass(Told::Heard(peer, Box::new(message))).await;
+        self.pass(Told::Heard(peer, Box::new(message), room)).await;
         Ok(())
     }
 
@@ -129,10 +129,10 @@ impl Exchange {
         Ok(())
     }
 
-    async fn sync(&self, peer: NodeId, bytes: &[u8]) -> Result<(), String> {
+    async fn sync(&self, peer: NodeId, bytes: &[u8], room: Room) -> Result<(), String> {
         match Sync::decode(bytes).map_err(|error| error.to_string())? {
             Sync::Ask(from) => self.answer(peer, from),
-            Sync::Blocks(Blocks(blocks)) => self.pass(Told::Blocks(peer, blocks)).await,
+            Sync::Blocks(Blocks(blocks)) => self.pass(Told::Blocks(peer, blocks, room)).await,
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use aria_chain::ids::{BlockHash, ChainId, NodeId};
 use aria_chain::keys::NodeKey;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub mod dial;
@@ -26,6 +26,8 @@ use peers::Peers;
 
 /// Events that wait for the node; a full queue slows the readers, and so the peers.
 const EVENTS_MAX: usize = 1_024;
+/// Kibibytes of all frames that were read and not yet worked on. Beyond it readers wait.
+const ROOM_KIB: usize = 64 * 1_024;
 
 /// What a frame is about. The first byte of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +60,20 @@ pub enum PeerEvent {
     /// It is gone.
     Disconnected(NodeId),
     /// It said this.
-    Frame(NodeId, Channel, Vec<u8>),
+    Frame(NodeId, Channel, Received),
 }
+
+/// The bytes of a frame, and the room that they take until this is dropped.
+#[derive(Debug)]
+pub struct Received {
+    /// Without the channel.
+    pub bytes: Vec<u8>,
+    /// Held by whoever still works on what the bytes say.
+    pub room: Room,
+}
+
+/// A part of the memory that frames of all peers may take together.
+pub type Room = OwnedSemaphorePermit;
 
 /// How many peers, and how long to wait for them.
 #[derive(Clone, Debug)]

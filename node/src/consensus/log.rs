@@ -173,3 +173,71 @@ fn step_of(kind: TimeoutKind) -> Option<u8> {
 fn not_kept(what: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("{what} is never asked to be kept"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(round: u32) -> Record {
+        Record::Input(Box::new(Input::TimeoutElapsed(Timeout::prevote(Round::new(round)))))
+    }
+
+    fn written(path: &Path, rounds: u32) {
+        let (mut log, records) = FileLog::open(path, Height::new(7)).expect("opens");
+        assert!(records.is_empty());
+        for round in 0..rounds {
+            log.append(&record(round)).expect("appended");
+        }
+        log.flush().expect("flushed");
+    }
+
+    fn read(path: &Path, height: u64) -> Result<Vec<Record>, LogError> {
+        FileLog::open(path, Height::new(height)).map(|(_, records)| records)
+    }
+
+    #[test]
+    fn records_come_back_at_their_height_and_at_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        written(&path, 3);
+        assert_eq!(read(&path, 7).expect("reads"), [record(0), record(1), record(2)]);
+        assert_eq!(read(&path, 7).expect("reads again").len(), 3);
+        assert_eq!(read(&path, 8).expect("begins anew"), []);
+        assert!(read(&path, 7).is_err(), "a log of a later height than the chain's");
+    }
+
+    #[test]
+    fn every_torn_tail_is_cut_and_no_record_before_it_is_lost() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        written(&path, 3);
+        let whole = std::fs::read(&path).expect("reads");
+        let begin = 12;
+        let entry = (whole.len() - begin) / 3;
+        for length in begin..whole.len() {
+            std::fs::write(&path, &whole[..length]).expect("writes");
+            assert_eq!(read(&path, 7).expect("opens").len(), (length - begin) / entry, "{length} bytes");
+        }
+        // A tail of zeros, as some file systems leave it.
+        let zeros = [&whole[..], &[0; 300]].concat();
+        std::fs::write(&path, zeros).expect("writes");
+        assert_eq!(read(&path, 7).expect("opens").len(), 3);
+        assert_eq!(read(&path, 7).expect("and stays so").len(), 3);
+    }
+
+    #[test]
+    fn damage_before_the_last_record_stops_the_node() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        written(&path, 3);
+        let whole = std::fs::read(&path).expect("reads");
+        let entry = (whole.len() - 12) / 3;
+        for at in 0..2 {
+            let mut damaged = whole.clone();
+            damaged[12 + at * entry + entry - 1] ^= 1;
+            std::fs::write(&path, &damaged).expect("writes");
+            let error = read(&path, 7).expect_err("damaged").to_string();
+            assert!(error.contains(&format!("record {at}")), "{error}");
+        }
+    }
+}

@@ -25,7 +25,7 @@ use super::message::Message;
 use super::talk::{Gossip, Sync, WireFinal};
 use crate::chain::Chain;
 use crate::error::NodeError;
-use crate::network::Channel;
+use crate::network::{Channel, Room};
 
 /// Longest sleep: the clock may be set while we wait.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -54,11 +54,11 @@ fn timeouts() -> LinearTimeouts {
 #[derive(Debug)]
 pub enum Told {
     /// A peer said this about the next blocks.
-    Heard(NodeId, Box<Message>),
+    Heard(NodeId, Box<Message>, Room),
     /// A peer has blocks up to here.
     Tip(NodeId, Height),
     /// A peer sends blocks of the past.
-    Blocks(NodeId, Vec<WireFinal>),
+    Blocks(NodeId, Vec<WireFinal>, Room),
     /// A peer is gone.
     Gone(NodeId),
 }
@@ -170,7 +170,7 @@ impl Loop {
 
     fn hear(&mut self, told: Told) -> Result<(), NodeError> {
         match told {
-            Told::Heard(peer, message) => {
+            Told::Heard(peer, message, _room) => {
                 if self.seen.len() >= SEEN_MAX {
                     self.seen.clear();
                 }
@@ -190,7 +190,7 @@ impl Loop {
                 self.catch_up.gone(&peer);
                 Ok(())
             }
-            Told::Blocks(peer, blocks) => self.take_blocks(peer, blocks),
+            Told::Blocks(peer, blocks, _room) => self.take_blocks(peer, blocks),
         }
     }
 

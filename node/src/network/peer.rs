@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handshake::{HandshakeError, SUBPROTOCOL, prove};
 use super::peers::{Link, Peers};
-use super::{Channel, NetworkError, PeerEvent};
+use super::{Channel, NetworkError, PeerEvent, Received};
 use crate::consensus::message::MESSAGE_BYTES_MAX;
 
 /// Longest frame: the longest consensus message and its channel.
@@ -149,7 +149,8 @@ async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, node: NodeId,
                 else {
                     return "a frame without a known channel".into();
                 };
-                if peers.events.send(PeerEvent::Frame(node, channel, bytes.to_vec())).await.is_err() {
+                let received = Received { bytes: bytes.to_vec(), room: peers.room(bytes.len()).await };
+                if peers.events.send(PeerEvent::Frame(node, channel, received)).await.is_err() {
                     return "this node stops".into();
                 }
             }

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use aria_chain::ids::NodeId;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::{Channel, Identity, NetworkConfig, NetworkError, PeerEvent};
+use super::{Channel, Identity, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
 
 /// Bans that are remembered; the oldest end first.
 const BANS_MAX: usize = 1_024;
@@ -78,12 +78,19 @@ pub(super) struct Peers {
     pub(super) identity: Identity,
     pub(super) config: NetworkConfig,
     pub(super) events: mpsc::Sender<PeerEvent>,
+    room: Arc<Semaphore>,
     table: Mutex<Table>,
 }
 
 impl Peers {
     pub(super) fn new(identity: Identity, config: NetworkConfig, events: mpsc::Sender<PeerEvent>) -> Peers {
-        Peers { identity, config, events, table: Mutex::default() }
+        Peers { identity, config, events, room: Arc::new(Semaphore::new(ROOM_KIB)), table: Mutex::default() }
+    }
+
+    /// Waits until there is room for a frame.
+    pub(super) async fn room(&self, bytes: usize) -> Room {
+        let kib = u32::try_from(bytes.div_ceil(1_024).max(1)).expect("frames are short");
+        Arc::clone(&self.room).acquire_many_owned(kib).await.expect("it is never closed")
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

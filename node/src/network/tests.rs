@@ -60,8 +60,8 @@ impl Node {
 
     async fn frame(&mut self) -> (NodeId, Channel, Vec<u8>) {
         loop {
-            if let PeerEvent::Frame(node, channel, bytes) = self.next().await {
-                return (node, channel, bytes);
+            if let PeerEvent::Frame(node, channel, received) = self.next().await {
+                return (node, channel, received.bytes);
             }
         }
     }
@@ -220,6 +220,27 @@ async fn a_peer_that_does_not_read_costs_a_queue_and_no_more() {
     // What fits the sockets' own buffers has left the queue.
     assert!(queued < 3 * peer::QUEUE_MAX, "{queued}");
     assert_eq!(a.disconnected().await, id);
+}
+
+#[tokio::test]
+async fn what_nobody_works_on_takes_bounded_memory() {
+    let a = node(1).await;
+    let peer = identity(2, "aria-test");
+    let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+    handshake::prove(&mut socket, &peer, true, WAIT).await.expect("proven");
+    let frame = Message::binary(vec![2; 4_000_000]);
+    let sent = async {
+        for count in 0.. {
+            if socket.send(frame.clone()).await.is_err() {
+                return count;
+            }
+        }
+        0
+    };
+    // The reader waits for room, so the sender's socket fills and stands still.
+    assert!(tokio::time::timeout(Duration::from_secs(2), sent).await.is_err(), "it stands still");
+    let received: u64 = a.network.peers().iter().map(|peer| peer.bytes.0).sum();
+    assert!(received < 80_000_000, "{received}");
 }
 
 #[tokio::test]
