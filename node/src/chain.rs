@@ -1,9 +1,6 @@
 //! What the services of a node share of the chain: genesis, store, mempool, key, clock.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, atomic::AtomicU64};
 
 use aria_chain::{
     block::{Header, ProposedBlock},
@@ -19,7 +16,7 @@ use aria_runtime::{
     propose::{Slot, propose},
     state::StoreView,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     clock::Clock,
@@ -43,7 +40,7 @@ pub struct Chain {
     /// Peers, once there are some.
     pub network: OnceLock<Network>,
     mempool: Mutex<Mempool>,
-    tip_height: AtomicU64,
+    tip_height: watch::Sender<Height>,
     /// Blocks that the best peer has and this node has not.
     pub behind: AtomicU64,
 }
@@ -66,7 +63,7 @@ impl Chain {
             wake: Notify::new(),
             network: OnceLock::new(),
             mempool,
-            tip_height: AtomicU64::new(tip.get()),
+            tip_height: watch::Sender::new(tip),
             behind: AtomicU64::new(0),
         };
         let now = Timestamp::new(chain.clock.now_ms());
@@ -98,7 +95,12 @@ impl Chain {
 
     /// Height of the last final block, from memory.
     pub fn tip_height(&self) -> Height {
-        Height::new(self.tip_height.load(Ordering::Acquire))
+        *self.tip_height.borrow()
+    }
+
+    /// The same, now and whenever it changes.
+    pub fn tip_changes(&self) -> watch::Receiver<Height> {
+        self.tip_height.subscribe()
     }
 
     /// Whether the next block could hold this proof: nobody is given the id of a record that no block will have.
@@ -135,7 +137,7 @@ impl Chain {
 
     /// Notes a final block that the store has.
     pub fn advance(&self, block: &ProposedBlock) {
-        self.tip_height.store(block.header().height.get(), Ordering::Release);
+        self.tip_height.send_replace(block.header().height);
         metrics::counter!("aria_blocks_total").increment(1);
         metrics::counter!("aria_records_sealed_total").increment(block.proofs().len() as u64);
         #[expect(clippy::cast_precision_loss, reason = "a height for a chart")]

@@ -155,6 +155,10 @@ impl Services for NodeServices {
         (Some(network.address()), network.peers().into_iter().map(view).collect())
     }
 
+    fn tip_changes(&self) -> tokio::sync::watch::Receiver<Height> {
+        self.chain.tip_changes()
+    }
+
     fn mempool(&self) -> MempoolView {
         let mempool = self.chain.mempool();
         let status = mempool.status();

@@ -1,7 +1,7 @@
 //! The chain's door: JSON-RPC over HTTP and WebSocket (`docs/rpc.md`).
 //!
-//! In reading order: [`api`] lists the methods, [`arguments`] reads parameters by position or by name, [`views`] turns what
-//! rests in the store into JSON.
+//! In reading order: [`api`] lists the methods, `votes` has those about validators, [`subscribe`] the subscriptions, [`arguments`]
+//! reads parameters by position or by name, [`views`] turns what rests in the store into JSON.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,7 +15,9 @@ use crate::services::Services;
 
 pub mod api;
 pub mod arguments;
+pub mod subscribe;
 pub mod views;
+mod votes;
 
 /// Calls of one batch.
 pub const BATCH_MAX: u32 = 50;
@@ -35,6 +37,7 @@ pub(crate) type Context = Arc<dyn Services>;
 pub fn module(services: Arc<dyn Services>) -> RpcModule<Context> {
     let mut module = RpcModule::new(services);
     api::register(&mut module);
+    subscribe::register(&mut module);
     module
 }
 
@@ -51,6 +54,7 @@ pub fn serve(
         .max_response_body_size(RESPONSE_BYTES_MAX)
         .set_batch_request_config(BatchRequestConfig::Limit(BATCH_MAX))
         .set_message_buffer_capacity(MESSAGES_MAX)
+        .max_subscriptions_per_connection(subscribe::SUBSCRIPTIONS_MAX)
         .enable_ws_ping(PingConfig::new())
         .set_id_provider(RandomIntegerIdProvider)
         .build();

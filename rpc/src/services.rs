@@ -37,6 +37,9 @@ pub trait Services: Send + Sync + 'static {
     /// Connected peers, by key, and where this node listens for them.
     fn peers(&self) -> (Option<std::net::SocketAddr>, Vec<PeerView>);
 
+    /// The height of the last block, now and whenever it changes.
+    fn tip_changes(&self) -> tokio::sync::watch::Receiver<aria_chain::units::Height>;
+
     /// Proofs that wait for a block.
     fn mempool(&self) -> MempoolView;
 

@@ -7,6 +7,9 @@ use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::NodeId;
 use aria_chain::units::{Height, Round};
 
+/// Turns of an order before it begins again.
+pub const SCHEDULE_TURNS: usize = 1_000;
+
 /// The order of proposers of one validator set, computed once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProposerSchedule {

@@ -242,7 +242,7 @@ impl Member {
                 short(&status["hash"], 16),
                 status["peers"].as_u64().unwrap_or(0),
                 pending["pending"].as_u64().unwrap_or(0),
-                short(&header["proposer"], 8),
+                short(&header["miner_id"], 8),
                 self.base_port + 1,
             ),
             Err(error) => format!("{id:<10}{error}"),

@@ -10,15 +10,12 @@ use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::{BlockHash, NodeId};
 use aria_chain::keys::Signature;
 use aria_chain::units::Height;
-use aria_runtime::election::ProposerSchedule;
+use aria_runtime::election::{ProposerSchedule, SCHEDULE_TURNS};
 use borsh::{BorshDeserialize, BorshSerialize};
 use malachite_types::{self as core, SignedExtension, VotingPower};
 pub use malachite_types::{LinearTimeouts, NilOrVal, Round, SignedMessage, Timeout, VoteType};
 
 use super::crypto::Ed25519;
-
-/// Turns of a proposer order before it begins again.
-const SCHEDULE_TURNS: usize = 1_000;
 
 /// Proof of useful work, as the core's context. It has no state.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    views,
+    subscribe, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -29,7 +29,7 @@ pub const UNAVAILABLE: i32 = -32021;
 /// -32030: a proof cannot be built.
 pub const NO_PROOF: i32 = -32030;
 
-type Answer = Result<Value, ErrorObjectOwned>;
+pub(super) type Answer = Result<Value, ErrorObjectOwned>;
 type Method = fn(&dyn Services, &Arguments) -> Answer;
 
 /// Every public method: name, parameters in their order, what it does.
@@ -38,6 +38,9 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getBlock", &["block", "verbosity"], get_block),
     ("chain_getHeader", &["block"], get_header),
     ("chain_getCertificate", &["block"], get_certificate),
+    ("chain_getHeaders", &["from", "limit"], votes::get_headers),
+    ("chain_listValidators", &["block"], votes::list_validators),
+    ("chain_getElection", &[], votes::get_election),
     ("chain_getRecord", &["id"], get_record),
     ("chain_listRecords", &["filter"], list_records),
     ("chain_getRecordProof", &["id"], get_record_proof),
@@ -68,11 +71,11 @@ pub fn register(module: &mut RpcModule<Context>) {
     }
 }
 
-fn unavailable(error: &StoreError) -> ErrorObjectOwned {
+pub(super) fn unavailable(error: &StoreError) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(UNAVAILABLE, error.to_string(), Some(json!({"reason": "unavailable"})))
 }
 
-fn height_of(store: &dyn Store, block: BlockRef) -> Result<Option<Height>, ErrorObjectOwned> {
+pub(super) fn height_of(store: &dyn Store, block: BlockRef) -> Result<Option<Height>, ErrorObjectOwned> {
     let height = match block {
         BlockRef::Latest => store.tip().map(|tip| Some(tip.height)),
         BlockRef::Height(height) => Ok(Some(height)),
@@ -314,7 +317,7 @@ fn limits(_: &dyn Services, _: &Arguments) -> Answer {
 }
 
 fn methods(_: &dyn Services, _: &Arguments) -> Answer {
-    Ok(METHODS.iter().map(|(name, ..)| *name).collect())
+    Ok(METHODS.iter().map(|(name, ..)| *name).chain(subscribe::names()).collect())
 }
 
 fn discover(_: &dyn Services, _: &Arguments) -> Answer {

@@ -12,10 +12,12 @@ use std::{
 };
 
 use aria_chain::{
+    block::FinalBlock,
+    certificate::{CommitCertificate, Vote},
     ids::{ModelId, NodeId},
     keys::NodeKey,
     store::{MemoryStore, Store, StoreError},
-    units::Height,
+    units::{Height, Round, Timestamp},
 };
 use aria_inference::{
     backend::CancelToken,
@@ -29,7 +31,11 @@ use aria_rpc::{
         Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services, TokenChance, VerifyView,
     },
 };
-use aria_runtime::genesis::Genesis;
+use aria_runtime::{
+    genesis::Genesis,
+    propose::{Slot, propose},
+    state::StoreView,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +59,8 @@ pub(crate) enum Script {
 pub(crate) struct Scripted {
     script: Mutex<Script>,
     store: Arc<dyn Store>,
+    /// The tip, for subscriptions.
+    pub(crate) tip: tokio::sync::watch::Sender<Height>,
     /// The last order.
     pub(crate) asked: Mutex<Option<GenerateCall>>,
     /// Answers that are being told.
@@ -69,9 +77,28 @@ impl Scripted {
         Arc::new(Scripted {
             script: Mutex::new(script),
             store: Arc::new(store),
+            tip: tokio::sync::watch::Sender::new(Height::ZERO),
             asked: Mutex::default(),
             running: Arc::default(),
         })
+    }
+
+    /// Makes so many blocks without records.
+    pub(crate) fn grow(&self, blocks: u64) {
+        let key = NodeKey::from_seed(&[1; 32]);
+        let genesis = Genesis::from_toml(include_str!("../../../genesis/devnet.toml"), Some(key.node_id())).unwrap();
+        for _ in 0..blocks {
+            let parent = self.store.header(self.store.tip().unwrap().height).unwrap().unwrap();
+            let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms);
+            let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
+            let (block, executed) = propose(slot, [], &StoreView(&*self.store), &genesis).unwrap().block.unwrap();
+            let (height, hash) = (block.header().height, block.hash());
+            let vote = Vote::sign(&key, genesis.chain_id(), height, Round::ZERO, hash);
+            let certificate = CommitCertificate::gather(height, Round::ZERO, hash, &[vote]);
+            let block = FinalBlock::new(block, certificate, genesis.validators()).unwrap();
+            self.store.commit(&block, &executed.changes).unwrap();
+            self.tip.send_replace(height);
+        }
     }
 
     /// Changes what it does.
@@ -214,6 +241,10 @@ impl Services for Scripted {
             bytes_sent: 7,
         };
         ("127.0.0.1:9".parse().ok(), vec![peer])
+    }
+
+    fn tip_changes(&self) -> tokio::sync::watch::Receiver<Height> {
+        self.tip.subscribe()
     }
 
     fn mempool(&self) -> MempoolView {

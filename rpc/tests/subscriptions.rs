@@ -1,0 +1,166 @@
+//! Subscriptions over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[expect(dead_code, reason = "subscriptions need a part of the script only")]
+mod scripted;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aria_rpc::chain;
+use aria_rpc::services::Services;
+use scripted::{Script, Scripted};
+use serde_json::{Value, json};
+
+/// A WebSocket client, as far as these tests need one.
+struct Socket(TcpStream);
+
+impl Socket {
+    fn open(address: SocketAddr) -> Socket {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        assert!(seen.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&seen));
+        Socket(stream)
+    }
+
+    /// Sends a call as one masked text frame, the mask being zeros.
+    fn send(&mut self, method: &str, params: Value) {
+        let text = json!({"jsonrpc": "2.0", "id": 9, "method": method, "params": params}).to_string();
+        let mut frame = vec![0x81, 0x80 | 126];
+        frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        self.0.write_all(&frame).unwrap();
+    }
+
+    /// The next text.
+    fn next(&mut self) -> Value {
+        loop {
+            let mut head = [0; 2];
+            self.0.read_exact(&mut head).unwrap();
+            let mut length = u64::from(head[1]);
+            if length >= 126 {
+                let mut bytes = [0; 8];
+                let from = if length == 126 { 6 } else { 0 };
+                self.0.read_exact(&mut bytes[from..]).unwrap();
+                length = u64::from_be_bytes(bytes);
+            }
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            self.0.read_exact(&mut payload).unwrap();
+            if head[0] == 0x81 {
+                return serde_json::from_slice(&payload).unwrap();
+            }
+        }
+    }
+
+    /// Subscribes and returns the id of the subscription.
+    fn subscribe(&mut self, method: &str, params: Value) -> Value {
+        self.send(method, params);
+        let answer = self.next();
+        assert!(answer.get("error").is_none(), "{answer}");
+        answer["result"].clone()
+    }
+
+    /// The next item of a subscription.
+    fn item(&mut self, method: &str, subscription: &Value) -> Value {
+        let mut message = self.next();
+        assert_eq!(
+            (&message["method"], &message["params"]["subscription"]),
+            (&json!(method), subscription),
+            "{message}"
+        );
+        message["params"]["result"].take()
+    }
+}
+
+async fn open() -> (Arc<Scripted>, SocketAddr, jsonrpsee::server::ServerHandle) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = Scripted::new(Script::Words(&[]));
+    let services: Arc<dyn Services> = node.clone();
+    (node, address, chain::serve(listener, services, chain::hosts_of(address)).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_of_the_past_run_on_into_new_ones_without_a_gap() {
+    let (node, address, _handle) = open().await;
+    node.grow(5);
+    let mut socket = Socket::open(address);
+    let id = socket.subscribe("chain_subscribeNewHeads", json!({"from": 2}));
+    let mut previous = Value::Null;
+    for seq in 1..=4_u64 {
+        let item = socket.item("chain_newHead", &id);
+        assert_eq!(
+            (&item["seq"], &item["height"], &item["head"]["index"]),
+            (&json!(seq), &json!(seq + 1), &json!(seq + 1))
+        );
+        assert!(previous.is_null() || item["head"]["previous_hash"] == previous);
+        previous = item["head"]["hash"].clone();
+    }
+    node.grow(3);
+    for seq in 5..=7_u64 {
+        let item = socket.item("chain_newHead", &id);
+        assert_eq!((&item["seq"], &item["head"]["previous_hash"]), (&json!(seq), &previous));
+        previous = item["head"]["hash"].clone();
+    }
+    socket.send("chain_unsubscribeNewHeads", json!([id]));
+    assert_eq!(socket.next()["result"], json!(true));
+    node.grow(1);
+    socket.send("chain_status", json!([]));
+    assert_eq!(socket.next()["result"]["height"], json!(9), "no item comes after the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_subscribed_is_refused_by_name() {
+    let (_node, address, _handle) = open().await;
+    let mut socket = Socket::open(address);
+    for (method, params, param) in [
+        ("chain_subscribeNewHeads", json!({"from": 2}), "from"),
+        ("chain_subscribeNewHeads", json!({"form": 0}), "form"),
+        ("chain_subscribeNewRecords", json!({"filter": {"node": "x"}}), "node"),
+        ("chain_subscribeNewRecords", json!({"filter": {"node_id": "x"}}), "node_id"),
+    ] {
+        socket.send(method, params);
+        let answer = socket.next();
+        assert_eq!(answer["error"]["code"], json!(-32602), "{answer}");
+        assert!(answer["error"].to_string().contains(param), "{answer}");
+    }
+    for _ in 0..chain::subscribe::SUBSCRIPTIONS_MAX {
+        socket.subscribe("chain_subscribeFinalizedHeads", json!([]));
+    }
+    socket.send("chain_subscribeNewHeads", json!([]));
+    assert_eq!(socket.next()["error"]["code"], json!(-32006));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_is_told_where_to_go_on() {
+    let node = Scripted::new(Script::Words(&[]));
+    node.grow(30);
+    let services: Arc<dyn Services> = node.clone();
+    // The module itself, with a queue that is soon full.
+    let module = chain::module(services);
+    let mut subscription = module.subscribe("chain_subscribeNewHeads", [1_u64], 12).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let mut items: Vec<Value> = Vec::new();
+    while let Some(Ok((item, _))) = subscription.next::<Value>().await {
+        items.push(item);
+    }
+    let last = items.pop().unwrap();
+    let read = u64::try_from(items.len()).unwrap();
+    assert!(read > 0 && read < 30);
+    assert_eq!(items.last().unwrap()["height"], json!(read));
+    assert_eq!(last, json!({"lagged": 30 - read, "resume": read + 1}));
+}
