@@ -268,13 +268,14 @@ impl FinalBlock {
     }
 }
 
-/// Checks that a certificate makes the block of this header final, by the set that the header names.
+/// Checks that a certificate makes the block of this header final, by the set that the header names; returns the power that
+/// signed it.
 pub(crate) fn verify_certificate(
     header: &Header,
     hash: &BlockHash,
     certificate: &CommitCertificate,
     set: &ValidatorSet,
-) -> Result<(), CertificateError> {
+) -> Result<u64, CertificateError> {
     let set_hash = set.hash();
     if set_hash != header.validators_hash {
         return Err(CertificateError::WrongSet { got: set_hash, expected: header.validators_hash });
@@ -285,8 +286,7 @@ pub(crate) fn verify_certificate(
     if certificate.block_hash != *hash {
         return Err(CertificateError::WrongBlock { got: certificate.block_hash, expected: *hash });
     }
-    certificate.verify(&header.chain_id, set)?;
-    Ok(())
+    certificate.verify(&header.chain_id, set)
 }
 
 /// The first block, which everyone computes from the genesis file and nobody signs.

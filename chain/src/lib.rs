@@ -11,6 +11,7 @@
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
 //! - `merkle`, `block`, `certificate`: records in blocks, blocks in a chain, votes that make them final;
+//! - `light`: a record's proof for who has no chain;
 //! - `mempool`: proofs that wait for a block;
 //! - `store`: final blocks, state and waiting proofs at rest;
 //! - `error`: the rules, one error variant each.
@@ -25,6 +26,7 @@ pub mod error;
 pub mod hash;
 pub mod ids;
 pub mod keys;
+pub mod light;
 pub mod limits;
 pub mod mempool;
 pub mod merkle;

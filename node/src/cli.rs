@@ -244,6 +244,8 @@ pub enum LedgerCommand {
     Verify(VerifyArgs),
     /// Write blocks as JSON, one a line
     Export(ExportArgs),
+    /// Check that a record is final, from a file and without a node
+    VerifyProof(VerifyProofArgs),
 }
 
 /// Flags of `aria ledger verify`.
@@ -255,6 +257,19 @@ pub struct VerifyArgs {
     /// Last height [default: the tip]
     #[arg(long)]
     pub to: Option<u64>,
+}
+
+/// Flags of `aria ledger verify-proof`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyProofArgs {
+    /// What `chain_getLightProof` answered; `-` reads it from standard input
+    pub file: PathBuf,
+    /// Chain to trust: a genesis file [default: the one of the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+    /// Trust this validator set in place of the one in the genesis file
+    #[arg(long, value_name = "HASH")]
+    pub trusted_set: Option<String>,
 }
 
 /// Flags of `aria ledger export`.

@@ -19,6 +19,7 @@ mod devnet;
 mod infer;
 mod key;
 mod ledger;
+mod light;
 mod model;
 mod network;
 mod node;
@@ -76,6 +77,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(LedgerCommand::Stats) => block_on(ledger::stats(&setting)),
         Command::Ledger(LedgerCommand::Verify(args)) => block_on(ledger::verify(&setting, &args)),
         Command::Ledger(LedgerCommand::Export(args)) => block_on(ledger::export(&setting, &args)),
+        Command::Ledger(LedgerCommand::VerifyProof(args)) => light::verify_proof(&setting, &args),
         Command::Key(KeyCommand::Show) => key::show(&setting),
         Command::Key(KeyCommand::Api) => key::api(&setting),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aria_tests::{Devnet, Node};
+use aria_tests::{Devnet, Node, aria};
 use serde_json::json;
 
 fn one(hashes: &[String]) -> &str {
@@ -47,6 +47,41 @@ fn four_validators_keep_one_chain_through_kill_9() {
     }
     assert!(records.len() > 3, "{records:?}");
     network.terminate();
+}
+
+#[test]
+fn a_proof_from_one_node_is_checked_without_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Devnet::start(folder.path(), 4);
+    let record = network.members[0].ask("What is a proof?");
+    network.members[3].sealed(&record);
+    let proof = network.members[3].result("chain_getLightProof", json!([record]));
+    let election = network.members[2].result("chain_getElection", json!([]));
+    let (genesis, file) = (network.genesis(), folder.path().join("proof.json"));
+    network.terminate();
+
+    let away = tempfile::tempdir().unwrap();
+    let check = |proof: &serde_json::Value, more: &[&str]| {
+        std::fs::write(&file, proof.to_string()).unwrap();
+        let flags =
+            ["--json", "ledger", "verify-proof", file.to_str().unwrap(), "--genesis", genesis.to_str().unwrap()];
+        let output = aria(away.path(), &[&flags, more].concat());
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), answer)
+    };
+    let (code, answer) = check(&proof, &[]);
+    assert_eq!((code, &answer["valid"], &answer["record_id"]), (Some(0), &json!(true), &json!(record)), "{answer}");
+    assert_eq!(answer["power_total"], "4");
+    let (code, _) = check(
+        &json!({"jsonrpc": "2.0", "id": 1, "result": proof}),
+        &["--trusted-set", election["set_hash"].as_str().unwrap()],
+    );
+    assert_eq!(code, Some(0), "a whole answer, and a set that somebody named");
+    let (code, answer) = check(&proof, &["--trusted-set", &"0".repeat(64)]);
+    assert!(code == Some(4) && answer["reason"].as_str().unwrap().contains("validator set"), "{answer}");
+    let mut changed = proof.clone();
+    changed["record_proof"]["leaf"][2] = json!("1".repeat(64));
+    assert_eq!(check(&changed, &[]).0, Some(4));
 }
 
 #[test]

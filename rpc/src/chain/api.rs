@@ -3,6 +3,7 @@
 
 use aria_chain::{
     ids::{ModelId, NodeId, RecordId},
+    light::LightProof,
     merkle::{RecordProof, RecordTree},
     record::RecordStatus,
     store::{Order, Page, RecordFilter, Store, StoreError, StoredBlock},
@@ -44,6 +45,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getRecord", &["id"], get_record),
     ("chain_listRecords", &["filter"], list_records),
     ("chain_getRecordProof", &["id"], get_record_proof),
+    ("chain_getLightProof", &["id"], get_light_proof),
     ("chain_verifyRecordProof", &["proof"], verify_record_proof),
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
     ("chain_getAccount", &["id"], get_account),
@@ -217,6 +219,20 @@ fn get_record_proof(services: &dyn Services, arguments: &Arguments) -> Answer {
         view["certificate"] = block.certificate.as_ref().map_or(Value::Null, views::certificate);
     }
     Ok(view)
+}
+
+fn get_light_proof(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let id: RecordId = arguments.parse("id")?;
+    let store = services.store();
+    let Some(entry) = store.record(&id).map_err(|error| unavailable(&error))? else { return Ok(Value::Null) };
+    let ids = store.record_ids(entry.height).map_err(|error| unavailable(&error))?;
+    let proof = RecordTree::new(entry.height, &ids).and_then(|tree| tree.proof(entry.index)).map_err(no_proof)?;
+    let header = store.header(entry.height).map_err(|error| unavailable(&error))?;
+    let certificate = store.certificate(entry.height).map_err(|error| unavailable(&error))?;
+    let (Some(header), Some(certificate)) = (header, certificate) else { return Err(no_proof("its block is gone")) };
+    let set = store.validators(&header.validators_hash).map_err(|error| unavailable(&error))?;
+    let set = set.ok_or_else(|| no_proof("its validator set is gone"))?;
+    serde_json::to_value(LightProof::new(proof, &header, &certificate, &set)).map_err(no_proof)
 }
 
 fn no_proof(error: impl std::fmt::Display) -> ErrorObjectOwned {
