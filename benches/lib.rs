@@ -1,7 +1,7 @@
 //! What the benches share: proofs and blocks as a node makes them, from fixed keys, so that every run measures the same bytes.
 //!
 //! Run all with `cargo bench -p aria-benches`; figures and their commands are in `docs/benchmarks.md`. In reading order: `engine`
-//! (prefill and decode), `execute` (signatures and the state transition), `store` (commits and reads).
+//! (prefill and decode), `execute` (signatures and the state transition), `store` (commits and reads), `network` (a devnet under load).
 
 use aria_chain::{
     block::{FinalBlock, Header},
@@ -32,6 +32,12 @@ pub fn chain() -> (NodeKey, Genesis) {
 
 /// Proof number `number` for the block on `parent`, signed by `key` in every role.
 pub fn proof(key: &NodeKey, genesis: &Genesis, parent: &Header, number: u64) -> SignedProof {
+    let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms - 1);
+    proof_at(key, genesis, parent.height, timestamp, number)
+}
+
+/// Proof number `number` of this moment, signed by `key` in every role.
+pub fn proof_at(key: &NodeKey, genesis: &Genesis, tip: Height, timestamp_ms: Timestamp, number: u64) -> SignedProof {
     let (chain_id, salt) = (genesis.chain_id(), [1; 32]);
     let request = InferenceRequest {
         chain_id: chain_id.clone(),
@@ -53,7 +59,7 @@ pub fn proof(key: &NodeKey, genesis: &Genesis, parent: &Header, number: u64) -> 
         max_fee: NanoAria::ZERO,
         requester: key.node_id(),
         nonce: number,
-        expiry: Height::new(parent.height.get() + 1_000),
+        expiry: Height::new(tip.get() + 1_000),
     };
     let id = request.id();
     let record = InferenceRecord {
@@ -68,7 +74,7 @@ pub fn proof(key: &NodeKey, genesis: &Genesis, parent: &Header, number: u64) -> 
         first_token_ms: Millis::new(20),
         prompt_tokens: 12,
         tokens_generated: 50,
-        timestamp_ms: Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms - 1),
+        timestamp_ms,
         backend: BackendClass::Canonical,
         transcript_root: Digest::new([9; 32]),
     };

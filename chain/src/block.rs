@@ -144,6 +144,18 @@ impl ProposedBlock {
 
     /// Checks a block that somebody else built: every rule that needs no state, every signature of every proof.
     pub fn check(header: Header, body: Body, chain_id: &ChainId, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
+        check_count(&header, body.proofs.len())?;
+        let proofs = verify_proofs(body, chain_id)?;
+        ProposedBlock::of_verified(header, proofs, chain_id, zero_digits)
+    }
+
+    /// The same for proofs whose signatures were checked before, here or when they came to wait.
+    pub fn of_verified(
+        header: Header,
+        proofs: Vec<VerifiedProof>,
+        chain_id: &ChainId,
+        zero_digits: u8,
+    ) -> Result<ProposedBlock, BlockError> {
         if header.chain_id != *chain_id {
             return Err(BlockError::Chain { got: header.chain_id, expected: chain_id.clone() });
         }
@@ -151,8 +163,7 @@ impl ProposedBlock {
         if !has_stamp(&hash, zero_digits) {
             return Err(BlockError::Stamp { hash, digits: zero_digits });
         }
-        check_count(&header, &body)?;
-        let proofs = verify_proofs(body, chain_id)?;
+        check_count(&header, proofs.len())?;
         let records = record_ids(header.height, &proofs)?;
         let root = merkle::records_root(header.height, &records);
         if header.records_root != root {
@@ -186,8 +197,7 @@ impl ProposedBlock {
     }
 }
 
-fn check_count(header: &Header, body: &Body) -> Result<(), BlockError> {
-    let got = body.proofs.len();
+fn check_count(header: &Header, got: usize) -> Result<(), BlockError> {
     if got > BLOCK_RECORDS_MAX {
         return Err(BlockError::TooManyRecords { got });
     }

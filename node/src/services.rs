@@ -159,6 +159,18 @@ impl Services for NodeServices {
         self.chain.tip_changes()
     }
 
+    fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String> {
+        let id = proof.record.id();
+        let is_final = self.chain.store.record(&id).map_err(|error| error.to_string())?.is_some();
+        if is_final || self.chain.mempool().contains(&id) {
+            return Ok(id);
+        }
+        let proof = proof.verify(self.chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+        self.chain.check_includable(&proof)?;
+        self.chain.acknowledge(proof).map_err(|error| error.to_string())?;
+        Ok(id)
+    }
+
     fn mempool(&self) -> MempoolView {
         let mempool = self.chain.mempool();
         let status = mempool.status();

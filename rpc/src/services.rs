@@ -43,6 +43,9 @@ pub trait Services: Send + Sync + 'static {
     /// Proofs that wait for a block.
     fn mempool(&self) -> MempoolView;
 
+    /// Makes a signed proof wait to be sealed, on disk; the same proof again is no new one. The error says which rule it breaks. *Blocks.*
+    fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String>;
+
     /// Parameters of the chain as JSON: field names of the genesis file.
     fn params(&self) -> serde_json::Value;
 

@@ -109,3 +109,24 @@ fn a_client_that_leaves_frees_its_place() {
         "abandoned answers leave no records"
     );
 }
+
+#[test]
+fn what_is_no_proof_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    for (proof, rule) in [
+        (json!(null), "must be hex"),
+        (json!(5), "must be hex"),
+        (json!("xy"), "must be hex"),
+        (json!(""), "empty"),
+        (json!("02"), "version"),
+        (json!(format!("01{}", "00".repeat(500))), "proof"),
+        (json!(format!("01{}", "ff".repeat(500))), "proof"),
+        (json!("00".repeat(10_000)), "at most"),
+    ] {
+        let answer = node.call("mempool_submit", json!([proof]));
+        assert_eq!(answer["error"]["code"], json!(-32602), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(rule), "{rule}: {answer}");
+    }
+    assert_eq!(node.result("mempool_status", json!([]))["pending"], json!(0));
+}

@@ -90,7 +90,9 @@ fn start(folder: &Path, args: &DevnetArgs) -> anyhow::Result<Vec<Member>> {
         let mut command = Command::new(&program);
         command.arg("--data-dir").arg(dir.path()).args(["node", "start", "--genesis"]).arg(&genesis);
         command.args(["--threads", &args.threads.to_string()]);
-        command.args(["--bootstrap", &peers.collect::<Vec<_>>().join(",")]);
+        if args.nodes > 1 {
+            command.args(["--bootstrap", &peers.collect::<Vec<_>>().join(",")]);
+        }
         for (door, flag) in (0..).zip(["--port", "--api-port", "--rpc-port", "--dashboard-port"]) {
             command.args([flag, &port(index, door).to_string()]);
         }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aria_chain::block::{FinalBlock, ProposedBlock};
+use aria_chain::block::{Body, FinalBlock, ProposedBlock};
 use aria_chain::certificate::CommitCertificate;
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
+use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::units::{Height, Round as ChainRound, Timestamp};
 use aria_runtime::execute::{ExecutedBlock, check_clock, execute};
 use aria_runtime::propose::{Slot, propose};
@@ -16,6 +17,9 @@ use malachite_types::Round;
 use super::message::WireBlock;
 use crate::chain::Chain;
 use crate::error::NodeError;
+
+/// Proofs for which another thread is worth its start: a signature takes some 45 microseconds, a proof has three or more.
+const PROOFS_PER_THREAD: usize = 8;
 
 /// The chain, and what the blocks of this height would do to it.
 pub struct Hands {
@@ -70,15 +74,47 @@ impl Hands {
         if let Err(fault) = check_clock(&header, now, params) {
             return refused(fault.to_string());
         }
-        let block = match ProposedBlock::check(header, body, chain.genesis.chain_id(), params.stamp_zero_digits) {
+        let checked = self.verified(body).and_then(|proofs| {
+            ProposedBlock::of_verified(header, proofs, chain.genesis.chain_id(), params.stamp_zero_digits)
+                .map_err(|fault| fault.to_string())
+        });
+        let block = match checked {
             Ok(block) => block,
-            Err(fault) => return refused(fault.to_string()),
+            Err(reason) => return refused(reason),
         };
         match execute(&block, &chain.tip_header()?, &chain.view(), &chain.genesis) {
             Ok(executed) => self.executed.insert(block.hash(), executed),
             Err(fault) => return refused(fault.to_string()),
         };
         Ok(Some(Arc::new(block)))
+    }
+
+    /// The proofs of a body, verified. Those that wait here were verified when they came; the others are shared among threads.
+    fn verified(&self, body: Body) -> Result<Vec<VerifiedProof>, String> {
+        let known: Vec<Option<VerifiedProof>> = {
+            let mempool = self.chain.mempool();
+            let waiting =
+                |proof: &SignedProof| mempool.get(&proof.record.id()).filter(|own| own.proof() == proof).cloned();
+            body.proofs.iter().map(waiting).collect()
+        };
+        let mut work: Vec<(SignedProof, Option<VerifiedProof>)> = body.proofs.into_iter().zip(known).collect();
+        let missing = work.iter().filter(|(_, known)| known.is_none()).count();
+        let threads =
+            std::thread::available_parallelism().map_or(1, usize::from).min(missing.div_ceil(PROOFS_PER_THREAD));
+        let chain_id = self.chain.genesis.chain_id();
+        let verify = |part: &mut [(SignedProof, Option<VerifiedProof>)]| {
+            for (proof, known) in part.iter_mut().filter(|(_, known)| known.is_none()) {
+                *known = Some(proof.clone().verify(chain_id).map_err(|fault| fault.to_string())?);
+            }
+            Ok::<(), String>(())
+        };
+        let part = work.len().div_ceil(threads.max(1)).max(1);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = work.chunks_mut(part).map(|part| scope.spawn(|| verify(part))).collect();
+            // A panic below is a defect of ours; it goes on up.
+            parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
+        Ok(work.into_iter().filter_map(|(_, known)| known).collect())
     }
 
     /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.

@@ -2,9 +2,12 @@
 //! on blocking threads.
 
 use aria_chain::{
+    codec::Versioned,
     ids::{ModelId, NodeId, RecordId},
     light::LightProof,
+    limits::PROOF_BYTES_MAX,
     merkle::{RecordProof, RecordTree},
+    proof::SignedProof,
     record::RecordStatus,
     store::{Order, Page, RecordFilter, Store, StoreError, StoredBlock},
     units::Height,
@@ -27,6 +30,8 @@ pub const OPENRPC: &str = include_str!("../../openrpc.json");
 
 /// -32021: the node cannot answer this now.
 pub const UNAVAILABLE: i32 = -32021;
+/// -32022: the pool does not take this.
+pub const REJECTED: i32 = -32022;
 /// -32030: a proof cannot be built.
 pub const NO_PROOF: i32 = -32030;
 
@@ -52,6 +57,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),
+    ("mempool_submit", &["proof"], mempool_submit),
     ("net_info", &[], net_info),
     ("net_listPeers", &[], net_list_peers),
     ("model_list", &[], model_list),
@@ -277,6 +283,26 @@ fn verify(services: &dyn Services, arguments: &Arguments) -> Answer {
 
 fn mempool_status(services: &dyn Services, _: &Arguments) -> Answer {
     Ok(json!(services.mempool()))
+}
+
+/// Takes the bytes of a signed proof, in hex, and gives the id of its record.
+fn mempool_submit(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let Some(text) = arguments.get("proof").and_then(Value::as_str) else {
+        return Err(invalid("proof", "must be hex"));
+    };
+    if text.len() > 2 * PROOF_BYTES_MAX {
+        return Err(invalid("proof", format!("must be at most {PROOF_BYTES_MAX} bytes")));
+    }
+    let bytes = hex::decode(text).map_err(|_| invalid("proof", "must be hex"))?;
+    let proof = SignedProof::decode(&bytes).map_err(|error| invalid("proof", error))?;
+    let id = services.submit(proof).map_err(|reason| {
+        ErrorObjectOwned::owned(
+            REJECTED,
+            format!("the proof is refused: {reason}"),
+            Some(json!({"reason": "rejected"})),
+        )
+    })?;
+    Ok(json!(id))
 }
 
 fn net_info(services: &dyn Services, _: &Arguments) -> Answer {

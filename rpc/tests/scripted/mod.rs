@@ -247,6 +247,10 @@ impl Services for Scripted {
         self.tip.subscribe()
     }
 
+    fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String> {
+        Ok(proof.record.id())
+    }
+
     fn mempool(&self) -> MempoolView {
         MempoolView { pending: 0, bytes: 0, pending_max: 1, oldest_ms: None }
     }
