@@ -9,13 +9,9 @@ use aria_chain::{
     mempool::{Mempool, MempoolLimits},
     proof::VerifiedProof,
     store::{Pending, Store},
-    units::{Height, Round, Timestamp},
+    units::{Height, Timestamp},
 };
-use aria_runtime::{
-    genesis::Genesis,
-    propose::{Slot, propose},
-    state::StoreView,
-};
+use aria_runtime::{genesis::Genesis, propose::check_includable, state::StoreView};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -108,10 +104,7 @@ impl Chain {
         let parent = self.tip_header().map_err(|error| error.to_string())?;
         let earliest_ms = parent.timestamp_ms.get().saturating_add(self.genesis.params().block_interval_ms);
         let timestamp = Timestamp::new(self.clock.now_ms().max(earliest_ms));
-        let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: self.key.node_id() };
-        let proposal =
-            propose(slot, [proof.clone()], &self.view(), &self.genesis).map_err(|error| error.to_string())?;
-        proposal.skipped.first().map_or(Ok(()), |(_, fault)| Err(fault.to_string()))
+        check_includable(&parent, timestamp, proof, &self.view(), &self.genesis).map_err(|error| error.to_string())
     }
 
     /// The state after the tip, for runtime.

@@ -95,6 +95,19 @@ pub fn propose(
     Ok(Proposal { block: Some((block, run.end()?)), skipped })
 }
 
+/// Whether a block on `parent` at this time could hold a proof, without building one. A block that no other record is in
+/// has room for any.
+pub fn check_includable(
+    parent: &Header,
+    timestamp: Timestamp,
+    proof: &VerifiedProof,
+    state: &dyn View,
+    genesis: &Genesis,
+) -> Result<(), InclusionError> {
+    let height = parent.height.next().map_err(InclusionError::from)?;
+    Run::begin(height, timestamp, state, genesis)?.include(proof)
+}
+
 /// Takes proofs as long as there is room.
 fn choose(
     waiting: impl IntoIterator<Item = VerifiedProof>,
