@@ -118,7 +118,7 @@ fn what_is_no_proof_is_not_taken() {
         (json!(null), "must be hex"),
         (json!(5), "must be hex"),
         (json!("xy"), "must be hex"),
-        (json!(""), "empty"),
+        (json!(""), "no bytes"),
         (json!("02"), "version"),
         (json!(format!("01{}", "00".repeat(500))), "proof"),
         (json!(format!("01{}", "ff".repeat(500))), "proof"),
