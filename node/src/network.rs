@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aria_chain::ids::{BlockHash, ChainId, NodeId};
 use aria_chain::keys::NodeKey;
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -116,6 +117,19 @@ pub struct Identity {
     pub genesis: BlockHash,
 }
 
+/// Who answers older nodes, which prove no key and speak JSON.
+pub trait Legacy: Send + Sync {
+    /// A connection begins.
+    fn open(&self) -> Box<dyn LegacySession>;
+}
+
+/// One connection of an older node.
+#[async_trait]
+pub trait LegacySession: Send {
+    /// The reply to a message. It is told to nobody else.
+    async fn answer(&mut self, text: &str) -> String;
+}
+
 /// Why there are no peers, or not this one.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -147,15 +161,17 @@ pub struct Network {
 }
 
 impl Network {
-    /// Accepts peers on `listener`, which is bound to `address`, until `stop`; events come out of the receiver.
+    /// Accepts peers on `listener`, which is bound to `address`, until `stop`; events come out of the receiver. Older nodes get
+    /// their replies from `legacy`; without it they are not let in.
     pub fn start(
         (listener, address): (TcpListener, SocketAddr),
         identity: Identity,
         config: NetworkConfig,
+        legacy: Option<Box<dyn Legacy>>,
         stop: CancellationToken,
     ) -> (Network, mpsc::Receiver<PeerEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let peers = Arc::new(Peers::new(identity, config, events));
+        let peers = Arc::new(Peers::new(identity, config, legacy, events));
         tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
         (Network { address, peers, stop }, receiver)
     }

@@ -40,7 +40,7 @@ use crate::{
     exchange,
     model::{self, Located},
     network::{Identity, Network, NetworkConfig},
-    services::{NodeServices, Served},
+    services::{NodeServices, Served, legacy::LegacyDoor},
     supervisor::{Ended, Stage, Supervisor},
 };
 
@@ -92,7 +92,8 @@ impl Node {
         let wal = dir.consensus()?;
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
-        start_peers(config, &chain, &supervisor, (doors.peers, peers_address), tell);
+        let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
+        start_peers(config, &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 
@@ -247,6 +248,7 @@ fn start_peers(
     chain: &Arc<Chain>,
     supervisor: &Supervisor,
     listener: (TcpListener, SocketAddr),
+    legacy: LegacyDoor,
     tell: mpsc::Sender<consensus::run::Told>,
 ) {
     let identity = Identity {
@@ -255,7 +257,7 @@ fn start_peers(
         genesis: chain.genesis.block().hash(),
     };
     let stop = supervisor.spawner(Stage::Consensus).stop().clone();
-    let (network, events) = Network::start(listener, identity, NetworkConfig::default(), stop);
+    let (network, events) = Network::start(listener, identity, NetworkConfig::default(), Some(Box::new(legacy)), stop);
     for address in &config.bootstrap {
         network.dial(address.clone());
     }

@@ -27,6 +27,7 @@ use crate::{chain::Chain, supervisor::Spawner};
 
 pub mod answer;
 pub mod gateway;
+pub mod legacy;
 
 /// A model that is loaded.
 pub struct Served {

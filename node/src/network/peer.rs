@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handshake::{HandshakeError, SUBPROTOCOL, prove};
 use super::peers::{Link, Peers};
-use super::{Channel, NetworkError, PeerEvent, Received};
+use super::{Channel, LegacySession, NetworkError, PeerEvent, Received};
 use crate::consensus::message::MESSAGE_BYTES_MAX;
 
 /// Longest frame: the longest consensus message and its channel.
@@ -28,6 +28,15 @@ pub const FRAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 1;
 pub const QUEUE_MAX: usize = 512;
 /// Longest time for one frame to leave.
 const SEND_MAX: Duration = Duration::from_secs(20);
+
+/// The subprotocol of older nodes.
+const LEGACY_SUBPROTOCOL: &str = "aria.v0";
+/// Longest message of an older node.
+const LEGACY_BYTES_MAX: usize = 16 * 1_024;
+/// Messages of an older node in a second, of all kinds, and their bytes.
+const LEGACY_RATE: (u32, u32) = (20, 20 * 16 * 1_024);
+/// Silence after which its connection is closed.
+const LEGACY_SILENCE: Duration = Duration::from_secs(300);
 
 const HEADER: &str = "Sec-WebSocket-Protocol";
 
@@ -59,17 +68,65 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) -> Result<NodeId, NetworkError> {
     let limit = peers.config.handshake_max;
+    let mut is_legacy = false;
+    let choose = |request: &Request, response: Response| {
+        let chosen = choose(request, response, peers.legacy.is_some());
+        is_legacy =
+            chosen.as_ref().is_ok_and(|response| response.headers().get(HEADER).is_none_or(|name| name != SUBPROTOCOL));
+        chosen
+    };
     let upgrade = tokio_tungstenite::accept_hdr_async_with_config(stream, choose, Some(socket_config()));
     let upgraded = tokio::time::timeout(limit, upgrade).await.map_err(|_| HandshakeError::Slow(limit))?;
-    live(upgraded.map_err(connection)?, address, false, peers, stop).await
+    let socket = upgraded.map_err(connection)?;
+    match &peers.legacy {
+        Some(legacy) if is_legacy => {
+            let session = legacy.open();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = answer_legacy(socket, session, &peers) => {}
+            }
+            Ok(NodeId::ZERO)
+        }
+        _ => live(socket, address, false, peers, stop).await,
+    }
 }
 
-/// The server's half of the upgrade: the subprotocol must be ours.
-fn choose(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+/// Answers an older node, one message after the other, until it says something too long or nothing for a while.
+async fn answer_legacy(mut socket: WebSocketStream<TcpStream>, mut session: Box<dyn LegacySession>, peers: &Peers) {
+    let mut budget = Budget::new(LEGACY_RATE);
+    loop {
+        let silent = tokio::time::timeout(LEGACY_SILENCE, socket.next());
+        let Ok(Some(Ok(message))) = silent.await else { return };
+        if !budget.take(message.len()) {
+            return;
+        }
+        let text = match &message {
+            Message::Text(text) if text.len() <= LEGACY_BYTES_MAX => text.as_str(),
+            Message::Ping(_) | Message::Pong(_) => continue,
+            // Anything else is not of their protocol.
+            _ => return,
+        };
+        let _room = peers.room(text.len()).await;
+        let reply = session.answer(text).await;
+        if !matches!(tokio::time::timeout(SEND_MAX, socket.send(Message::text(reply))).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// The server's half of the upgrade: our subprotocol if it is offered; older nodes offer theirs or none.
+fn choose(request: &Request, mut response: Response, is_legacy_served: bool) -> Result<Response, ErrorResponse> {
     let offered = request.headers().get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
-    let is_ours = offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL);
-    if is_ours {
+    let offered: Vec<&str> = offered.flat_map(|list| list.split(',')).map(str::trim).collect();
+    if offered.contains(&SUBPROTOCOL) {
         response.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
+        return Ok(response);
+    }
+    if is_legacy_served && offered.is_empty() {
+        return Ok(response);
+    }
+    if is_legacy_served && offered.contains(&LEGACY_SUBPROTOCOL) {
+        response.headers_mut().insert(HEADER, HeaderValue::from_static(LEGACY_SUBPROTOCOL));
         return Ok(response);
     }
     let text = format!("this port is for peers that speak {SUBPROTOCOL}");

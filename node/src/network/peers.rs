@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::{Channel, Identity, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
+use super::{Channel, Identity, Legacy, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
 
 /// Bans that are remembered; the oldest end first.
 const BANS_MAX: usize = 1_024;
@@ -77,14 +77,20 @@ struct Table {
 pub(super) struct Peers {
     pub(super) identity: Identity,
     pub(super) config: NetworkConfig,
+    pub(super) legacy: Option<Box<dyn Legacy>>,
     pub(super) events: mpsc::Sender<PeerEvent>,
     room: Arc<Semaphore>,
     table: Mutex<Table>,
 }
 
 impl Peers {
-    pub(super) fn new(identity: Identity, config: NetworkConfig, events: mpsc::Sender<PeerEvent>) -> Peers {
-        Peers { identity, config, events, room: Arc::new(Semaphore::new(ROOM_KIB)), table: Mutex::default() }
+    pub(super) fn new(
+        identity: Identity,
+        config: NetworkConfig,
+        legacy: Option<Box<dyn Legacy>>,
+        events: mpsc::Sender<PeerEvent>,
+    ) -> Peers {
+        Peers { identity, config, legacy, events, room: Arc::new(Semaphore::new(ROOM_KIB)), table: Mutex::default() }
     }
 
     /// Waits until there is room for a frame.

@@ -29,7 +29,7 @@ async fn node_with(identity: Identity, config: NetworkConfig) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let bound = listener.local_addr().expect("bound");
     let (id, stop, address) = (identity.key.node_id(), CancellationToken::new(), bound.to_string());
-    let (network, events) = Network::start((listener, bound), identity, config, stop.clone());
+    let (network, events) = Network::start((listener, bound), identity, config, None, stop.clone());
     Node { id, address, network, events, stop }
 }
 
@@ -139,8 +139,13 @@ async fn a_lost_peer_is_dialled_again() {
     listener.set_nonblocking(true).expect("a socket");
     let listener = TcpListener::from_std(listener).expect("a socket");
     let bound = listener.local_addr().expect("bound");
-    let (_again, _events) =
-        Network::start((listener, bound), identity(2, "aria-test"), NetworkConfig::default(), CancellationToken::new());
+    let (_again, _events) = Network::start(
+        (listener, bound),
+        identity(2, "aria-test"),
+        NetworkConfig::default(),
+        None,
+        CancellationToken::new(),
+    );
     assert_eq!(a.connected().await, b.id);
 }
 

@@ -1,0 +1,112 @@
+//! Older ARIA nodes on the peers' port of a real node: readable JSON, unsigned.
+
+#![allow(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aria_node::cli::StartArgs;
+use aria_node::config::{ConfigFile, NodeConfig};
+use aria_node::node::Node;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_util::sync::CancellationToken;
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn connect(address: &str, subprotocol: Option<&'static str>) -> Option<Socket> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut request = format!("ws://{address}/").into_client_request().unwrap();
+    if let Some(name) = subprotocol {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", name.parse().unwrap());
+    }
+    tokio_tungstenite::client_async(request, stream).await.ok().map(|(socket, _)| socket)
+}
+
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+async fn say(socket: &mut Socket, message: &Value) -> Value {
+    socket.send(Message::text(message.to_string())).await.unwrap();
+    loop {
+        if let Message::Text(text) = socket.next().await.unwrap().unwrap() {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+async fn ask(socket: &mut Socket, kind: &str, data: Value) -> Value {
+    let message =
+        json!({"type": kind, "request_id": "r-1", "sender": "node-alice", "data": data, "timestamp": now_s()});
+    say(socket, &message).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_node_pings_announces_lists_reads_and_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = StartArgs {
+        port: Some(0),
+        api_port: Some(0),
+        rpc_port: Some(0),
+        dashboard_port: Some(0),
+        ..StartArgs::default()
+    };
+    let config = NodeConfig::settle(&flags, &ConfigFile::default()).unwrap();
+    let stop = CancellationToken::new();
+    let node = Node::start(&config, folder.path(), stop.clone()).await.unwrap();
+    let (address, id) = (node.running.p2p.clone(), node.running.node_id.clone());
+    let running = tokio::spawn(node.run());
+
+    assert!(connect(&address, Some("chat")).await.is_none(), "some other protocol");
+    assert!(connect(&address, Some("aria.v0")).await.is_some());
+    let mut socket = connect(&address, None).await.unwrap();
+    let pong = ask(&mut socket, "ping", json!({})).await;
+    assert_eq!(
+        (&pong["type"], &pong["request_id"], &pong["data"]["node_id"]),
+        (&json!("pong"), &json!("r-1"), &json!(id))
+    );
+    let reply =
+        ask(&mut socket, "peer_announce", json!({"node_id": "node-alice", "host": "127.0.0.1", "port": 8765})).await;
+    assert_eq!((&reply["status"], &reply["peer_id"]), (&json!("accepted"), &json!(id)));
+    assert_eq!(ask(&mut socket, "get_peers", json!({"max_peers": 5})).await["peers"], json!([]));
+    let stats = ask(&mut socket, "get_stats", json!({})).await;
+    assert!(stats["data"]["is_running"] == json!(true) && stats["uptime_seconds"].is_number(), "{stats}");
+    let answer = ask(&mut socket, "inference_request", json!({"query": "What is a block?", "max_tokens": 12})).await;
+    assert_eq!((&answer["type"], &answer["status"]), (&json!("inference_response"), &json!("completed")), "{answer}");
+    assert!(!answer["output"].as_str().unwrap().is_empty() && answer["tokens_generated"] == answer["tokens"]);
+    assert!(answer["data"]["record_id"].is_string(), "it leaves a record like any answer: {answer}");
+
+    // What is wrong is named, and nothing ends the node.
+    let old = json!({"type": "get_stats", "data": {}, "timestamp": now_s() - 400.0});
+    for (message, code) in [
+        (json!([1]), "INVALID_MESSAGE"),
+        (json!({"type": "get_stats"}), "INVALID_MESSAGE"),
+        (json!({"type": "get_blocks", "timestamp": now_s()}), "UNKNOWN_TYPE"),
+        (json!({"type": "pipeline_forward", "timestamp": now_s()}), "UNKNOWN_TYPE"),
+        (old, "TIMESTAMP_OUT_OF_WINDOW"),
+        (
+            json!({"type": "inference_request", "timestamp": now_s(), "data": {"query": "x", "max_tokens": 0}}),
+            "INVALID_REQUEST",
+        ),
+        (
+            json!({"type": "inference_request", "timestamp": now_s(), "data": {"query": "x", "model_id": "y"}}),
+            "MODEL_NOT_FOUND",
+        ),
+    ] {
+        let reply = say(&mut socket, &message).await;
+        assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(code)), "{message}: {reply}");
+    }
+    let mut codes = Vec::new();
+    for _ in 0..8 {
+        codes.push(ask(&mut socket, "ping", json!({})).await["code"].clone());
+    }
+    assert!(codes.contains(&json!("RATE_LIMITED")), "{codes:?}");
+    socket.send(Message::text("x".repeat(20_000))).await.unwrap();
+    assert!(!matches!(socket.next().await, Some(Ok(Message::Text(_)))), "too long a message ends the connection");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
