@@ -25,7 +25,7 @@ const DOORS: [Door; 14] = [
     door("ethers", &[]), // exists for merkle-tree-rs alone: no file of ours names it
     door("ed25519_dalek", &["chain/src/keys.rs", "chain/src/keys/"]),
     door("libloading", &["inference/src/backend/native.rs"]),
-    door("tokio_tungstenite", &["node/src/network.rs", "node/src/network/"]),
+    door("tokio_tungstenite", &["node/src/network.rs", "node/src/network/", "node/tests/legacy.rs"]),
     door("arc_malachitebft_*", &["node/src/consensus.rs", "node/src/consensus/"]),
     door("malachite_*", &["node/src/consensus.rs", "node/src/consensus/"]),
     door("axum", &["rpc/"]),
