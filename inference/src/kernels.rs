@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::arith::norm::RowScale;
-use crate::arith::screen::Probe;
+use crate::arith::screen::{Probe, approximate};
 use crate::embedding::{SCREEN_ROWS, SplitRow};
 use crate::hyper::Gate;
 use crate::memory::Line;
@@ -289,6 +289,17 @@ impl<'a> ProbeSlice<'a> {
     /// The lower part of a state, if there is one.
     fn low(&self, state: usize) -> Option<&'a [i8]> {
         self.low.get(state * self.stride..(state + 1) * self.stride)
+    }
+}
+
+/// A screen of one row and one part at a time.
+fn screen_by_steps(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>, steps: StepsFn) {
+    check_screen(rows, states, out);
+    for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
+        for (t, probe) in states.probes.iter().enumerate() {
+            let low = states.low(t).map_or(0, |part| steps(lines, part));
+            out.row(t)[v] = approximate(steps(lines, states.high(t)), low, scale, probe.unit);
+        }
     }
 }
 

@@ -17,14 +17,14 @@ use std::arch::aarch64::{
 use super::lanes::Lanes;
 use super::packed::{BLOCK_COLUMNS, Block, GROUP_ROWS};
 use super::{
-    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_screen, check_ternary, float,
+    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_ternary, float,
+    screen_by_steps,
 };
 use crate::arith::half;
 use crate::arith::norm::RowScale;
-use crate::arith::screen::approximate;
 use crate::embedding::SplitRow;
 use crate::hyper::Gate;
-use crate::memory::as_bytes;
+use crate::memory::{Line, as_bytes};
 use crate::pool::Columns;
 
 pub(super) const KERNELS: Kernels = Kernels {
@@ -306,13 +306,7 @@ fn join(row: &SplitRow<'_>, out: &mut [f32]) {
 }
 
 fn screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
-    check_screen(rows, states, out);
-    for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
-        for (t, probe) in states.probes.iter().enumerate() {
-            let low = states.low(t).map_or(0, |part| steps(lines, part));
-            out.row(t)[v] = approximate(steps(lines, states.high(t)), low, scale, probe.unit);
-        }
-    }
+    screen_by_steps(rows, states, out, steps);
 }
 
 /// Weights become signed again, and a product of 64 * 128 fits 16 bits.

@@ -3,13 +3,12 @@
 use super::attention::Queries;
 use super::packed::{GROUP_ROWS, unpack};
 use super::{
-    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_head, check_screen,
-    check_ternary,
+    Activations, CoarseSlice, KernelKind, Kernels, ProbeSlice, Store, TernarySlice, check_head, check_ternary,
+    screen_by_steps,
 };
 use crate::arith::exp::exp32;
 use crate::arith::half::{is_special, narrow};
 use crate::arith::lanes::{dot, sum};
-use crate::arith::screen::approximate;
 use crate::arith::{attention, gate, linear, norm};
 use crate::embedding::SplitRow;
 use crate::hyper::Gate;
@@ -101,13 +100,7 @@ fn join(row: &SplitRow<'_>, out: &mut [f32]) {
 }
 
 fn screen(rows: &CoarseSlice<'_>, states: &ProbeSlice<'_>, out: &mut Columns<'_>) {
-    check_screen(rows, states, out);
-    for (v, (lines, &scale)) in rows.lines.chunks_exact(rows.per_row).zip(rows.scales).enumerate() {
-        for (t, probe) in states.probes.iter().enumerate() {
-            let low = states.low(t).map_or(0, |part| steps(lines, part));
-            out.row(t)[v] = approximate(steps(lines, states.high(t)), low, scale, probe.unit);
-        }
-    }
+    screen_by_steps(rows, states, out, steps);
 }
 
 fn steps(row: &[Line], part: &[i8]) -> i32 {
