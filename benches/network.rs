@@ -58,6 +58,7 @@ fn main() {
     let headers = all_headers(ports[0]);
     let records: u64 = headers.iter().filter_map(|header| header["record_count"].as_u64()).sum();
     let blocks = headers.len();
+    let caught_up = catch_up(folder.path(), &ports, blocks as u64);
     let waiting = call(ports[0], "mempool_status", &json!([]))["pending"].as_u64().unwrap_or(0);
     drop(devnet);
     let mut latencies = latencies.into_inner().expect("no thread panicked");
@@ -72,6 +73,43 @@ fn main() {
         at(99),
         latencies.len(),
     );
+    println!(
+        "a new node read, checked and executed {blocks} blocks in {:.2} s: {:.0} blocks/s, {:.0} records/s",
+        caught_up.as_secs_f64(),
+        blocks as f64 / caught_up.as_secs_f64(),
+        records as f64 / caught_up.as_secs_f64()
+    );
+}
+
+/// Starts a node without a vote and without a chain; says how long after it was ready it had all blocks.
+fn catch_up(folder: &Path, ports: &[u16], height: u64) -> Duration {
+    let peers: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{}", port - 2)).collect();
+    let mut command = Command::new(program());
+    command.arg("--data-dir").arg(folder.join("late")).args(["--json", "node", "start", "--threads", "1"]);
+    command.arg("--genesis").arg(folder.join("genesis.toml")).args(["--bootstrap", &peers.join(",")]);
+    for flag in ["--port", "--api-port", "--rpc-port", "--dashboard-port"] {
+        command.args([flag, "0"]);
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("aria starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let begun = Instant::now();
+    let ready: Value = serde_json::from_str(&line).expect("a ready line");
+    let port = ready["rpc"].as_str().and_then(|url| url.rsplit(':').next()?.parse().ok()).expect("a port");
+    while call(port, "chain_status", &json!([]))["height"].as_u64() < Some(height) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let took = begun.elapsed();
+    child.kill().and_then(|()| child.wait()).expect("the child is ours");
+    took
+}
+
+/// The program, beside this bench in the build folder.
+fn program() -> PathBuf {
+    let bench = std::env::current_exe().expect("its own path");
+    let program: PathBuf = bench.ancestors().nth(2).expect("a build folder").join("aria");
+    assert!(program.is_file(), "{}: run `cargo build --release` first", program.display());
+    program
 }
 
 /// What one thread submits.
@@ -129,10 +167,7 @@ impl Share {
 }
 
 fn start(folder: &Path, nodes: u64) -> (Devnet, Vec<u16>) {
-    let bench = std::env::current_exe().expect("its own path");
-    let program: PathBuf = bench.ancestors().nth(2).expect("a build folder").join("aria");
-    assert!(program.is_file(), "{}: run `cargo build --release` first", program.display());
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command.arg("--data-dir").arg(folder).args(["--json", "devnet", "--here", "--base-port", "23700"]);
     command.args(["--nodes", &nodes.to_string()]).stdout(Stdio::piped());
     let mut child = command.spawn().expect("aria starts");
