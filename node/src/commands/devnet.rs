@@ -177,8 +177,11 @@ async fn watch(setting: &Setting, members: &mut [Member], stop: &CancellationTok
         }
         if is_shown {
             let table = table(members).await;
-            // The cursor goes back over the last table.
-            print!("\x1b[{lines}A\x1b[J{table}");
+            if lines > 0 {
+                // The cursor goes back over the last table.
+                print!("\x1b[{lines}A\x1b[J");
+            }
+            print!("{table}");
             let _ = std::io::stdout().flush();
             lines = table.lines().count();
         }
