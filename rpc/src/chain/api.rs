@@ -45,7 +45,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getHeader", &["block"], get_header),
     ("chain_getCertificate", &["block"], get_certificate),
     ("chain_getHeaders", &["from", "limit"], votes::get_headers),
-    ("chain_listValidators", &["block"], votes::list_validators),
+    ("chain_listValidators", &["block", "limit", "cursor"], votes::list_validators),
     ("chain_getElection", &[], votes::get_election),
     ("chain_getRecord", &["id"], get_record),
     ("chain_listRecords", &["filter"], list_records),

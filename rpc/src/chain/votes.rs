@@ -1,6 +1,8 @@
 //! Who votes, who proposes, and headers for those who check both.
 
-use aria_chain::certificate::ValidatorSet;
+use aria_chain::certificate::{Validator, ValidatorSet};
+use aria_chain::ids::NodeId;
+use aria_chain::limits::VALIDATORS_MAX;
 use aria_chain::store::{Store, StoreError};
 use aria_chain::units::{Height, Round};
 use aria_runtime::election::{ProposerSchedule, SCHEDULE_TURNS};
@@ -37,25 +39,48 @@ fn set_of(store: &dyn Store, height: Height) -> Result<Option<ValidatorSet>, Err
     store.validators(&header.validators_hash).map_err(|error| unavailable(&error))
 }
 
-fn members(set: &ValidatorSet) -> Vec<Value> {
-    let total = u128::from(set.total_power().max(1));
-    let view = |member: &aria_chain::certificate::Validator| {
-        let share_ppm = u64::try_from(u128::from(member.power) * 1_000_000 / total).unwrap_or(1_000_000);
-        json!({"node_id": member.node_id, "power": member.power.to_string(), "share_ppm": share_ppm})
-    };
-    set.members().iter().map(view).collect()
+fn member(member: &Validator, total: u64) -> Value {
+    let share_ppm = u128::from(member.power) * 1_000_000 / u128::from(total.max(1));
+    json!({
+        "node_id": member.node_id,
+        "power": member.power.to_string(),
+        "share": share(member.power, total),
+        "share_ppm": u64::try_from(share_ppm).unwrap_or(1_000_000),
+    })
 }
 
+/// A part of the whole as a fraction in lowest terms: a third has no decimal text that is exact.
+fn share(power: u64, total: u64) -> String {
+    let (mut divisor, mut rest) = (power.max(1), total);
+    while rest != 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    format!("{}/{}", power / divisor, total / divisor)
+}
+
+fn members(set: &ValidatorSet) -> Vec<Value> {
+    set.members().iter().map(|one| member(one, set.total_power())).collect()
+}
+
+/// A page in the order of ids. The cursor is the last id shown, so a page stays right when others join or leave.
 pub(super) fn list_validators(services: &dyn Services, arguments: &Arguments) -> Answer {
     let store = services.store();
     let block = arguments.opt_block("block")?.unwrap_or(BlockRef::Latest);
+    let limit = arguments.opt_u64("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(VALIDATORS_MAX);
+    let after = arguments.opt_parse::<NodeId>("cursor")?;
     let Some(height) = height_of(&*store, block)? else { return Ok(Value::Null) };
     let Some(set) = set_of(&*store, height)? else { return Ok(Value::Null) };
+    let rest = set.members().iter().filter(|member| after.is_none_or(|after| member.node_id > after));
+    let rest: Vec<&Validator> = rest.collect();
+    let shown = &rest[..rest.len().min(limit.clamp(1, VALIDATORS_MAX))];
+    let is_more = shown.len() < rest.len();
     Ok(json!({
         "height": height,
         "set_hash": set.hash(),
         "total_power": set.total_power().to_string(),
-        "validators": members(&set),
+        "count": set.members().len(),
+        "validators": shown.iter().map(|one| member(one, set.total_power())).collect::<Vec<Value>>(),
+        "next_cursor": shown.last().filter(|_| is_more).map(|last| last.node_id),
     }))
 }
 
@@ -75,4 +100,24 @@ pub(super) fn get_election(services: &dyn Services, _: &Arguments) -> Answer {
         "validators": members(&set),
         "schedule": turns.collect::<Vec<Value>>(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn a_share_is_exact_and_in_lowest_terms() {
+        let quarter = aria_chain::limits::POWER_TOTAL_MAX / 4;
+        for (power, total, text) in [
+            (1, 1, "1/1"),
+            (10, 40, "1/4"),
+            (1, 3, "1/3"),
+            (6, 9, "2/3"),
+            (7, 1 << 60, "7/1152921504606846976"),
+            (quarter, 4 * quarter, "1/4"),
+        ] {
+            assert_eq!(share(power, total), text);
+        }
+    }
 }
