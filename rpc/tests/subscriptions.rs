@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aria_rpc::chain;
 use aria_rpc::services::Services;
-use scripted::{Script, Scripted};
+use scripted::{MODEL, Script, Scripted, key};
 use serde_json::{Value, json};
 
 /// A WebSocket client, as far as these tests need one.
@@ -163,4 +163,45 @@ async fn who_does_not_read_is_told_where_to_go_on() {
     assert!(read > 0 && read < 30);
     assert_eq!(items.last().unwrap()["height"], json!(read));
     assert_eq!(last, json!({"lagged": 30 - read, "resume": read + 1}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_the_past_run_on_into_new_ones_in_their_order() {
+    let (node, address, _handle) = open().await;
+    let mut ids = node.seal(&[1, 2]);
+    node.grow(1);
+    ids.extend(node.seal(&[2]));
+    let mut socket = Socket::open(address);
+    let id = socket.subscribe("chain_subscribeNewRecords", json!({"from": 0}));
+    for (seq, (height, index)) in [(1, 0), (1, 1), (3, 0)].into_iter().enumerate() {
+        let item = socket.item("chain_newRecord", &id);
+        assert_eq!((&item["seq"], &item["height"]), (&json!(seq + 1), &json!(height)));
+        assert_eq!((&item["record"]["id"], &item["record"]["index"]), (&json!(ids[seq]), &json!(index)));
+    }
+    let new = node.seal(&[1]);
+    let item = socket.item("chain_newRecord", &id);
+    assert_eq!((&item["seq"], &item["height"], &item["record"]["id"]), (&json!(4), &json!(4), &json!(new[0])));
+    socket.send("chain_unsubscribeNewRecords", json!([id]));
+    assert_eq!(socket.next()["result"], json!(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_of_records_leaves_out_the_others_and_counts_what_it_gives() {
+    let (node, address, _handle) = open().await;
+    let first = node.seal(&[1, 2, 1]);
+    let mut socket = Socket::open(address);
+    let second = json!(key(2).node_id());
+    let id = socket.subscribe("chain_subscribeNewRecords", json!([{"node_id": second, "model_id": MODEL}, 1]));
+    let item = socket.item("chain_newRecord", &id);
+    assert_eq!((&item["seq"], &item["record"]["id"]), (&json!(1), &json!(first[1])));
+    assert_eq!(item["record"]["node_ids"], json!([second]));
+    node.seal(&[1]);
+    let last = node.seal(&[1, 2]);
+    let item = socket.item("chain_newRecord", &id);
+    assert_eq!((&item["seq"], &item["height"]), (&json!(2), &json!(3)));
+    assert_eq!(item["record"]["id"], json!(last[1]));
+    let other = json!({"filter": {"model_id": "ab".repeat(32)}, "from": 0});
+    socket.subscribe("chain_subscribeNewRecords", other);
+    socket.send("chain_status", json!([]));
+    assert_eq!(socket.next()["result"]["height"], json!(3), "of another model there is nothing");
 }

@@ -12,12 +12,15 @@ use std::{
 };
 
 use aria_chain::{
-    block::FinalBlock,
+    block::{FinalBlock, Header},
     certificate::{CommitCertificate, Vote},
-    ids::{ModelId, NodeId},
+    ids::{Digest, ModelId, NodeId, RecordId},
     keys::NodeKey,
+    proof::{SignedProof, VerifiedProof},
+    record::{BackendClass, EnergySource, InferenceRecord, Stage},
+    request::{InferenceRequest, TaskType},
     store::{MemoryStore, Store, StoreError},
-    units::{Height, Round, Timestamp},
+    units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp},
 };
 use aria_inference::{
     backend::CancelToken,
@@ -39,6 +42,9 @@ use aria_runtime::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// The model of the development network.
+pub(crate) const MODEL: &str = "56fc921370e640c07d286b1c51a234c26166af582fdc86936b584bee64b2d4d7";
 
 /// What the scripted node does with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +76,7 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// A node that follows `script`.
     pub(crate) fn new(script: Script) -> Arc<Scripted> {
-        let key = NodeKey::from_seed(&[1; 32]);
-        let genesis = Genesis::from_toml(include_str!("../../../genesis/devnet.toml"), Some(key.node_id())).unwrap();
-
+        let genesis = genesis();
         let store = MemoryStore::new(&genesis.block(), &genesis.changes()).unwrap();
         Arc::new(Scripted {
             script: Mutex::new(script),
@@ -85,26 +89,103 @@ impl Scripted {
 
     /// Makes so many blocks without records.
     pub(crate) fn grow(&self, blocks: u64) {
-        let key = NodeKey::from_seed(&[1; 32]);
-        let genesis = Genesis::from_toml(include_str!("../../../genesis/devnet.toml"), Some(key.node_id())).unwrap();
         for _ in 0..blocks {
-            let parent = self.store.header(self.store.tip().unwrap().height).unwrap().unwrap();
-            let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms);
-            let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
-            let (block, executed) = propose(slot, [], &StoreView(&*self.store), &genesis).unwrap().block.unwrap();
-            let (height, hash) = (block.header().height, block.hash());
-            let vote = Vote::sign(&key, genesis.chain_id(), height, Round::ZERO, hash);
-            let certificate = CommitCertificate::gather(height, Round::ZERO, hash, &[vote]);
-            let block = FinalBlock::new(block, certificate, genesis.validators()).unwrap();
-            self.store.commit(&block, &executed.changes).unwrap();
-            self.tip.send_replace(height);
+            self.seal(&[]);
         }
+    }
+
+    /// Makes a block with a record of each of these nodes, named by the seed of their keys: 1 or 2.
+    pub(crate) fn seal(&self, nodes: &[u8]) -> Vec<RecordId> {
+        let (genesis, key) = (genesis(), key(1));
+        let parent = self.store.header(self.store.tip().unwrap().height).unwrap().unwrap();
+        let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms);
+        let proofs: Vec<VerifiedProof> =
+            (0..).zip(nodes).map(|(place, node)| proof(&genesis, &parent, place, *node)).collect();
+        let ids: Vec<RecordId> = proofs.iter().map(VerifiedProof::record_id).collect();
+        let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
+        let proposal = propose(slot, proofs, &StoreView(&*self.store), &genesis).unwrap();
+        assert!(proposal.skipped.is_empty(), "{:?}", proposal.skipped);
+        let (block, executed) = proposal.block.unwrap();
+        let (height, hash) = (block.header().height, block.hash());
+        let vote = Vote::sign(&key, genesis.chain_id(), height, Round::ZERO, hash);
+        let certificate = CommitCertificate::gather(height, Round::ZERO, hash, &[vote]);
+        let block = FinalBlock::new(block, certificate, genesis.validators()).unwrap();
+        self.store.commit(&block, &executed.changes).unwrap();
+        self.tip.send_replace(height);
+        ids
     }
 
     /// Changes what it does.
     pub(crate) fn follow(&self, script: Script) {
         *self.script.lock().unwrap() = script;
     }
+}
+
+/// The key of a seed.
+pub(crate) fn key(seed: u8) -> NodeKey {
+    NodeKey::from_seed(&[seed; 32])
+}
+
+/// The development network with a second node that may answer, but not vote.
+pub(crate) fn genesis() -> Genesis {
+    let second = format!(
+        "\n[[accounts]]\nkey = \"{}\"\nbalance_nano = 1_000_000_000_000\nbond_nano = 1_000_000_000_000\n",
+        key(2).node_id()
+    );
+    let text = include_str!("../../../genesis/devnet.toml").to_owned() + &second;
+    Genesis::from_toml(&text, Some(key(1).node_id())).unwrap()
+}
+
+/// A record that one node ran alone, asked for by the first, as the block above `parent` may hold it.
+fn proof(genesis: &Genesis, parent: &Header, place: u64, node: u8) -> VerifiedProof {
+    let (chain, requester) = (genesis.chain_id(), key(1));
+    let request = InferenceRequest {
+        chain_id: chain.clone(),
+        model_id: MODEL.parse().unwrap(),
+        prompt_commitment: Digest::new([3; 32]),
+        temperature_ppm: 700_000,
+        top_p_ppm: 1_000_000,
+        top_k: 40,
+        min_p_ppm: 0,
+        repetition_penalty_ppm: 1_000_000,
+        presence_penalty_ppm: 0,
+        frequency_penalty_ppm: 0,
+        logit_bias_commitment: Digest::new([4; 32]),
+        seed: 42,
+        choices: 1,
+        max_tokens: 64,
+        stop_commitment: Digest::new([5; 32]),
+        task_type: TaskType::TextGeneration,
+        max_fee: NanoAria::ZERO,
+        requester: requester.node_id(),
+        nonce: parent.height.get() * 1_000 + place,
+        expiry: parent.height.plus(1_000).unwrap(),
+    };
+    let record = InferenceRecord {
+        request_id: request.id(),
+        query_hash: request.prompt_commitment,
+        output_hash: Digest::new([6; 32]),
+        model_id: request.model_id,
+        stages: vec![Stage { node_id: key(node).node_id(), layer_start: 0, layer_end: 6 }],
+        energy_uj: Microjoules::new(1_000_000),
+        energy_source: EnergySource::Estimated,
+        latency_ms: Millis::new(1_200),
+        first_token_ms: Millis::new(200),
+        prompt_tokens: 20,
+        tokens_generated: 51,
+        timestamp_ms: parent.timestamp_ms,
+        backend: BackendClass::Canonical,
+        transcript_root: Digest::new([7; 32]),
+    };
+    let id = record.id();
+    let signed = SignedProof {
+        stage_signatures: vec![key(node).sign_stage(chain, &id, 0)],
+        request_signature: requester.sign_request(chain, &request.id()),
+        receipt_signature: requester.sign_receipt(chain, &id),
+        request,
+        record,
+    };
+    signed.verify(chain).unwrap()
 }
 
 fn done() -> GenerationEvent {
@@ -247,7 +328,7 @@ impl Services for Scripted {
         self.tip.subscribe()
     }
 
-    fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String> {
+    fn submit(&self, proof: SignedProof) -> Result<RecordId, String> {
         Ok(proof.record.id())
     }
 
