@@ -5,30 +5,12 @@
 #[expect(dead_code, reason = "the chain's door needs a part of the script only")]
 mod scripted;
 
-use std::{
-    collections::BTreeSet,
-    io::{Read, Write},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-use aria_rpc::{
-    chain::{self, api},
-    services::Services,
-};
-use scripted::{Script, Scripted, ask, post};
+use aria_rpc::chain::api;
+use scripted::socket::Socket;
+use scripted::{Script, Scripted, ask, call, open_chain, post};
 use serde_json::{Value, json};
-
-async fn open() -> (SocketAddr, jsonrpsee::server::ServerHandle) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let services: Arc<dyn Services> = Scripted::new(Script::Words(&[]));
-    (address, chain::serve(listener, services, chain::hosts_of(address)).unwrap())
-}
-
-fn call(address: SocketAddr, method: &str, params: Value) -> Value {
-    post(address, "/", &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).json()
-}
 
 #[test]
 fn the_document_names_the_methods_that_there_are() {
@@ -47,7 +29,7 @@ fn the_document_names_the_methods_that_there_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_go_by_position_and_by_name() {
-    let (address, _handle) = open().await;
+    let (address, _handle) = open_chain(&Scripted::new(Script::Words(&[]))).await;
     let by_position = call(address, "chain_getBlock", json!(["latest", 0]));
     let by_name = call(address, "chain_getBlock", json!({"block": "earliest", "verbosity": 0}));
     assert_eq!(by_position["result"], by_name["result"]);
@@ -59,7 +41,7 @@ async fn parameters_go_by_position_and_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_named_and_what_is_absent_is_null() {
-    let (address, _handle) = open().await;
+    let (address, _handle) = open_chain(&Scripted::new(Script::Words(&[]))).await;
     let wrong = [
         ("chain_getBlock", json!([]), "block"),
         ("chain_getBlock", json!(["pending"]), "block"),
@@ -97,7 +79,7 @@ async fn what_is_wrong_is_named_and_what_is_absent_is_null() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_are_bounded_and_examples_are_true() {
-    let (address, _handle) = open().await;
+    let (address, _handle) = open_chain(&Scripted::new(Script::Words(&[]))).await;
     let batch = |count: usize| -> Value {
         let calls: Vec<Value> =
             (0..count).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "chain_status", "params": []})).collect();
@@ -125,7 +107,7 @@ async fn batches_are_bounded_and_examples_are_true() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_hosts_and_plain_text_are_refused_and_health_is_a_get() {
-    let (address, _handle) = open().await;
+    let (address, _handle) = open_chain(&Scripted::new(Script::Words(&[]))).await;
     let request = r#"{"jsonrpc":"2.0","id":1,"method":"chain_status","params":[]}"#;
     let json = ("content-type", "application/json");
     assert_eq!(ask(address, "POST", "/", &[json], request).status, 200);
@@ -137,38 +119,9 @@ async fn strangers_hosts_and_plain_text_are_refused_and_health_is_a_get() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_methods_answer_on_a_websocket() {
-    let (address, _handle) = open().await;
-    let headers =
-        [("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let mut head = format!("GET / HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        seen.push(byte[0]);
-    }
-    assert!(seen.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&seen));
-    // One masked text frame, the mask being zeros.
-    let request = br#"{"jsonrpc":"2.0","id":9,"method":"mempool_status","params":[]}"#;
-    let mut frame = vec![0x81, 0x80 | u8::try_from(request.len()).unwrap(), 0, 0, 0, 0];
-    frame.extend_from_slice(request);
-    stream.write_all(&frame).unwrap();
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
-    let answer = loop {
-        let mut head = [0; 2];
-        stream.read_exact(&mut head).unwrap();
-        let mut payload = vec![0; usize::from(head[1])];
-        stream.read_exact(&mut payload).unwrap();
-        // A ping may come first.
-        if head[0] == 0x81 {
-            break payload;
-        }
-    };
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    let (address, _handle) = open_chain(&Scripted::new(Script::Words(&[]))).await;
+    let mut socket = Socket::open(address);
+    socket.send("mempool_status", json!([]));
+    let answer = socket.next();
     assert_eq!((&answer["id"], &answer["result"]["pending"]), (&json!(9), &json!(0)));
 }

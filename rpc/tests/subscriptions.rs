@@ -5,98 +5,19 @@
 #[expect(dead_code, reason = "subscriptions need a part of the script only")]
 mod scripted;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aria_rpc::chain;
 use aria_rpc::services::Services;
-use scripted::{MODEL, Script, Scripted, key};
+use scripted::socket::Socket;
+use scripted::{MODEL, Script, Scripted, key, open_chain};
 use serde_json::{Value, json};
-
-/// A WebSocket client, as far as these tests need one.
-struct Socket(TcpStream);
-
-impl Socket {
-    fn open(address: SocketAddr) -> Socket {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let head = format!(
-            "GET / HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            seen.push(byte[0]);
-        }
-        assert!(seen.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&seen));
-        Socket(stream)
-    }
-
-    /// Sends a call as one masked text frame, the mask being zeros.
-    fn send(&mut self, method: &str, params: Value) {
-        let text = json!({"jsonrpc": "2.0", "id": 9, "method": method, "params": params}).to_string();
-        let mut frame = vec![0x81, 0x80 | 126];
-        frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
-        frame.extend([0; 4]);
-        frame.extend(text.as_bytes());
-        self.0.write_all(&frame).unwrap();
-    }
-
-    /// The next text.
-    fn next(&mut self) -> Value {
-        loop {
-            let mut head = [0; 2];
-            self.0.read_exact(&mut head).unwrap();
-            let mut length = u64::from(head[1]);
-            if length >= 126 {
-                let mut bytes = [0; 8];
-                let from = if length == 126 { 6 } else { 0 };
-                self.0.read_exact(&mut bytes[from..]).unwrap();
-                length = u64::from_be_bytes(bytes);
-            }
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            self.0.read_exact(&mut payload).unwrap();
-            if head[0] == 0x81 {
-                return serde_json::from_slice(&payload).unwrap();
-            }
-        }
-    }
-
-    /// Subscribes and returns the id of the subscription.
-    fn subscribe(&mut self, method: &str, params: Value) -> Value {
-        self.send(method, params);
-        let answer = self.next();
-        assert!(answer.get("error").is_none(), "{answer}");
-        answer["result"].clone()
-    }
-
-    /// The next item of a subscription.
-    fn item(&mut self, method: &str, subscription: &Value) -> Value {
-        let mut message = self.next();
-        assert_eq!(
-            (&message["method"], &message["params"]["subscription"]),
-            (&json!(method), subscription),
-            "{message}"
-        );
-        message["params"]["result"].take()
-    }
-}
-
-async fn open() -> (Arc<Scripted>, SocketAddr, jsonrpsee::server::ServerHandle) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let node = Scripted::new(Script::Words(&[]));
-    let services: Arc<dyn Services> = node.clone();
-    (node, address, chain::serve(listener, services, chain::hosts_of(address)).unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_of_the_past_run_on_into_new_ones_without_a_gap() {
-    let (node, address, _handle) = open().await;
+    let node = Scripted::new(Script::Words(&[]));
+    let (address, _handle) = open_chain(&node).await;
     node.grow(5);
     let mut socket = Socket::open(address);
     let id = socket.subscribe("chain_subscribeNewHeads", json!({"from": 2}));
@@ -125,7 +46,7 @@ async fn heads_of_the_past_run_on_into_new_ones_without_a_gap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_subscribed_is_refused_by_name() {
-    let (_node, address, _handle) = open().await;
+    let (address, _handle) = open_chain(&Scripted::new(Script::Words(&[]))).await;
     let mut socket = Socket::open(address);
     for (method, params, param) in [
         ("chain_subscribeNewHeads", json!({"from": 2}), "from"),
@@ -138,6 +59,8 @@ async fn what_cannot_be_subscribed_is_refused_by_name() {
         assert_eq!(answer["error"]["code"], json!(-32602), "{answer}");
         assert!(answer["error"].to_string().contains(param), "{answer}");
     }
+    // A refused one keeps its place on its connection until a little after the answer.
+    let mut socket = Socket::open(address);
     for _ in 0..chain::subscribe::SUBSCRIPTIONS_MAX {
         socket.subscribe("chain_subscribeFinalizedHeads", json!([]));
     }
@@ -167,7 +90,8 @@ async fn who_does_not_read_is_told_where_to_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_the_past_run_on_into_new_ones_in_their_order() {
-    let (node, address, _handle) = open().await;
+    let node = Scripted::new(Script::Words(&[]));
+    let (address, _handle) = open_chain(&node).await;
     let mut ids = node.seal(&[1, 2]);
     node.grow(1);
     ids.extend(node.seal(&[2]));
@@ -187,7 +111,8 @@ async fn records_of_the_past_run_on_into_new_ones_in_their_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_of_records_leaves_out_the_others_and_counts_what_it_gives() {
-    let (node, address, _handle) = open().await;
+    let node = Scripted::new(Script::Words(&[]));
+    let (address, _handle) = open_chain(&node).await;
     let first = node.seal(&[1, 2, 1]);
     let mut socket = Socket::open(address);
     let second = json!(key(2).node_id());

@@ -5,28 +5,14 @@
 #[expect(dead_code, reason = "headers and votes need a part of the script only")]
 mod scripted;
 
-use std::{net::SocketAddr, sync::Arc};
-
-use aria_rpc::{chain, services::Services};
-use scripted::{Script, Scripted, post};
+use scripted::{Script, Scripted, call, open_chain};
 use serde_json::{Value, json};
-
-async fn open(blocks: u64) -> (SocketAddr, jsonrpsee::server::ServerHandle) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let node = Scripted::new(Script::Words(&[]));
-    node.grow(blocks);
-    let services: Arc<dyn Services> = node;
-    (address, chain::serve(listener, services, chain::hosts_of(address)).unwrap())
-}
-
-fn call(address: SocketAddr, method: &str, params: Value) -> Value {
-    post(address, "/", &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).json()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_headers_join_into_the_chain() {
-    let (address, _handle) = open(12).await;
+    let node = Scripted::new(Script::Words(&[]));
+    node.grow(12);
+    let (address, _handle) = open_chain(&node).await;
     let (mut from, mut previous, mut heights) = (json!(0), json!("0".repeat(64)), Vec::new());
     while !from.is_null() {
         let page = call(address, "chain_getHeaders", json!({"from": from, "limit": 5}))["result"].take();
@@ -45,7 +31,9 @@ async fn pages_of_headers_join_into_the_chain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_are_bounded_and_beyond_the_tip_there_are_none() {
-    let (address, _handle) = open(101).await;
+    let node = Scripted::new(Script::Words(&[]));
+    node.grow(101);
+    let (address, _handle) = open_chain(&node).await;
     let page = call(address, "chain_getHeaders", json!([0, 100_000]))["result"].take();
     assert_eq!((page["headers"].as_array().unwrap().len(), &page["next"]), (100, &json!(100)));
     for from in [102, u64::MAX] {
@@ -60,7 +48,9 @@ async fn headers_are_bounded_and_beyond_the_tip_there_are_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn validators_have_exact_shares_and_a_page_ends() {
-    let (address, _handle) = open(1).await;
+    let node = Scripted::new(Script::Words(&[]));
+    node.grow(1);
+    let (address, _handle) = open_chain(&node).await;
     let all = call(address, "chain_listValidators", json!([]))["result"].take();
     let one = &all["validators"][0];
     assert_eq!((&all["count"], &all["height"], &all["next_cursor"]), (&json!(1), &json!(1), &Value::Null));

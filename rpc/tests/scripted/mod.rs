@@ -28,7 +28,7 @@ use aria_inference::{
 };
 use aria_rpc::{
     auth::Gate,
-    openai, server,
+    chain, openai, server,
     services::{
         AccountView, AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent,
         Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services, TokenChance, VerifyView,
@@ -39,9 +39,11 @@ use aria_runtime::{
     propose::{Slot, propose},
     state::StoreView,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) mod socket;
 
 /// The model of the development network.
 pub(crate) const MODEL: &str = "56fc921370e640c07d286b1c51a234c26166af582fdc86936b584bee64b2d4d7";
@@ -368,6 +370,19 @@ pub(crate) async fn open(node: &Arc<Scripted>, keys: &[String]) -> (SocketAddr, 
     let router = Gate::new(address, keys, &["https://page.example".into()]).protect(openai::router(services));
     tokio::spawn(server::serve(listener, router, stop.clone(), 64));
     (address, stop)
+}
+
+/// Opens the chain's door of `node`.
+pub(crate) async fn open_chain(node: &Arc<Scripted>) -> (SocketAddr, jsonrpsee::server::ServerHandle) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let services: Arc<dyn Services> = node.clone();
+    (address, chain::serve(listener, services, chain::hosts_of(address)).unwrap())
+}
+
+/// Calls a method of the chain's door.
+pub(crate) fn call(address: SocketAddr, method: &str, params: Value) -> Value {
+    post(address, "/", &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).json()
 }
 
 /// Status, head and body of an answer.
