@@ -46,6 +46,8 @@ impl Domain {
     pub const SIGN_PROPOSAL: Domain = Domain("aria/sign/proposal/v1");
     /// A node's proof, to a peer, that it has its key.
     pub const SIGN_HANDSHAKE: Domain = Domain("aria/sign/handshake/v1");
+    /// What a node remembers having seen: never sent and never kept.
+    pub const SEEN: Domain = Domain("aria/seen/v1");
     /// Checksum of a value in the store.
     pub const STORE_VALUE: Domain = Domain("aria/store-value/v1");
 

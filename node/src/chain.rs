@@ -8,7 +8,7 @@ use aria_chain::{
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits},
     proof::VerifiedProof,
-    store::{Pending, Store},
+    store::{Health, Pending, Store},
     units::{Height, Timestamp},
 };
 use aria_runtime::{genesis::Genesis, propose::check_includable, state::StoreView};
@@ -39,6 +39,8 @@ pub struct Chain {
     tip_height: watch::Sender<Height>,
     /// Blocks that the best peer has and this node has not.
     pub behind: AtomicU64,
+    /// Why this node makes no more blocks, once it does not.
+    halted: OnceLock<String>,
 }
 
 impl Chain {
@@ -61,6 +63,7 @@ impl Chain {
             mempool,
             tip_height: watch::Sender::new(tip),
             behind: AtomicU64::new(0),
+            halted: OnceLock::new(),
         };
         let now = Timestamp::new(chain.clock.now_ms());
         for signed in chain.store.pending()? {
@@ -110,6 +113,18 @@ impl Chain {
     /// The state after the tip, for runtime.
     pub fn view(&self) -> StoreView<'_> {
         StoreView(&*self.store)
+    }
+
+    /// No more blocks from here on; what is there can still be read.
+    pub fn halt(&self, reason: String) {
+        // The first reason is the cause.
+        let _ = self.halted.set(reason);
+    }
+
+    /// Whether anything can still be written.
+    pub fn health(&self) -> Health {
+        let halted = self.halted.get().map(|reason| Health::ReadOnly { reason: reason.clone() });
+        halted.unwrap_or_else(|| self.store.health())
     }
 
     /// Makes a proof wait, on disk and in the pool. When this returns a client may be told. Blocks for a disk sync.

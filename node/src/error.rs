@@ -86,6 +86,12 @@ pub enum NodeError {
     /// The state transition refused a block of ours.
     #[error("block production stopped: {0}")]
     Execution(String),
+    /// What consensus must not forget cannot be written.
+    #[error("consensus stopped: {reason}; free some space or repair the disk, and start again")]
+    NotWritten {
+        /// The file and what the system said.
+        reason: String,
+    },
     /// The mempool does not take a proof.
     #[error("the answer's record cannot wait for a block: {0}")]
     Mempool(String),

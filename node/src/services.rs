@@ -70,7 +70,7 @@ impl Services for NodeServices {
         if self.stop.is_cancelled() {
             return not_ready("the node is stopping".into());
         }
-        if let Health::ReadOnly { reason } = self.chain.store.health() {
+        if let Health::ReadOnly { reason } = self.chain.health() {
             return not_ready(format!(
                 "nothing can be written since a failure: {reason}; repair the cause and start again"
             ));
@@ -133,7 +133,7 @@ impl Services for NodeServices {
             active: load.active,
             queued: load.queued,
             queue_max: self.queue_max,
-            store_fault: match self.chain.store.health() {
+            store_fault: match self.chain.health() {
                 Health::Writing => None,
                 Health::ReadOnly { reason } => Some(reason),
             },

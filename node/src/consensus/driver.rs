@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use aria_chain::block::{Header, ProposedBlock};
 use aria_chain::certificate::{CommitCertificate, CommitSignature};
-use aria_chain::ids::{BlockHash, ChainId, NodeId};
+use aria_chain::hash::Domain;
+use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId};
 use aria_chain::keys::{NodeKey, Signature};
 use aria_chain::units::{Height, Round as ChainRound};
 use malachite_core::{
@@ -131,7 +132,7 @@ struct Env<L, G> {
     log: L,
     guard: G,
     /// The records that are being read back. What follows from them is not written again, what is new is.
-    replayed: Vec<Record>,
+    replayed: BTreeSet<Digest>,
     blocks: BTreeMap<BlockHash, Arc<ProposedBlock>>,
     /// Blocks that are being checked, are here, or were refused, by the round that named them first.
     asked: BTreeMap<u32, Vec<BlockHash>>,
@@ -167,7 +168,7 @@ impl<L: Log, G: Guard> Driver<L, G> {
             setup,
             log,
             guard,
-            replayed: Vec::new(),
+            replayed: BTreeSet::new(),
             blocks: blocks.into_iter().map(|block| (block.hash(), block)).collect(),
             asked: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -186,18 +187,18 @@ impl<L: Log, G: Guard> Driver<L, G> {
     }
 
     fn replay(&mut self, records: Vec<Record>) -> Result<(), Fatal> {
+        self.env.replayed = records.iter().map(|record| self.env.digest(record)).collect();
         let mut inputs = Vec::new();
-        for record in &records {
+        for record in records {
             match record {
-                Record::Input(input) => inputs.push((**input).clone()),
+                Record::Input(input) => inputs.push(*input),
                 Record::Block(block, own_round) => {
                     if let Some(round) = own_round {
-                        self.env.own.insert(*round, block.0.hash());
+                        self.env.own.insert(round, block.0.hash());
                     }
                 }
             }
         }
-        self.env.replayed = records;
         self.core.index_wal_entries(inputs.iter());
         let replayed = self.begin().and_then(|()| inputs.into_iter().try_for_each(|input| self.feed(input)));
         replayed.map_err(|error| Fatal::Replay(error.to_string()))?;
@@ -412,8 +413,13 @@ impl<L: Log, G: Guard> Env<L, G> {
         }
     }
 
+    fn digest(&self, record: &Record) -> Digest {
+        Domain::SEEN.hash_of(record)
+    }
+
     fn append(&mut self, record: &Record) {
-        if self.fatal.is_some() || self.replayed.contains(record) {
+        let is_replayed = !self.replayed.is_empty() && self.replayed.contains(&self.digest(record));
+        if self.fatal.is_some() || is_replayed {
             return;
         }
         if let Err(error) = self.log.append(record) {

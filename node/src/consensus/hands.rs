@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aria_chain::block::{Body, FinalBlock, ProposedBlock};
-use aria_chain::certificate::CommitCertificate;
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
 use aria_chain::proof::{SignedProof, VerifiedProof};
-use aria_chain::units::{Height, Round as ChainRound, Timestamp};
+use aria_chain::units::{Round as ChainRound, Timestamp};
 use aria_runtime::execute::{ExecutedBlock, check_clock, execute};
 use aria_runtime::propose::{Slot, propose};
 use aria_runtime::rules::record::RecordFault;
@@ -108,7 +107,11 @@ impl Hands {
             }
             Ok::<(), String>(())
         };
-        let part = work.len().div_ceil(threads.max(1)).max(1);
+        if threads <= 1 {
+            verify(&mut work)?;
+            return Ok(work.into_iter().filter_map(|(_, known)| known).collect());
+        }
+        let part = work.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
             let parts: Vec<_> = work.chunks_mut(part).map(|part| scope.spawn(|| verify(part))).collect();
             // A panic below is a defect of ours; it goes on up.
@@ -118,17 +121,14 @@ impl Hands {
     }
 
     /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.
-    pub fn commit(&mut self, block: &ProposedBlock, certificate: CommitCertificate) -> Result<Height, NodeError> {
+    pub fn commit(&mut self, block: &FinalBlock) -> Result<(), NodeError> {
         let chain = &self.chain;
-        let fault = |reason: String| NodeError::Execution(reason);
         let executed = match self.executed.remove(&block.hash()) {
             Some(executed) => executed,
-            None => execute(block, &chain.tip_header()?, &chain.view(), &chain.genesis)
-                .map_err(|error| fault(error.to_string()))?,
+            None => execute(block.block(), &chain.tip_header()?, &chain.view(), &chain.genesis)
+                .map_err(|error| NodeError::Execution(error.to_string()))?,
         };
-        let block = FinalBlock::new(block.clone(), certificate, chain.genesis.validators())
-            .map_err(|error| fault(error.to_string()))?;
-        chain.store.commit(&block, &executed.changes)?;
+        chain.store.commit(block, &executed.changes)?;
         self.executed.clear();
         let height = block.header().height;
         let expired = {
@@ -141,6 +141,6 @@ impl Hands {
         chain.advance(block.block());
         let (records, round) = (block.header().record_count, block.certificate().round);
         tracing::info!(%height, hash = %block.hash(), records, %round, "final block");
-        Ok(height)
+        Ok(())
     }
 }

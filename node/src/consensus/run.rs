@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aria_chain::block::{FinalBlock, ProposedBlock};
+use aria_chain::block::FinalBlock;
 use aria_chain::codec::Versioned;
 use aria_chain::hash::Domain;
 use aria_chain::ids::{Digest, NodeId};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::catch_up::CatchUp;
 use super::context::WorkSet;
 use super::driver::{Action, Driver, Event, Fatal, Setup};
-use super::guard::FileGuard;
+use super::guard::{FileGuard, GuardError};
 use super::hands::Hands;
 use super::log::{FileLog, Record};
 use super::message::Message;
@@ -85,13 +85,18 @@ pub async fn run(
     spawned.map_err(|error| task_fault(&error))?;
     match ended.await.unwrap_or_else(|_| Err(task_fault(&"its thread panicked"))) {
         // A full disk or the like: what is there can still be read, so the doors stay open and say why nothing is written.
-        Err(error) if matches!(chain.store.health(), Health::ReadOnly { .. }) => {
+        Err(error) if is_unwritable(&chain, &error) => {
             tracing::error!(%error, "no more blocks until this node is started again");
+            chain.halt(error.to_string());
             stop.cancelled().await;
             Ok(())
         }
         outcome => outcome,
     }
+}
+
+fn is_unwritable(chain: &Chain, error: &NodeError) -> bool {
+    matches!(error, NodeError::NotWritten { .. }) || matches!(chain.health(), Health::ReadOnly { .. })
 }
 
 fn task_fault(reason: &dyn std::fmt::Display) -> NodeError {
@@ -100,7 +105,10 @@ fn task_fault(reason: &dyn std::fmt::Display) -> NodeError {
 
 impl From<Fatal> for NodeError {
     fn from(fatal: Fatal) -> NodeError {
-        task_fault(&fatal)
+        match fatal {
+            Fatal::Log(_) | Fatal::Guard(GuardError::Io { .. }) => NodeError::NotWritten { reason: fatal.to_string() },
+            _ => task_fault(&fatal),
+        }
     }
 }
 
@@ -174,7 +182,7 @@ impl Loop {
                 if self.seen.len() >= SEEN_MAX {
                     self.seen.clear();
                 }
-                if !self.seen.insert(Domain::SIGN_HANDSHAKE.hash_of(&*message)) {
+                if !self.seen.insert(Domain::SEEN.hash_of(&*message)) {
                     return Ok(());
                 }
                 self.speaker = Some(peer);
@@ -211,12 +219,12 @@ impl Loop {
             let Some(block) = self.hands.check((header, body))? else {
                 return self.blame(&peer, "it sent a final block that is not valid");
             };
-            if let Err(fault) =
-                FinalBlock::new(ProposedBlock::clone(&block), certificate.clone(), self.driver.set().set())
-            {
-                return self.blame(&peer, &format!("it sent a block that is not final: {fault}"));
-            }
-            self.perform(vec![Action::Commit(block, certificate)])?;
+            let block = match FinalBlock::new(Arc::unwrap_or_clone(block), certificate, self.driver.set().set()) {
+                Ok(block) => block,
+                Err(fault) => return self.blame(&peer, &format!("it sent a block that is not final: {fault}")),
+            };
+            let committed = self.commit(&block)?;
+            self.drive(committed)?;
         }
         Ok(())
     }
@@ -311,14 +319,8 @@ impl Loop {
                 Action::Build(_, round) => self.try_build(round)?,
                 Action::Check(block) => Some(Event::Checked(self.hands.check(*block)?)),
                 Action::Commit(block, certificate) => {
-                    let height = self.hands.commit(&block, certificate)?;
-                    self.last_block_ms = block.header().timestamp_ms.get();
-                    self.wanted = None;
-                    self.seen.clear();
-                    if let Some(network) = self.chain.network.get() {
-                        network.broadcast(Channel::Gossip, &Gossip::Tip(height, block.hash()).encode(), None);
-                    }
-                    Some(Event::Committed(height, self.driver.set().clone()))
+                    let block = FinalBlock::new(Arc::unwrap_or_clone(block), certificate, self.driver.set().set());
+                    Some(self.commit(&block.map_err(|fault| task_fault(&fault))?)?)
                 }
                 Action::Accuse(nodes) => {
                     for node in nodes {
@@ -332,6 +334,18 @@ impl Loop {
             }
         }
         Ok(())
+    }
+
+    fn commit(&mut self, block: &FinalBlock) -> Result<Event, NodeError> {
+        self.hands.commit(block)?;
+        let height = block.header().height;
+        self.last_block_ms = block.header().timestamp_ms.get();
+        self.wanted = None;
+        self.seen.clear();
+        if let Some(network) = self.chain.network.get() {
+            network.broadcast(Channel::Gossip, &Gossip::Tip(height, block.hash()).encode(), None);
+        }
+        Ok(Event::Committed(height, self.driver.set().clone()))
     }
 
     fn try_build(&mut self, round: Round) -> Result<Option<Event>, NodeError> {
