@@ -8,9 +8,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::codec::Versioned;
 use crate::error::{BlockError, CertificateError};
+use crate::evidence::Evidence;
 use crate::hash::Domain;
 use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
-use crate::limits::{BLOCK_RECORDS_MAX, BODY_BYTES_MAX, HEADER_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
+use crate::limits::{BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BODY_BYTES_MAX, HEADER_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
 use crate::merkle;
 use crate::proof::{SignedProof, VerifiedProof};
 use crate::units::{Height, Round, Timestamp};
@@ -34,20 +35,24 @@ pub struct Header {
     pub records_root: Digest,
     /// Number of records.
     pub record_count: u32,
-    /// Digest over every byte of its proofs.
-    pub proofs_root: Digest,
+    /// Number of pieces of evidence.
+    pub evidence_count: u32,
+    /// Digest over every byte of its body.
+    pub body_root: Digest,
     /// Root of the state on which this block is executed, which is the state after its parent. The genesis block, which
     /// has no parent, names the state that it begins with.
     pub state_root: Digest,
     /// Hash of the validator set that votes on it.
     pub validators_hash: Digest,
+    /// Hash of the set that votes on the block above: who trusts this header knows whom to trust there.
+    pub next_validators_hash: Digest,
     /// Makes the hash start with zeros: a stamp against spam that elects nobody.
     pub nonce: u64,
 }
 
 impl Versioned for Header {
     const NAME: &'static str = "header";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = HEADER_BYTES_MAX;
 }
 
@@ -56,11 +61,19 @@ impl Header {
     pub fn hash(&self) -> BlockHash {
         BlockHash::new(*Domain::BLOCK.hash(&self.encode()).as_bytes())
     }
+
+    /// Whether it carries nothing: such a block is a heartbeat.
+    pub fn is_empty(&self) -> bool {
+        self.record_count == 0 && self.evidence_count == 0
+    }
 }
 
 /// What a block carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Body {
+    /// What validators are accused of, in order.
+    #[borsh(deserialize_with = "crate::codec::bounded::evidence")]
+    pub evidence: Vec<Evidence>,
     /// Proofs in their order.
     #[borsh(deserialize_with = "crate::codec::bounded::proofs")]
     pub proofs: Vec<SignedProof>,
@@ -68,14 +81,15 @@ pub struct Body {
 
 impl Versioned for Body {
     const NAME: &'static str = "body";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = BODY_BYTES_MAX;
 }
 
-/// Digest over every byte of the proofs, in order.
-pub fn proofs_root(proofs: &[VerifiedProof]) -> Digest {
-    let digests: Vec<Digest> = proofs.iter().map(VerifiedProof::digest).collect();
-    Domain::PROOFS.hash_of(&digests)
+/// Digest over every byte of evidence and proofs, in order.
+pub fn body_root(evidence: &[Evidence], proofs: &[VerifiedProof]) -> Digest {
+    let evidence: Vec<Digest> = evidence.iter().map(Evidence::digest).collect();
+    let proofs: Vec<Digest> = proofs.iter().map(VerifiedProof::digest).collect();
+    Domain::BODY.hash_of(&(evidence, proofs))
 }
 
 /// Whether a hash starts with this many zero hex digits.
@@ -103,13 +117,18 @@ pub struct Draft {
     pub state_root: Digest,
     /// Hash of the set that will vote.
     pub validators_hash: Digest,
+    /// Hash of the set that will vote on the block above.
+    pub next_validators_hash: Digest,
+    /// What validators are accused of.
+    pub evidence: Vec<Evidence>,
 }
 
-/// A block that is well formed and whose every proof is verified. Whether it fits on the chain's state, runtime tells.
+/// A block that is well formed and whose every proof and piece of evidence is verified. Whether it fits on the chain's state, runtime tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProposedBlock {
     header: Header,
     hash: BlockHash,
+    evidence: Vec<Evidence>,
     proofs: Vec<VerifiedProof>,
 }
 
@@ -119,11 +138,13 @@ impl ProposedBlock {
         if zero_digits > STAMP_ZERO_DIGITS_MAX {
             return Err(BlockError::StampTooHard { digits: zero_digits });
         }
+        check_evidence(&draft.evidence, &draft.chain_id)?;
         let records = record_ids(draft.height, &proofs)?;
         let mut header = Header {
             records_root: merkle::records_root(draft.height, &records),
             record_count: count_of(&proofs),
-            proofs_root: proofs_root(&proofs),
+            evidence_count: count_of(&draft.evidence),
+            body_root: body_root(&draft.evidence, &proofs),
             chain_id: draft.chain_id,
             height: draft.height,
             round: draft.round,
@@ -132,6 +153,7 @@ impl ProposedBlock {
             proposer: draft.proposer,
             state_root: draft.state_root,
             validators_hash: draft.validators_hash,
+            next_validators_hash: draft.next_validators_hash,
             nonce: 0,
         };
         let mut hash = header.hash();
@@ -139,19 +161,20 @@ impl ProposedBlock {
             header.nonce += 1;
             hash = header.hash();
         }
-        Ok(ProposedBlock { header, hash, proofs })
+        Ok(ProposedBlock { header, hash, evidence: draft.evidence, proofs })
     }
 
     /// Checks a block that somebody else built: every rule that needs no state, every signature of every proof.
     pub fn check(header: Header, body: Body, chain_id: &ChainId, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
         check_count(&header, body.proofs.len())?;
-        let proofs = verify_proofs(body, chain_id)?;
-        ProposedBlock::of_verified(header, proofs, chain_id, zero_digits)
+        let proofs = verify_proofs(body.proofs, chain_id)?;
+        ProposedBlock::of_verified(header, body.evidence, proofs, chain_id, zero_digits)
     }
 
     /// The same for proofs whose signatures were checked before, here or when they came to wait.
     pub fn of_verified(
         header: Header,
+        evidence: Vec<Evidence>,
         proofs: Vec<VerifiedProof>,
         chain_id: &ChainId,
         zero_digits: u8,
@@ -169,11 +192,15 @@ impl ProposedBlock {
         if header.records_root != root {
             return Err(BlockError::RecordsRoot { header: header.records_root, body: root });
         }
-        let root = proofs_root(&proofs);
-        if header.proofs_root != root {
-            return Err(BlockError::ProofsRoot { header: header.proofs_root, body: root });
+        if u32::try_from(evidence.len()) != Ok(header.evidence_count) {
+            return Err(BlockError::EvidenceCount { header: header.evidence_count, body: evidence.len() });
         }
-        Ok(ProposedBlock { header, hash, proofs })
+        let root = body_root(&evidence, &proofs);
+        if header.body_root != root {
+            return Err(BlockError::BodyRoot { header: header.body_root, body: root });
+        }
+        check_evidence(&evidence, chain_id)?;
+        Ok(ProposedBlock { header, hash, evidence, proofs })
     }
 
     /// Its header.
@@ -186,6 +213,11 @@ impl ProposedBlock {
         self.hash
     }
 
+    /// What validators are accused of, in order.
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
+    }
+
     /// Its proofs, in order.
     pub fn proofs(&self) -> &[VerifiedProof] {
         &self.proofs
@@ -193,7 +225,8 @@ impl ProposedBlock {
 
     /// Its body, as it travels.
     pub fn body(&self) -> Body {
-        Body { proofs: self.proofs.iter().map(|proof| proof.proof().clone()).collect() }
+        let proofs = self.proofs.iter().map(|proof| proof.proof().clone()).collect();
+        Body { evidence: self.evidence.clone(), proofs }
     }
 }
 
@@ -207,11 +240,21 @@ fn check_count(header: &Header, got: usize) -> Result<(), BlockError> {
     Ok(())
 }
 
-fn verify_proofs(body: Body, chain_id: &ChainId) -> Result<Vec<VerifiedProof>, BlockError> {
+fn check_evidence(evidence: &[Evidence], chain_id: &ChainId) -> Result<(), BlockError> {
+    if evidence.len() > BLOCK_EVIDENCE_MAX {
+        return Err(BlockError::TooMuchEvidence { got: evidence.len() });
+    }
+    let check = |(index, piece): (usize, &Evidence)| {
+        piece.check(chain_id).map_err(|fault| BlockError::Evidence { index, fault })
+    };
+    evidence.iter().enumerate().try_for_each(check)
+}
+
+fn verify_proofs(proofs: Vec<SignedProof>, chain_id: &ChainId) -> Result<Vec<VerifiedProof>, BlockError> {
     let verify = |(index, proof): (usize, SignedProof)| {
         proof.verify(chain_id).map_err(|fault| BlockError::Proof { index, fault })
     };
-    body.proofs.into_iter().enumerate().map(verify).collect()
+    proofs.into_iter().enumerate().map(verify).collect()
 }
 
 /// Ids of the records of a block above genesis; checks number and sameness.
@@ -235,8 +278,8 @@ fn record_ids(height: Height, proofs: &[VerifiedProof]) -> Result<Vec<RecordId>,
     Ok(proofs.iter().map(VerifiedProof::record_id).collect())
 }
 
-fn count_of(proofs: &[VerifiedProof]) -> u32 {
-    u32::try_from(proofs.len()).expect("`record_ids` bounds the number of proofs")
+fn count_of<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).expect("proofs and evidence were counted before")
 }
 
 /// A block that more than two thirds of its validators signed. It stays.
@@ -325,9 +368,11 @@ impl GenesisBlock {
             proposer: NodeId::ZERO,
             records_root: merkle::records_root(Height::ZERO, &[]),
             record_count: 0,
-            proofs_root: proofs_root(&[]),
+            evidence_count: 0,
+            body_root: body_root(&[], &[]),
             state_root,
             validators_hash: validators.hash(),
+            next_validators_hash: validators.hash(),
             nonce: 0,
         };
         GenesisBlock { hash: header.hash(), header, validators }

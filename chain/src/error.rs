@@ -4,7 +4,8 @@
 
 use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, RequestId};
 use crate::limits::{
-    BLOCK_RECORDS_MAX, BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX, STAGES_MAX, STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
+    BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX, STAGES_MAX,
+    STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
 };
 use crate::units::{Height, Millis};
 
@@ -311,13 +312,35 @@ pub enum BlockError {
         /// As the body has.
         body: Digest,
     },
-    /// The header commits to every byte of the proofs.
-    #[error("header proofs_root {header} is not the root {body} of the body's proofs")]
-    ProofsRoot {
+    /// The header commits to every byte of the body.
+    #[error("header body_root {header} is not the root {body} of the body")]
+    BodyRoot {
         /// As the header says.
         header: Digest,
         /// As the body has.
         body: Digest,
+    },
+    /// A block's evidence is bounded.
+    #[error("block has {got} pieces of evidence, at most {BLOCK_EVIDENCE_MAX} are allowed")]
+    TooMuchEvidence {
+        /// Pieces given.
+        got: usize,
+    },
+    /// The header counts the evidence.
+    #[error("header counts {header} pieces of evidence, the body has {body}")]
+    EvidenceCount {
+        /// As the header says.
+        header: u32,
+        /// As the body has.
+        body: usize,
+    },
+    /// Each piece of evidence must be sound.
+    #[error("evidence {index}: {fault}")]
+    Evidence {
+        /// Its place in the body.
+        index: usize,
+        /// What is wrong with it.
+        fault: EvidenceError,
     },
     /// A record stands in a block once.
     #[error("record {record} stands in the block twice")]
@@ -346,6 +369,30 @@ pub enum BlockError {
         index: usize,
         /// What is wrong with it.
         fault: ProofError,
+    },
+}
+
+/// Why two statements are no evidence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// Only statements of one kind contradict each other.
+    #[error("a {first} and a {second} do not contradict each other")]
+    Kinds {
+        /// Of the first.
+        first: &'static str,
+        /// Of the second.
+        second: &'static str,
+    },
+    /// One contradiction has one encoding.
+    #[error("the two statements are about one block, or not in the order of their blocks")]
+    Order,
+    /// Both are signed by who made them.
+    #[error("{node} did not sign this {kind}")]
+    Signature {
+        /// The accused.
+        node: NodeId,
+        /// What it is said to have signed.
+        kind: &'static str,
     },
 }
 

@@ -16,8 +16,12 @@ impl Domain {
     pub const RECORD: Domain = Domain("aria/record/v1");
     /// Hash of a block's header.
     pub const BLOCK: Domain = Domain("aria/block/v1");
-    /// Digest of all proofs of a block.
+    /// Digest of a signed proof.
     pub const PROOFS: Domain = Domain("aria/proofs/v1");
+    /// Digest of all that a block carries.
+    pub const BODY: Domain = Domain("aria/body/v2");
+    /// Digest of a piece of evidence.
+    pub const EVIDENCE: Domain = Domain("aria/evidence/v1");
     /// Records root of a block without records.
     pub const NO_RECORDS: Domain = Domain("aria/no-records/v1");
     /// Hash of a validator set.

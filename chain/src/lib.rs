@@ -11,6 +11,7 @@
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
 //! - `merkle`, `block`, `certificate`: records in blocks, blocks in a chain, votes that make them final;
+//! - `evidence`: two statements of one validator that contradict each other;
 //! - `light`: a record's proof for who has no chain;
 //! - `mempool`: proofs that wait for a block;
 //! - `store`: final blocks, state and waiting proofs at rest;
@@ -23,6 +24,7 @@ pub mod block;
 pub mod certificate;
 pub mod codec;
 pub mod error;
+pub mod evidence;
 pub mod hash;
 pub mod ids;
 pub mod keys;

@@ -1,7 +1,8 @@
 //! Proof that a record is final, for who has no chain: a phone, a page, a script.
 //!
-//! Who trusts a validator set (from the genesis file, or by its hash) needs nothing else: the record's place in the tree of a
-//! block, the block's header, and the precommits of more than two thirds of that set.
+//! Who trusts a validator set (from the genesis file, or by its hash) needs nothing else: a final header at every change of
+//! the set, each naming the set that follows; the record's place in the tree of a block; that block's header, and the
+//! precommits of more than two thirds of its set.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +11,17 @@ use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::codec::Versioned;
 use crate::error::{CertificateError, CodecError};
 use crate::ids::{BlockHash, ChainId, Digest, RecordId};
+use crate::limits::{CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, VALIDATOR_SET_BYTES_MAX};
 use crate::merkle::{MerkleError, RecordProof};
 use crate::units::Height;
 
-/// Longest text of a light proof: hex of the largest set, certificate and header, and the path.
-pub const LIGHT_PROOF_BYTES_MAX: usize = 64 * 1_024;
+/// Changes of the set in one proof. Who is further behind takes several: the set that one ends with is trusted next.
+pub const LIGHT_STEPS_MAX: usize = 64;
+
+/// Longest text of a light proof: hex of the largest sets, certificates and headers, and the path.
+pub const LIGHT_PROOF_BYTES_MAX: usize = 2 * (LIGHT_STEPS_MAX + 1) * STEP_BYTES_MAX + 16 * 1_024;
+
+const STEP_BYTES_MAX: usize = HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + VALIDATOR_SET_BYTES_MAX + 64;
 
 /// What the verifier knows beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +32,25 @@ pub struct Trusted {
     pub set_hash: Digest,
 }
 
+/// A final header: hex of the values' own encodings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LightStep {
+    /// The header.
+    pub header: String,
+    /// Why it is final.
+    pub certificate: String,
+    /// Who voted on it.
+    pub validators: String,
+}
+
 /// A record's proof. Its JSON is what doors hand out: hex of the values' own encodings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LightProof {
+    /// Headers that name another set than their own as the next, ascending: from the trusted set to the block's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<LightStep>,
     /// The record's place in the tree of its block.
     pub record_proof: RecordProof,
     /// The block's header, in hex.
@@ -66,6 +88,12 @@ pub enum LightError {
     /// A part cannot be read.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// There are too many headers.
+    #[error("the proof has {got} changes of the set, at most {LIGHT_STEPS_MAX} are allowed")]
+    TooManySteps {
+        /// How many there are.
+        got: usize,
+    },
     /// The header is of another chain.
     #[error("the proof is of chain {got}, {expected} is trusted")]
     Chain {
@@ -76,7 +104,7 @@ pub enum LightError {
     },
     /// The set is another one.
     #[error(
-        "the proof is by validator set {got}, {expected} is trusted; sets change, so take a newer trusted hash from somebody you trust"
+        "a header is by validator set {got}, {expected} is trusted there; ask for the proof from the height of the set that you trust"
     )]
     Set {
         /// Hash of the set in the proof.
@@ -109,35 +137,23 @@ pub enum LightError {
 }
 
 impl LightProof {
-    /// Puts a proof together.
-    pub fn new(
-        record_proof: RecordProof,
-        header: &Header,
-        certificate: &CommitCertificate,
-        validators: &ValidatorSet,
-    ) -> LightProof {
-        LightProof {
-            record_proof,
-            header: hex::encode(header.encode()),
-            certificate: hex::encode(certificate.encode()),
-            validators: hex::encode(validators.encode()),
-        }
+    /// Puts a proof together, the last step being the block of the record.
+    pub fn new(steps: Vec<LightStep>, record_proof: RecordProof, last: LightStep) -> LightProof {
+        let LightStep { header, certificate, validators } = last;
+        LightProof { steps, record_proof, header, certificate, validators }
     }
 
     /// Checks every hash and signature, from what is trusted down to the record.
     pub fn verify(&self, trusted: &Trusted) -> Result<ProvenRecord, LightError> {
-        let set: ValidatorSet = decode("validators", &self.validators)?;
-        let header: Header = decode("header", &self.header)?;
-        let certificate: CommitCertificate = decode("certificate", &self.certificate)?;
-        if header.chain_id != trusted.chain_id {
-            return Err(LightError::Chain { got: header.chain_id, expected: trusted.chain_id.clone() });
+        if self.steps.len() > LIGHT_STEPS_MAX {
+            return Err(LightError::TooManySteps { got: self.steps.len() });
         }
-        let got = set.hash();
-        if got != trusted.set_hash {
-            return Err(LightError::Set { got, expected: trusted.set_hash });
+        let mut trusted = trusted.clone();
+        for step in &self.steps {
+            trusted.set_hash =
+                final_header(&step.header, &step.certificate, &step.validators, &trusted)?.0.next_validators_hash;
         }
-        let block_hash = header.hash();
-        let power = verify_certificate(&header, &block_hash, &certificate, &set)?;
+        let (header, power) = final_header(&self.header, &self.certificate, &self.validators, &trusted)?;
         self.record_proof.verify()?;
         let (height, index, record_id) = self.record_proof.claim()?;
         if self.record_proof.root != header.records_root {
@@ -146,8 +162,40 @@ impl LightProof {
         if height != header.height {
             return Err(LightError::Height { got: height, expected: header.height });
         }
-        Ok(ProvenRecord { record_id, index, height, block_hash, power: (power, set.total_power()) })
+        Ok(ProvenRecord { record_id, index, height, block_hash: header.hash(), power })
     }
+}
+
+impl LightStep {
+    /// A step of these values.
+    pub fn new(header: &Header, certificate: &CommitCertificate, validators: &ValidatorSet) -> LightStep {
+        LightStep {
+            header: hex::encode(header.encode()),
+            certificate: hex::encode(certificate.encode()),
+            validators: hex::encode(validators.encode()),
+        }
+    }
+}
+
+/// A header that the trusted set made final, with the power that signed it and the power of all.
+fn final_header(
+    header: &str,
+    certificate: &str,
+    validators: &str,
+    trusted: &Trusted,
+) -> Result<(Header, (u64, u64)), LightError> {
+    let set: ValidatorSet = decode("validators", validators)?;
+    let header: Header = decode("header", header)?;
+    let certificate: CommitCertificate = decode("certificate", certificate)?;
+    if header.chain_id != trusted.chain_id {
+        return Err(LightError::Chain { got: header.chain_id, expected: trusted.chain_id.clone() });
+    }
+    let got = set.hash();
+    if got != trusted.set_hash {
+        return Err(LightError::Set { got, expected: trusted.set_hash });
+    }
+    let power = verify_certificate(&header, &header.hash(), &certificate, &set)?;
+    Ok((header, (power, set.total_power())))
 }
 
 fn decode<T: Versioned>(part: &'static str, text: &str) -> Result<T, LightError> {

@@ -27,6 +27,12 @@ pub const PROOF_BYTES_MAX: usize = REQUEST_BYTES_MAX + RECORD_BYTES_MAX + (STAGE
 /// Records of one block. Building their Merkle tree takes milliseconds, verifying their signatures a tenth of a second.
 pub const BLOCK_RECORDS_MAX: usize = 1_024;
 
+/// Longest encoding of a piece of evidence: 44 bytes of place, and twice at most 38 bytes said and a signature.
+pub const EVIDENCE_BYTES_MAX: usize = 256;
+
+/// Pieces of evidence in one block. Each excludes one validator, so there are never many.
+pub const BLOCK_EVIDENCE_MAX: usize = 16;
+
 /// Longest encoding of a body: a block travels in one message of at most 16 MiB and is held in memory several times.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
@@ -89,7 +95,10 @@ pub const MERKLE_PROOF_NODES_MAX: usize = 40;
 pub const KEY_FILE_BYTES_MAX: u64 = 4 * 1_024;
 
 const _: () = assert!(PROOF_BYTES_MAX <= STORE_CHUNK_BYTES, "a proof fits one store value");
-const _: () = assert!(BLOCK_RECORDS_MAX * PROOF_BYTES_MAX + 8 <= BODY_BYTES_MAX, "the fullest body is allowed");
+const _: () = assert!(
+    BLOCK_RECORDS_MAX * PROOF_BYTES_MAX + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX + 16 <= BODY_BYTES_MAX,
+    "the fullest body is allowed"
+);
 const _: () = assert!(VALIDATOR_SET_BYTES_MAX <= STORE_CHUNK_BYTES, "a validator set fits one store value");
 const _: () = assert!(STATE_VALUE_BYTES_MAX + 64 <= STORE_VALUE_BYTES_MAX, "a state value fits one store value");
 const _: () = assert!(STORE_CHUNK_BYTES + 64 <= STORE_VALUE_BYTES_MAX, "a chunk fits one store value");

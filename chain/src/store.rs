@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use crate::block::{Body, FinalBlock, Header};
 use crate::certificate::{CommitCertificate, ValidatorSet};
+use crate::evidence::Evidence;
 use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId};
 use crate::limits::PAGE_RECORDS_MAX;
 use crate::proof::{SignedProof, VerifiedProof};
@@ -35,6 +36,8 @@ pub struct StateChanges {
     /// New statuses of records, of this block or of earlier ones. A record of this block that is not named is
     /// `included`.
     pub statuses: Vec<(RecordId, RecordStatus)>,
+    /// A validator set that headers will name from now on.
+    pub validators: Option<ValidatorSet>,
     /// Root of the state after these changes; the next header must name it.
     pub state_root: Digest,
 }
@@ -213,6 +216,10 @@ pub trait Store: Send + Sync {
 
     /// Records that match, page by page.
     fn records(&self, filter: &RecordFilter, page: &Page) -> Result<RecordPage, StoreError>;
+
+    /// Up to `limit` pieces of evidence with their places, the newest first, older than `before`. More than
+    /// [`PAGE_RECORDS_MAX`] counts as that.
+    fn evidence(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<(Cursor, Evidence)>, StoreError>;
 
     /// A state entry after the tip.
     fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;

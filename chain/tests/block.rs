@@ -57,8 +57,8 @@ fn a_block_commits_to_every_byte_it_carries() {
     refused(|_, b| drop(b.proofs.pop()), BlockError::RecordCount { header: 2, body: 1 });
     let expected = BlockError::RecordsRoot { header: root, body: header.records_root };
     refused(|h, _| h.records_root = root, expected);
-    let expected = BlockError::ProofsRoot { header: root, body: header.proofs_root };
-    refused(|h, _| h.proofs_root = root, expected);
+    let expected = BlockError::BodyRoot { header: root, body: header.body_root };
+    refused(|h, _| h.body_root = root, expected);
     let swapped: Vec<_> = body.proofs.iter().rev().map(|proof| proof.record.id()).collect();
     let swapped = merkle::records_root(Height::new(1), &swapped);
     let expected = BlockError::RecordsRoot { header: header.records_root, body: swapped };
@@ -93,7 +93,7 @@ fn records_of_a_block_are_bounded() {
     assert_eq!(ProposedBlock::seal(Chain::new(1).draft, many, STAMP), Err(too_many.clone()));
     let proofs = vec![proof(1).into_signed(); BLOCK_RECORDS_MAX + 1];
     refused(|_, b| b.proofs = proofs.clone(), too_many);
-    let bytes = Body { proofs }.encode();
+    let bytes = Body { proofs, ..Body::default() }.encode();
     assert!(Body::decode(&bytes).unwrap_err().to_string().contains("at most 1024"), "refused before it is read");
     // The byte limit cannot be reached by records within theirs; it guards the sum should either limit move.
     const { assert!(BLOCK_RECORDS_MAX * PROOF_BYTES_MAX <= BODY_BYTES_MAX) };

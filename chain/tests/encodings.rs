@@ -7,6 +7,7 @@ use aria_chain::block::{Body, Header};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::codec::{Versioned, to_bytes};
 use aria_chain::error::CodecError;
+use aria_chain::evidence::Evidence;
 use aria_chain::proof::SignedProof;
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus};
 use aria_chain::request::{InferenceRequest, TaskType};
@@ -20,7 +21,9 @@ mod support;
 use support::{Chain, Maker, proof, state_root, validators};
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
-    let chain = Chain::new(4);
+    let mut chain = Chain::new(4);
+    let evidence = chain.equivocation(102);
+    chain.draft.evidence.push(evidence.clone());
     let block = chain.finalise(chain.propose(vec![proof(1), proof(2)]));
     let tip =
         Tip { height: Height::new(7), hash: block.hash(), timestamp_ms: Timestamp::new(8), state_root: state_root(7) };
@@ -34,6 +37,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("vote", to_bytes(&chain.votes(block.block())[0])),
         ("certificate", block.certificate().encode()),
         ("validator set", validators(4).encode()),
+        ("evidence", evidence.encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
     ]
@@ -101,11 +105,13 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "body" => decode::<Body>(bytes),
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
+        "evidence" => decode::<Evidence>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 7] = ["request", "record", "proof", "header", "body", "certificate", "validator set"];
+const VERSIONED: [&str; 8] =
+    ["request", "record", "proof", "header", "body", "certificate", "validator set", "evidence"];
 
 fn sample(name: &str) -> Vec<u8> {
     samples().into_iter().find(|(other, _)| *other == name).unwrap().1
@@ -122,20 +128,22 @@ fn every_cut_and_every_addition_is_refused() {
         let longer = [&bytes[..], &[0]].concat();
         decode_as(name, &longer).unwrap_err();
         let mut newer = bytes;
-        newer[0] = 2;
+        newer[0] += 1;
         let refused = decode_as(name, &newer).unwrap_err();
-        assert!(matches!(refused, CodecError::Version { got: 2, known: 1, .. }), "{refused}");
+        assert!(matches!(refused, CodecError::Version { got, known, .. } if got == known + 1), "{refused}");
     }
 }
 
 #[test]
 fn a_length_that_promises_gigabytes_is_refused_unread() {
-    // The body's number of proofs follows its version byte.
-    let refused = Body::decode(&[1, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
+    // The body's number of pieces of evidence follows its version byte, and after none the number of proofs.
+    let refused = Body::decode(&[2, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
+    assert!(refused.contains("4294967295 items, at most 16"), "{refused}");
+    let refused = Body::decode(&[2, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
     assert!(refused.contains("4294967295 items, at most 1024"), "{refused}");
-    let refused = Header::decode(&[1, 0xff, 0xff, 0xff, 0x7f]).unwrap_err().to_string();
+    let refused = Header::decode(&[2, 0xff, 0xff, 0xff, 0x7f]).unwrap_err().to_string();
     assert!(refused.contains("chain_id has 2147483647 items, at most 48"), "{refused}");
-    assert!(matches!(Header::decode(&[1; 1_000]), Err(CodecError::TooLong { got: 1_000, .. })));
+    assert!(matches!(Header::decode(&[2; 1_000]), Err(CodecError::TooLong { got: 1_000, .. })));
 }
 
 proptest! {
@@ -143,7 +151,7 @@ proptest! {
 
     #[test]
     fn altered_bytes_are_refused_or_are_another_value(
-        which in 0usize..7, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+        which in 0usize..8, at in any::<prop::sample::Index>(), flip in 1u8..=255,
     ) {
         let name = VERSIONED[which];
         let mut bytes = sample(name);
@@ -153,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(which in 0usize..7, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_read_without_harm(which in 0usize..8, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _: Result<(), CodecError> = decode_as(VERSIONED[which], &bytes);
     }
 }

@@ -4,7 +4,7 @@
 
 use aria_chain::block::FinalBlock;
 use aria_chain::ids::Digest;
-use aria_chain::light::{LightError, LightProof, Trusted};
+use aria_chain::light::{LIGHT_STEPS_MAX, LightError, LightProof, LightStep, Trusted};
 use aria_chain::merkle::RecordTree;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
@@ -18,7 +18,11 @@ fn block(chain: &mut Chain) -> FinalBlock {
 fn light(block: &FinalBlock, index: u32) -> LightProof {
     let records: Vec<_> = block.block().proofs().iter().map(|proof| proof.record_id()).collect();
     let path = RecordTree::new(block.header().height, &records).unwrap().proof(index).unwrap();
-    LightProof::new(path, block.header(), block.certificate(), &validators(4))
+    LightProof::new(Vec::new(), path, step(block, 4))
+}
+
+fn step(block: &FinalBlock, members: u8) -> LightStep {
+    LightStep::new(block.header(), block.certificate(), &validators(members))
 }
 
 fn trusted() -> Trusted {
@@ -75,4 +79,35 @@ fn one_changed_digit_anywhere_is_found() {
         let holds = serde_json::from_str::<LightProof>(&changed).is_ok_and(|proof| proof.verify(&trusted).is_ok());
         assert!(!holds, "a change at {at} is not found: {changed}");
     }
+}
+
+#[test]
+fn trust_goes_over_to_the_sets_that_follow() {
+    let mut chain = Chain::new(4);
+    chain.next(Vec::new());
+    let first = chain.hand_over(3).0;
+    chain.next(Vec::new());
+    let second = chain.hand_over(5).0;
+    let block = block(&mut chain);
+    let steps = vec![step(&first, 4), step(&second, 3)];
+    let path = light(&block, 2).record_proof;
+    let good = LightProof::new(steps.clone(), path, step(&block, 5));
+    assert_eq!(good.verify(&trusted()).unwrap().height, block.header().height);
+    let newer = Trusted { set_hash: validators(5).hash(), ..trusted() };
+    assert!(
+        LightProof { steps: Vec::new(), ..good.clone() }.verify(&newer).is_ok(),
+        "who trusts the last set needs no steps"
+    );
+    assert!(matches!(good.verify(&newer), Err(LightError::Set { .. })));
+    for changed in
+        [Vec::new(), vec![steps[0].clone()], vec![steps[1].clone()], vec![steps[1].clone(), steps[0].clone()]]
+    {
+        let proof = LightProof { steps: changed, ..good.clone() };
+        assert!(matches!(proof.verify(&trusted()), Err(LightError::Set { .. })));
+    }
+    let forged = LightStep { certificate: steps[1].certificate.clone(), ..steps[0].clone() };
+    let proof = LightProof { steps: vec![forged, steps[1].clone()], ..good.clone() };
+    assert!(matches!(proof.verify(&trusted()), Err(LightError::Certificate(_))));
+    let proof = LightProof { steps: vec![steps[0].clone(); LIGHT_STEPS_MAX + 1], ..good };
+    assert_eq!(proof.verify(&trusted()), Err(LightError::TooManySteps { got: LIGHT_STEPS_MAX + 1 }));
 }

@@ -43,6 +43,18 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
+    /// An older program wrote it, with other blocks.
+    #[error(
+        "{path} was written by an older version (format {found}, this one has {known}); keep it for that version, and name another --data-dir"
+    )]
+    OlderFormat {
+        /// The folder.
+        path: PathBuf,
+        /// Format found.
+        found: u32,
+        /// Format known.
+        known: u32,
+    },
     /// A newer program wrote it.
     #[error("{path} has store format {found}, this program knows {known}; use the newer program that wrote it")]
     NewerFormat {
@@ -214,6 +226,7 @@ impl StoreError {
             | StoreError::Database { .. } => true,
             StoreError::Locked { .. }
             | StoreError::NewerFormat { .. }
+            | StoreError::OlderFormat { .. }
             | StoreError::OtherChain { .. }
             | StoreError::RolledBack { .. }
             | StoreError::TipDamaged { .. }

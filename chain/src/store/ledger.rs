@@ -9,13 +9,15 @@ use borsh::BorshDeserialize;
 use super::error::{Health, StoreError};
 use super::schema::{self, Place, Tree, Writes, damaged};
 use super::{
-    Order, Page, Pending, RecordFilter, RecordPage, StateChanges, StateEntry, Store, StoredBlock, StoredChain, Tip,
+    Cursor, Order, Page, Pending, RecordFilter, RecordPage, StateChanges, StateEntry, Store, StoredBlock, StoredChain,
+    Tip,
 };
 use crate::block::{Body, FinalBlock, GenesisBlock, Header};
 use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::codec::Versioned;
+use crate::evidence::Evidence;
 use crate::ids::{BlockHash, ChainId, Digest, RecordId};
-use crate::limits::STATE_SCAN_MAX;
+use crate::limits::{PAGE_RECORDS_MAX, STATE_SCAN_MAX};
 use crate::proof::{SignedProof, VerifiedProof};
 use crate::record::{RecordEntry, RecordStatus};
 use crate::units::Height;
@@ -23,7 +25,7 @@ use crate::units::Height;
 mod listing;
 mod writing;
 
-use writing::{tip_of, write_certificate, write_header, write_state};
+use writing::{tip_of, write_certificate, write_evidence, write_header, write_set, write_state};
 
 /// Receives keys and values of a scan in order; returns whether to go on.
 pub(super) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'v;
@@ -90,8 +92,7 @@ impl<T: Tables> Ledger<T> {
         let mut writes = Writes::default();
         write_header(&mut writes, header, &genesis.hash());
         write_state(&mut writes, &initial.entries)?;
-        let set = genesis.validators();
-        writes.put(Tree::Validators, set.hash().as_bytes().to_vec(), &set.encode());
+        write_set(&mut writes, genesis.validators());
         writes.put_borsh(Tree::Meta, schema::CHAIN.to_vec(), &(&chain.chain_id, &chain.genesis_hash));
         writes.put_borsh(Tree::Meta, schema::TIP.to_vec(), &tip);
         tables.apply(writes, Some(&tip))?;
@@ -140,6 +141,11 @@ impl<T: Tables> Ledger<T> {
     fn proof_at(&self, height: Height, index: u32) -> Result<SignedProof, StoreError> {
         let key = schema::place_key(height, index);
         self.decode(Tree::Proofs, &key)?.ok_or_else(|| damaged(Tree::Proofs, &key, "it is missing"))
+    }
+
+    fn evidence_at(&self, height: Height, index: u32) -> Result<Evidence, StoreError> {
+        let key = schema::place_key(height, index);
+        self.decode(Tree::Evidence, &key)?.ok_or_else(|| damaged(Tree::Evidence, &key, "it is missing"))
     }
 
     /// Numbers of arrival and ids of all waiting proofs, ascending.
@@ -210,8 +216,10 @@ impl<T: Tables> Store for Ledger<T> {
             return Ok(None);
         };
         let proofs = (0..header.record_count).map(|index| self.proof_at(height, index)).collect::<Result<_, _>>()?;
+        let evidence =
+            (0..header.evidence_count).map(|index| self.evidence_at(height, index)).collect::<Result<_, _>>()?;
         let certificate = self.certificate(height)?;
-        Ok(Some(StoredBlock { hash: header.hash(), header, body: Body { proofs }, certificate }))
+        Ok(Some(StoredBlock { hash: header.hash(), header, body: Body { evidence, proofs }, certificate }))
     }
 
     fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StoreError> {
@@ -270,6 +278,24 @@ impl<T: Tables> Store for Ledger<T> {
 
     fn records(&self, filter: &RecordFilter, page: &Page) -> Result<RecordPage, StoreError> {
         listing::records(self, filter, page)
+    }
+
+    fn evidence(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<(Cursor, Evidence)>, StoreError> {
+        let high = before.map(|place| schema::place_key(place.height, place.index));
+        let high = high.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+        let mut found = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            let bad = |reason: &str| damaged(Tree::Evidence, key, reason);
+            let (height, index) = schema::place_of(key).ok_or_else(|| bad("its key is no place"))?;
+            if self.is_final(height) {
+                let payload = schema::unwrap(Tree::Evidence, key, value)?;
+                let piece = Evidence::decode(payload).map_err(|fault| bad(&fault.to_string()))?;
+                found.push((Cursor { height, index }, piece));
+            }
+            Ok(found.len() < limit.min(PAGE_RECORDS_MAX))
+        };
+        self.tables.scan(Tree::Evidence, Bound::Unbounded, high, Order::Descending, &mut visit)?;
+        Ok(found)
     }
 
     fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -342,6 +368,8 @@ impl<T: Tables> Store for Ledger<T> {
             let mut writes = Writes::default();
             write_header(&mut writes, header, &block.hash());
             write_certificate(&mut writes, block.certificate());
+            write_evidence(&mut writes, block);
+            changes.validators.iter().for_each(|set| write_set(&mut writes, set));
             self.write_records(&mut writes, block, &mut statuses)?;
             self.write_statuses(&mut writes, statuses)?;
             write_state(&mut writes, &changes.entries)?;
@@ -431,6 +459,8 @@ mod tests {
             proposer: key.node_id(),
             state_root: Digest::ZERO,
             validators_hash: set.hash(),
+            next_validators_hash: set.hash(),
+            evidence: Vec::new(),
         };
         let block = ProposedBlock::seal(draft, Vec::new(), 0).unwrap();
         let vote = Vote::sign(&key, &chain_id, Height::new(1), Round::ZERO, block.hash());

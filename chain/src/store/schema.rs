@@ -15,8 +15,8 @@ use crate::limits::STORE_VALUE_BYTES_MAX;
 use crate::record::RecordStatus;
 use crate::units::Height;
 
-/// Format of the whole store, written beside the data. A program refuses a higher one.
-pub const FORMAT: u32 = 1;
+/// Format of the whole store, written beside the data. A program refuses every other one.
+pub const FORMAT: u32 = 2;
 
 /// Version byte of every value.
 const VALUE_VERSION: u8 = 1;
@@ -33,6 +33,8 @@ pub enum Tree {
     Headers,
     /// Height and index -> proof.
     Proofs,
+    /// Height and index -> evidence.
+    Evidence,
     /// Height and piece -> up to 4 KiB of the certificate.
     Certificates,
     /// Block hash -> height.
@@ -55,10 +57,11 @@ pub enum Tree {
 
 impl Tree {
     /// All trees.
-    pub const ALL: [Tree; 12] = [
+    pub const ALL: [Tree; 13] = [
         Tree::Meta,
         Tree::Headers,
         Tree::Proofs,
+        Tree::Evidence,
         Tree::Certificates,
         Tree::Hashes,
         Tree::Records,
@@ -76,6 +79,7 @@ impl Tree {
             Tree::Meta => "meta",
             Tree::Headers => "headers",
             Tree::Proofs => "proofs",
+            Tree::Evidence => "evidence",
             Tree::Certificates => "certificates",
             Tree::Hashes => "hashes",
             Tree::Records => "records",

@@ -2,7 +2,7 @@
 //! re-execution.
 
 use super::{Store, StoreError};
-use crate::block::{ProposedBlock, verify_certificate};
+use crate::block::{Header, ProposedBlock, verify_certificate};
 use crate::error::{BlockError, CertificateError};
 use crate::ids::{BlockHash, Digest, RecordId};
 use crate::units::Height;
@@ -48,6 +48,14 @@ pub enum FaultKind {
         got: BlockHash,
         /// Computed.
         expected: BlockHash,
+    },
+    /// It is voted on by another set than the block below says.
+    #[error("the block names validator set {got}, the block below says that {expected} votes")]
+    Validators {
+        /// As the header says.
+        got: Digest,
+        /// As the header below says.
+        expected: Digest,
     },
     /// It is not well formed, or a proof of it does not verify.
     #[error(transparent)]
@@ -106,41 +114,50 @@ pub fn verify_chain_links(
     let tip = store.tip().map_err(|fault| ChainFault { height: to, kind: fault.into() })?;
     let to = to.min(tip.height);
     let mut below = match from.previous() {
-        Some(height) if height <= to => Some(hash_at(store, height)?),
+        Some(height) if height <= to => Some(header_at(store, height)?),
         _ => None,
     };
     let mut checked = 0;
     for number in from.get()..=to.get() {
         let height = Height::new(number);
-        let hash = verify_block(store, height, rules).and_then(|(hash, parent)| match below {
-            Some(expected) if parent != expected => Err(FaultKind::Parent { got: parent, expected }),
-            _ => Ok(hash),
+        let header = verify_block(store, height, rules).and_then(|header| match &below {
+            Some(below) => check_link(below, &header).map(|()| header),
+            None => Ok(header),
         });
-        let hash = hash.map_err(|kind| ChainFault { height, kind })?;
+        let header = header.map_err(|kind| ChainFault { height, kind })?;
+        let hash = header.hash();
         if height == tip.height && hash != tip.hash {
             return Err(ChainFault { height, kind: FaultKind::Tip { got: hash, expected: tip.hash } });
         }
-        below = Some(hash);
+        below = Some(header);
         checked += 1;
         progress(height);
     }
     Ok(checked)
 }
 
-fn hash_at(store: &dyn Store, height: Height) -> Result<BlockHash, ChainFault> {
+fn header_at(store: &dyn Store, height: Height) -> Result<Header, ChainFault> {
     let fault = |kind| ChainFault { height, kind };
     let header = store.header(height).map_err(|unreadable| fault(unreadable.into()))?;
-    header.map(|header| header.hash()).ok_or_else(|| fault(FaultKind::Missing))
+    header.ok_or_else(|| fault(FaultKind::Missing))
 }
 
-/// Checks one block by itself; returns its hash and the parent it names.
-pub(super) fn verify_block(
-    store: &dyn Store,
-    height: Height,
-    rules: LinkRules,
-) -> Result<(BlockHash, BlockHash), FaultKind> {
+fn check_link(below: &Header, header: &Header) -> Result<(), FaultKind> {
+    let expected = below.hash();
+    if header.parent != expected {
+        return Err(FaultKind::Parent { got: header.parent, expected });
+    }
+    let (got, expected) = (header.validators_hash, below.next_validators_hash);
+    if got != expected {
+        return Err(FaultKind::Validators { got, expected });
+    }
+    Ok(())
+}
+
+/// Checks one block by itself; returns its header.
+pub(super) fn verify_block(store: &dyn Store, height: Height, rules: LinkRules) -> Result<Header, FaultKind> {
     let block = store.block(height)?.ok_or(FaultKind::Missing)?;
-    let (hash, parent) = (block.hash, block.header.parent);
+    let (hash, header) = (block.hash, block.header.clone());
     let found = store.height_of(&hash)?;
     if height == Height::ZERO {
         let expected = store.chain().genesis_hash;
@@ -165,5 +182,5 @@ pub(super) fn verify_block(
     if found != Some(height) {
         return Err(FaultKind::HashIndex { hash, found });
     }
-    Ok((hash, parent))
+    Ok(header)
 }

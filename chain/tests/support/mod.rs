@@ -4,8 +4,9 @@ use std::path::Path;
 
 use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock};
 use aria_chain::certificate::{CommitCertificate, Validator, ValidatorSet, Vote};
+use aria_chain::evidence::{Evidence, Said};
 use aria_chain::hash::{commit_output, commit_prompt};
-use aria_chain::ids::{ChainId, Digest, ModelId, NodeId};
+use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId, NodeId};
 use aria_chain::keys::NodeKey;
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
@@ -171,6 +172,8 @@ impl Chain {
             proposer: node(101),
             state_root: state_root(0),
             validators_hash: set.hash(),
+            next_validators_hash: set.hash(),
+            evidence: Vec::new(),
         };
         Chain { genesis, draft, members }
     }
@@ -178,7 +181,7 @@ impl Chain {
     /// State at the start: one entry.
     pub(crate) fn initial(&self) -> StateChanges {
         let entries = vec![(b"supply".to_vec(), Some(b"0".to_vec()))];
-        StateChanges { entries, statuses: Vec::new(), state_root: state_root(0) }
+        StateChanges { entries, state_root: state_root(0), ..StateChanges::default() }
     }
 
     pub(crate) fn propose(&self, proofs: Vec<VerifiedProof>) -> ProposedBlock {
@@ -206,7 +209,9 @@ impl Chain {
             (format!("height/{height:04}").into_bytes(), Some(height.to_be_bytes().to_vec())),
             (b"supply".to_vec(), Some(height.to_string().into_bytes())),
         ];
-        let changes = StateChanges { entries, statuses: Vec::new(), state_root: state_root(height) };
+        let changes = StateChanges { entries, state_root: state_root(height), ..StateChanges::default() };
+        self.draft.validators_hash = self.draft.next_validators_hash;
+        self.draft.evidence.clear();
         self.draft.height = Height::new(height + 1);
         self.draft.parent = block.hash();
         self.draft.state_root = changes.state_root;
@@ -216,6 +221,25 @@ impl Chain {
 }
 
 impl Chain {
+    /// A block after which so many validators vote.
+    pub(crate) fn hand_over(&mut self, members: u8) -> (FinalBlock, StateChanges) {
+        let set = validators(members);
+        self.draft.next_validators_hash = set.hash();
+        let (block, mut changes) = self.next(Vec::new());
+        changes.validators = Some(set);
+        self.members = members;
+        (block, changes)
+    }
+
+    /// Two votes of one validator in one place.
+    pub(crate) fn equivocation(&self, seed: u8) -> Evidence {
+        let (key, chain, height) = (key(seed), chain_id(), self.draft.height);
+        let block = BlockHash::new([seed; 32]);
+        let vote = (Said::Prevote(Some(block)), key.sign_prevote(&chain, height, Round::ZERO, Some(&block)));
+        let nil = (Said::Prevote(None), key.sign_prevote(&chain, height, Round::ZERO, None));
+        Evidence::new(key.node_id(), height, Round::ZERO, vote, nil)
+    }
+
     /// Goes on behind the last block of a store.
     pub(crate) fn resume(&mut self, tip: &Tip) {
         self.draft.height = tip.height.next().unwrap();

@@ -7,7 +7,7 @@ use super::super::schema::{self, Place, Tree, Writes};
 use super::super::{StateChanges, Tip};
 use super::{Ledger, Tables};
 use crate::block::{FinalBlock, Header};
-use crate::certificate::CommitCertificate;
+use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::codec::Versioned;
 use crate::ids::{BlockHash, RecordId};
 use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, STORE_CHUNK_BYTES};
@@ -91,6 +91,16 @@ pub(super) fn tip_of(header: &Header, hash: BlockHash, changes: &StateChanges) -
 pub(super) fn write_header(writes: &mut Writes, header: &Header, hash: &BlockHash) {
     writes.put(Tree::Headers, schema::block_key(header.height), &header.encode());
     writes.put_borsh(Tree::Hashes, hash.as_bytes().to_vec(), &header.height);
+}
+
+pub(super) fn write_evidence(writes: &mut Writes, block: &FinalBlock) {
+    for (index, piece) in (0u32..).zip(block.block().evidence()) {
+        writes.put(Tree::Evidence, schema::place_key(block.header().height, index), &piece.encode());
+    }
+}
+
+pub(super) fn write_set(writes: &mut Writes, set: &ValidatorSet) {
+    writes.put(Tree::Validators, set.hash().as_bytes().to_vec(), &set.encode());
 }
 
 pub(super) fn write_certificate(writes: &mut Writes, certificate: &CommitCertificate) {

@@ -65,6 +65,7 @@ pub(super) fn check_format(path: &Path) -> Result<(), StoreError> {
     match text.trim().parse::<u32>() {
         Ok(found) if found > FORMAT => Err(StoreError::NewerFormat { path: path.to_owned(), found, known: FORMAT }),
         Ok(FORMAT) => Ok(()),
+        Ok(found @ 1..FORMAT) => Err(StoreError::OlderFormat { path: path.to_owned(), found, known: FORMAT }),
         _ => Err(StoreError::Damaged {
             place: name.display().to_string(),
             reason: format!("it says {:?}, not a format; write the line {FORMAT} into it", text.trim()),
@@ -172,15 +173,18 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused() {
+    fn another_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         check_format(path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "1\n");
+        assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "2\n");
         check_format(path).unwrap();
-        fs::write(path.join("format"), "2\n").unwrap();
+        fs::write(path.join("format"), "3\n").unwrap();
         let fault = check_format(path).unwrap_err();
-        assert_eq!(fault, StoreError::NewerFormat { path: path.to_owned(), found: 2, known: 1 });
+        assert_eq!(fault, StoreError::NewerFormat { path: path.to_owned(), found: 3, known: 2 });
+        fs::write(path.join("format"), "1\n").unwrap();
+        let fault = check_format(path).unwrap_err();
+        assert_eq!(fault, StoreError::OlderFormat { path: path.to_owned(), found: 1, known: 2 });
         for bad in ["", "0", "x", "-1"] {
             fs::write(path.join("format"), bad).unwrap();
             assert!(matches!(check_format(path), Err(StoreError::Damaged { .. })), "{bad}");

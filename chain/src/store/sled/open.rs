@@ -184,8 +184,8 @@ fn check_tip(path: &Path, store: &SledStore) -> Result<(), StoreError> {
     let tip = store.tip()?;
     let is_sound = |height| verify_block(store, height, LinkRules::default());
     let fault = match is_sound(tip.height) {
-        Ok((hash, _)) if hash == tip.hash => return Ok(()),
-        Ok((hash, _)) => format!("its hash is {hash}, the tip says {}", tip.hash),
+        Ok(header) if header.hash() == tip.hash => return Ok(()),
+        Ok(header) => format!("its hash is {}, the tip says {}", header.hash(), tip.hash),
         Err(fault) => fault.to_string(),
     };
     let lowest = tip.height.get().saturating_sub(WALK_BACK_MAX);
