@@ -10,22 +10,23 @@ use aria_chain::units::{Height, Round};
 /// Turns of an order before it begins again.
 pub const SCHEDULE_TURNS: usize = 1_000;
 
-/// The order of proposers of one validator set, computed once.
+/// The order of proposers of one validator set from a height on, computed once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProposerSchedule {
+    first: Height,
     turns: Vec<NodeId>,
 }
 
 impl ProposerSchedule {
-    /// The first `turns` turns of a set; after them the order begins again.
+    /// The order of a set that begins to vote at a height. After [`SCHEDULE_TURNS`] turns it begins again.
     ///
     /// # Panics
     /// Never: a set has members.
-    pub fn new(set: &ValidatorSet, turns: usize) -> ProposerSchedule {
+    pub fn new(set: &ValidatorSet, first: Height) -> ProposerSchedule {
         let total = i128::from(set.total_power());
         let mut priorities: Vec<(i128, NodeId, i128)> =
             set.members().iter().map(|member| (0, member.node_id, i128::from(member.power))).collect();
-        let turns = (0..turns.max(1)).map(|_| {
+        let turns = (0..SCHEDULE_TURNS).map(|_| {
             for (priority, _, power) in &mut priorities {
                 // Within twice the total power, which is below 2^61.
                 *priority = priority.saturating_add(*power);
@@ -36,7 +37,7 @@ impl ProposerSchedule {
             leader.0 = leader.0.saturating_sub(total);
             leader.1
         });
-        ProposerSchedule { turns: turns.collect() }
+        ProposerSchedule { first, turns: turns.collect() }
     }
 
     /// Who proposes in a round of a height. Rounds go on along the order, so that the next in line steps in.
@@ -45,7 +46,7 @@ impl ProposerSchedule {
     /// Never: there is a turn.
     pub fn proposer(&self, height: Height, round: Round) -> NodeId {
         let turns = u128::try_from(self.turns.len()).expect("a length");
-        let place = u128::from(height.get()).saturating_add(u128::from(round.get()));
+        let place = u128::from(height.blocks_since(self.first)).saturating_add(u128::from(round.get()));
         let turn = place.checked_rem(turns).expect("there is a turn");
         self.turns[usize::try_from(turn).expect("less than a length")]
     }
@@ -66,9 +67,9 @@ mod tests {
     }
 
     fn order(powers: &[u64], turns: usize) -> Vec<u8> {
-        let schedule = ProposerSchedule::new(&set(powers), turns);
+        let schedule = ProposerSchedule::new(&set(powers), Height::new(500));
         let turn = |height| schedule.proposer(Height::new(height), Round::ZERO).as_bytes()[0];
-        (0..turns as u64).map(turn).collect()
+        (500..).take(turns).map(turn).collect()
     }
 
     #[test]
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_round_that_fails_passes_to_the_next() {
-        let schedule = ProposerSchedule::new(&set(&[1, 1, 1]), 3);
+        let schedule = ProposerSchedule::new(&set(&[1, 1, 1]), Height::ZERO);
         let leaders: Vec<NodeId> =
             (0..3).map(|round| schedule.proposer(Height::new(u64::MAX), Round::new(round))).collect();
         assert!(leaders[0] != leaders[1] && leaders[1] != leaders[2] && leaders[0] != leaders[2]);

@@ -8,28 +8,34 @@
 //! 3. its parent is the parent
 //! 4. it keeps its distance from its parent
 //! 5. without records it is a heartbeat, and comes no earlier
-//! 6. a validator proposed it
-//! 7. it names the validator set that votes on it
+//! 6. it names the validator set that votes on it, and the one that votes on the block above: [`crate::voters`]
+//! 7. the validator proposed it whose turn it was
 //! 8. it names the root of the state it is executed on
 //! 9. it has no more records than this chain allows
 //! 10. its body is no longer than this chain allows
-//! 11. each record may be included: [`crate::rules::record`]
+//! 11. each piece of evidence concerns somebody who may still vote: [`crate::rules::evidence`]
+//! 12. each record may be included: [`crate::rules::record`]
 //!
 //! Time reaches this module as the timestamps of a block and its parent. Whether a block is ahead of the clock is for the
 //! node to ask, before it votes: [`check_clock`].
 
 use aria_chain::block::{Header, ProposedBlock, has_stamp};
+use aria_chain::certificate::ValidatorSet;
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
 use aria_chain::store::StateChanges;
-use aria_chain::units::{Height, Millis, Timestamp};
+use aria_chain::units::{Height, Millis, Round, Timestamp};
 
+use crate::election::ProposerSchedule;
 use crate::genesis::Genesis;
 use crate::params::Params;
+use crate::rules::evidence::{ConvictError, EvidenceFault, convict};
 use crate::rules::record::{self, InclusionError, Place, RecordFault};
 use crate::rules::settle::Settlement;
 use crate::state::{Overlay, StateError, View, key};
+use crate::voters::{self, Voters};
 
 /// Why a block is invalid on its parent. One variant per rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,18 +93,30 @@ pub enum BlockFault {
         heartbeat_ms: u64,
     },
     /// Rule 6.
-    #[error("proposer {proposer} is no validator")]
-    Proposer {
-        /// As the header says.
-        proposer: NodeId,
-    },
-    /// Rule 7.
     #[error("block names validator set {got}, the set that votes is {expected}")]
     Validators {
         /// As the header says.
         got: Digest,
-        /// Of this chain.
+        /// By the state.
         expected: Digest,
+    },
+    /// Rule 6.
+    #[error("block names {got} as the set that votes next, it is {expected}")]
+    NextValidators {
+        /// As the header says.
+        got: Digest,
+        /// By the state.
+        expected: Digest,
+    },
+    /// Rule 7.
+    #[error("{got} proposed the block, in round {round} it is the turn of {expected}")]
+    Proposer {
+        /// As the header says.
+        got: NodeId,
+        /// By the order of the set.
+        expected: NodeId,
+        /// Of the header.
+        round: Round,
     },
     /// Rule 8.
     #[error("block names state root {got}, the state after its parent has {expected}")]
@@ -125,6 +143,14 @@ pub enum BlockFault {
         max: u32,
     },
     /// Rule 11.
+    #[error("evidence at index {index}: {fault}")]
+    Evidence {
+        /// Its place in the block.
+        index: usize,
+        /// Why it may not be included.
+        fault: EvidenceFault,
+    },
+    /// Rule 12.
     #[error("record {record} at index {index}: {fault}")]
     Record {
         /// Its place in the block.
@@ -174,10 +200,19 @@ pub fn execute(
     state: &dyn View,
     genesis: &Genesis,
 ) -> Result<ExecutedBlock, ExecuteError> {
-    let mut run = Run::begin(block.header().height, block.header().timestamp_ms, state, genesis)?;
-    check_context(block.header(), parent, genesis)?;
-    run.check_state_root(block.header())?;
-    check_sizes(block.proofs(), genesis.params())?;
+    let header = block.header();
+    check_link(header, parent, genesis)?;
+    let mut run = Run::begin(header.height, header.timestamp_ms, state, genesis)?;
+    run.check_voters(header)?;
+    run.check_state_root(header)?;
+    check_sizes(block, genesis.params())?;
+    run.attend(header.round)?;
+    for (index, piece) in block.evidence().iter().enumerate() {
+        run.convict(piece).map_err(|error| match error {
+            ConvictError::Fault(fault) => BlockFault::Evidence { index, fault }.into(),
+            ConvictError::State(error) => ExecuteError::State(error),
+        })?;
+    }
     for (index, proof) in block.proofs().iter().enumerate() {
         run.include(proof).map_err(|error| match error {
             InclusionError::Fault(fault) => BlockFault::Record { index, record: proof.record_id(), fault }.into(),
@@ -196,8 +231,8 @@ pub fn check_clock(header: &Header, now: Timestamp, params: &Params) -> Result<(
     Ok(())
 }
 
-/// Rules 1 to 7: the header against its parent and the chain.
-pub(crate) fn check_context(header: &Header, parent: &Header, genesis: &Genesis) -> Result<(), BlockFault> {
+/// Rules 1 to 5: the header against its parent and the chain.
+pub(crate) fn check_link(header: &Header, parent: &Header, genesis: &Genesis) -> Result<(), BlockFault> {
     check_seal(header, genesis)?;
     let expected = parent.height.next().ok();
     if Some(header.height) != expected {
@@ -207,16 +242,7 @@ pub(crate) fn check_context(header: &Header, parent: &Header, genesis: &Genesis)
     if header.parent != expected {
         return Err(BlockFault::Parent { got: header.parent, expected });
     }
-    check_distance(header.timestamp_ms, header.record_count == 0, parent, genesis.params())?;
-    let validators = genesis.validators();
-    if validators.power_of(&header.proposer) == 0 {
-        return Err(BlockFault::Proposer { proposer: header.proposer });
-    }
-    let expected = validators.hash();
-    if header.validators_hash != expected {
-        return Err(BlockFault::Validators { got: header.validators_hash, expected });
-    }
-    Ok(())
+    check_distance(header.timestamp_ms, header.is_empty(), parent, genesis.params())
 }
 
 /// Rule 1. A block that came from outside passed it before; one of our own making did not.
@@ -251,12 +277,12 @@ pub(crate) fn check_distance(
 }
 
 /// Rules 9 and 10.
-fn check_sizes(proofs: &[VerifiedProof], params: &Params) -> Result<(), BlockFault> {
+fn check_sizes(block: &ProposedBlock, params: &Params) -> Result<(), BlockFault> {
     let max = params.records_per_block_max;
-    if !fits(proofs.len(), max) {
-        return Err(BlockFault::TooManyRecords { got: proofs.len(), max });
+    if !fits(block.proofs().len(), max) {
+        return Err(BlockFault::TooManyRecords { got: block.proofs().len(), max });
     }
-    let (got, max) = (body_bytes(proofs), params.block_bytes_max);
+    let (got, max) = (body_bytes(block.proofs()), params.block_bytes_max);
     if !fits(got, max) {
         return Err(BlockFault::BodyTooLong { got, max });
     }
@@ -276,6 +302,10 @@ pub(crate) struct Run<'a> {
     place: Place<'a>,
     overlay: Overlay<'a>,
     settled: Vec<(RecordId, Settlement)>,
+    voters: Voters,
+    schedule: ProposerSchedule,
+    next_voters_hash: Digest,
+    computed: Option<ValidatorSet>,
 }
 
 impl<'a> Run<'a> {
@@ -287,12 +317,48 @@ impl<'a> Run<'a> {
         genesis: &'a Genesis,
     ) -> Result<Run<'a>, StateError> {
         let mut overlay = Overlay::new(state);
+        let (voters, next_voters_hash, computed) = voters::turn(height, genesis, &mut overlay)?;
         record::forget_expired(height, &mut overlay)?;
         let epoch = genesis.params().epoch_of(height);
         let mut totals = overlay.read().epoch_totals(epoch)?;
         totals.blocks = totals.blocks.saturating_add(1);
         overlay.put(key::epoch(epoch), &totals);
-        Ok(Run { place: Place { genesis, height, timestamp }, overlay, settled: Vec::new() })
+        let is_one_alone = voters.set.members().len() == 1;
+        let place = Place { genesis, height, timestamp, is_one_alone };
+        let schedule = voters.schedule();
+        Ok(Run { place, overlay, settled: Vec::new(), voters, schedule, next_voters_hash, computed })
+    }
+
+    /// Hashes of the set that votes on the block, and of the one that votes on the block above.
+    pub(crate) fn voter_hashes(&self) -> (Digest, Digest) {
+        (self.voters.set.hash(), self.next_voters_hash)
+    }
+
+    /// Rules 6 and 7.
+    pub(crate) fn check_voters(&self, header: &Header) -> Result<(), BlockFault> {
+        let (expected, next) = self.voter_hashes();
+        if header.validators_hash != expected {
+            return Err(BlockFault::Validators { got: header.validators_hash, expected });
+        }
+        if header.next_validators_hash != next {
+            return Err(BlockFault::NextValidators { got: header.next_validators_hash, expected: next });
+        }
+        let (got, round) = (header.proposer, header.round);
+        let expected = self.schedule.proposer(header.height, round);
+        if got != expected {
+            return Err(BlockFault::Proposer { got, expected, round });
+        }
+        Ok(())
+    }
+
+    /// Notes whose turn it was.
+    pub(crate) fn attend(&mut self, round: Round) -> Result<(), StateError> {
+        voters::attend(self.place.height, round, &self.schedule, &mut self.overlay)
+    }
+
+    /// Includes the next piece of evidence; where it fails, nothing changed.
+    pub(crate) fn convict(&mut self, evidence: &Evidence) -> Result<(), ConvictError> {
+        convict(evidence, self.place, &mut self.overlay)
     }
 
     /// Rule 8.
@@ -316,6 +382,7 @@ impl<'a> Run<'a> {
         let mut changes = self.overlay.seal()?;
         let (records, settlements): (Vec<_>, Vec<_>) = self.settled.into_iter().unzip();
         let statuses = records.into_iter().zip(settlements.iter().map(Settlement::status));
+        changes.validators = self.computed;
         changes.statuses = statuses.filter(|(_, status)| *status != RecordStatus::Included).collect();
         Ok(ExecutedBlock { changes, settlements })
     }

@@ -16,16 +16,17 @@ use aria_chain::ids::{ChainId, Digest, ModelId, NodeId};
 use aria_chain::store::StateChanges;
 use aria_chain::units::{NanoAria, Timestamp};
 
-use self::file::{AccountFile, GenesisFile, LOCAL, ModelFile, ValidatorFile};
+use self::file::{AccountFile, Edition, GenesisFile, LOCAL, ModelFile, ValidatorFile};
 use crate::params::{Params, ParamsError};
-use crate::state::{Account, MemoryState, Model, Overlay, Supply, key};
+use crate::state::{Account, Candidate, MemoryState, Model, Overlay, Supply, key};
+use crate::voters::scaled;
 use crate::work::ShapeError;
 
 /// Version of the file that this program reads.
-const FILE_VERSION: u32 = 1;
+const FILE_VERSION: u32 = 2;
 
 /// Domain of the genesis hash.
-const HASH_DOMAIN: &str = "aria/genesis/v1";
+const HASH_DOMAIN: &str = "aria/genesis/v2";
 
 /// Hex digits of the local key in the id of its chain: enough to tell devnets apart.
 const ID_SUFFIX_DIGITS: usize = 8;
@@ -51,7 +52,9 @@ pub enum GenesisError {
     #[error("the genesis file cannot be read: {0}")]
     Toml(String),
     /// A later format needs a later program.
-    #[error("version {0} of the genesis file is unknown; this program reads version {FILE_VERSION}")]
+    #[error(
+        "version {0} of the genesis file is unknown, this program reads version {FILE_VERSION}; use the program that wrote it, or begin a new chain in another --data-dir"
+    )]
     Version(u32),
     /// The chain id has the form of one.
     #[error("chain_id `{chain_id}` is refused: {reason}")]
@@ -123,10 +126,13 @@ pub enum GenesisError {
 impl Genesis {
     /// Reads and checks a genesis file. `local` is the key that the word `local` in it stands for.
     pub fn from_toml(text: &str, local: Option<NodeId>) -> Result<Genesis, GenesisError> {
-        let file: GenesisFile = toml::from_str(text).map_err(|error| GenesisError::Toml(error.to_string()))?;
-        if file.version != FILE_VERSION {
-            return Err(GenesisError::Version(file.version));
+        let unreadable = |error: toml::de::Error| GenesisError::Toml(error.to_string());
+        // First of all, because the rest may look different in another version.
+        let Edition { version } = toml::from_str(text).map_err(unreadable)?;
+        if version != FILE_VERSION {
+            return Err(GenesisError::Version(version));
         }
+        let file: GenesisFile = toml::from_str(text).map_err(unreadable)?;
         file.parameters.check()?;
         let mut accounts = accounts_of(&file.accounts, local)?;
         let validators = validators_of(&file.validators, local)?;
@@ -195,7 +201,7 @@ impl Genesis {
         &self.params
     }
 
-    /// Who votes.
+    /// Who votes in the first two epochs, with all of [`POWER_TOTAL`](crate::voters::POWER_TOTAL) among them.
     pub fn validators(&self) -> &ValidatorSet {
         &self.validators
     }
@@ -211,7 +217,12 @@ impl Genesis {
         let nothing = MemoryState::new();
         let mut overlay = Overlay::new(&nothing);
         overlay.put(key::GENESIS.to_vec(), &self.hash());
-        overlay.put(key::SUPPLY.to_vec(), &Supply { genesis: self.total(), issued: NanoAria::ZERO });
+        overlay.put(key::SUPPLY.to_vec(), &Supply { genesis: self.total(), ..Supply::default() });
+        overlay.put(key::VOTERS.to_vec(), &self.validators);
+        overlay.put(key::NEXT_VOTERS.to_vec(), &self.validators);
+        for (node, candidate) in self.candidates() {
+            overlay.put(key::candidate(&node), &candidate);
+        }
         for (node, account) in &self.accounts {
             overlay.put(key::account(node), account);
         }
@@ -219,6 +230,15 @@ impl Genesis {
             overlay.put(key::model(digest), model);
         }
         overlay.seal().expect("an empty state in memory can be read")
+    }
+
+    /// Validators, and who has a bond.
+    fn candidates(&self) -> BTreeMap<NodeId, Candidate> {
+        let bonded = self.accounts.iter().filter(|(_, account)| account.bond > NanoAria::ZERO);
+        let bonded = bonded.map(|(node, _)| (*node, Candidate::default()));
+        let members = self.validators.members().iter();
+        let members = members.map(|member| (member.node_id, Candidate { base: member.power, ..Candidate::default() }));
+        bonded.chain(members).collect()
     }
 
     fn total(&self) -> NanoAria {
@@ -255,7 +275,11 @@ fn validators_of(files: &[ValidatorFile], local: Option<NodeId>) -> Result<Valid
         }
         members.push(Validator { node_id, power: file.power });
     }
-    Ok(ValidatorSet::new(members)?)
+    // The rules for a set hold for what the file says; the chain then counts in parts of the whole.
+    let given = ValidatorSet::new(members)?;
+    let weights: Vec<(NodeId, u128)> =
+        given.members().iter().map(|member| (member.node_id, u128::from(member.power))).collect();
+    Ok(scaled(&weights)?)
 }
 
 fn accounts_of(files: &[AccountFile], local: Option<NodeId>) -> Result<BTreeMap<NodeId, Account>, GenesisError> {

@@ -14,6 +14,7 @@
 //! - [`params`]: the numbers all nodes agree on, and the relations between them
 //! - [`work`]: what a record stands for, and whose share it is
 //! - [`reward`]: what it earns
+//! - [`voters`]: who votes, epoch by epoch
 //! - [`election`]: who proposes when
 //! - [`rating`]: letters for energy
 //! - [`fixed`]: exact fractions with named rounding
@@ -33,4 +34,5 @@ pub mod reward;
 pub mod rules;
 pub mod state;
 pub mod verify;
+pub mod voters;
 pub mod work;

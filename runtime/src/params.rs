@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// One whole in parts per million.
 pub const PPM: u32 = 1_000_000;
 
+/// Most power that a genesis may let change hands in an epoch.
+pub const POWER_CHANGE_PPM_MAX: u32 = PPM.div_euclid(3);
+
 /// Largest energy bonus that a genesis may promise. Ten times leaves the reward far inside 64 bits.
 pub const BONUS_PPM_MAX: u32 = 10 * PPM;
 
@@ -24,6 +27,16 @@ pub struct Params {
     pub heartbeat_ms: u64,
     /// Blocks of one epoch: epoch = height / this.
     pub epoch_blocks: u64,
+    /// Verified work counts this many epochs.
+    pub work_window_epochs: u64,
+    /// Verified work in a window at which the power that genesis gave has faded away.
+    pub base_work: u64,
+    /// Work that one nano-ARIA of bond backs. Work beyond gives no power.
+    pub work_per_bond_nano: u64,
+    /// Most power that changes hands from one epoch to the next.
+    pub power_change_ppm: u32,
+    /// Part of a bond that is destroyed when its owner contradicts itself.
+    pub slash_ppm: u32,
     /// Most records in one block.
     pub records_per_block_max: u32,
     /// Largest encoded body of a block.
@@ -125,6 +138,18 @@ pub enum ParamsError {
         /// As given.
         max: u32,
     },
+    /// Who trusts one set must be able to trust the next: more than two thirds stay.
+    #[error("power_change_ppm {ppm} is above {POWER_CHANGE_PPM_MAX}, a third; lower it")]
+    PowerChange {
+        /// As given.
+        ppm: u32,
+    },
+    /// A bond cannot lose more than itself.
+    #[error("slash_ppm {ppm} is above 1000000, a whole bond; lower it")]
+    Slash {
+        /// As given.
+        ppm: u32,
+    },
     /// A block of the best records must not overflow the supply.
     #[error("base_rate_nano {base_rate_nano} can overflow the reward of one block; lower it")]
     RewardOverflow {
@@ -146,6 +171,7 @@ impl Params {
             return Err(ParamsError::SkewTooWide { clock_skew_ms, record_age_ms_max });
         }
         self.check_sizes()?;
+        self.check_power()?;
         self.check_rewards()
     }
 
@@ -153,6 +179,9 @@ impl Params {
         let fields = [
             ("block_interval_ms", self.block_interval_ms),
             ("epoch_blocks", self.epoch_blocks),
+            ("work_window_epochs", self.work_window_epochs),
+            ("base_work", self.base_work),
+            ("power_change_ppm", u64::from(self.power_change_ppm)),
             ("records_per_block_max", u64::from(self.records_per_block_max)),
             ("block_bytes_max", u64::from(self.block_bytes_max)),
             ("record_age_ms_max", self.record_age_ms_max),
@@ -182,6 +211,16 @@ impl Params {
         Ok(())
     }
 
+    fn check_power(&self) -> Result<(), ParamsError> {
+        if self.power_change_ppm > POWER_CHANGE_PPM_MAX {
+            return Err(ParamsError::PowerChange { ppm: self.power_change_ppm });
+        }
+        if self.slash_ppm > PPM {
+            return Err(ParamsError::Slash { ppm: self.slash_ppm });
+        }
+        Ok(())
+    }
+
     fn check_rewards(&self) -> Result<(), ParamsError> {
         let (min, max) = (self.bonus_min_ppm, self.bonus_max_ppm);
         if min > max {
@@ -203,6 +242,17 @@ impl Params {
     /// [`Params::quality_span_ms`], which [`Params::check`] found positive.
     pub(crate) fn quality_span(&self) -> NonZeroU64 {
         positive(self.quality_span_ms)
+    }
+
+    /// The first height of the epoch that a height is in.
+    pub fn epoch_start(&self, height: Height) -> Height {
+        let into = height.get().rem_euclid(positive(self.epoch_blocks).get());
+        Height::new(height.get().saturating_sub(into))
+    }
+
+    /// Whether an epoch begins at a height. The genesis block begins none: its state begins with everything.
+    pub fn is_epoch_start(&self, height: Height) -> bool {
+        height > Height::ZERO && self.epoch_start(height) == height
     }
 
     /// The epoch of a height.
@@ -231,6 +281,11 @@ pub(crate) mod tests {
             block_interval_ms: 200,
             heartbeat_ms: 60_000,
             epoch_blocks: 100,
+            work_window_epochs: 10,
+            base_work: 1_000_000_000_000_000,
+            work_per_bond_nano: 1_000,
+            power_change_ppm: 333_333,
+            slash_ppm: 50_000,
             records_per_block_max: 256,
             block_bytes_max: 4_194_304,
             stamp_zero_digits: 2,
@@ -257,6 +312,15 @@ pub(crate) mod tests {
         assert_eq!([epoch(0), epoch(99), epoch(100), epoch(199), epoch(u64::MAX)], [0, 0, 1, 1, u64::MAX / 100]);
     }
 
+    #[test]
+    fn epochs_begin_at_their_first_height_but_not_at_genesis() {
+        let begins: Vec<u64> = (0..250).filter(|height| params().is_epoch_start(Height::new(*height))).collect();
+        assert_eq!(begins, [100, 200]);
+        assert_eq!([0, 99, 100, 199].map(|height| params().epoch_start(Height::new(height)).get()), [0, 0, 100, 100]);
+        let each = Params { epoch_blocks: 1, ..params() };
+        assert!(each.is_epoch_start(Height::new(1)) && each.is_epoch_start(Height::new(2)));
+    }
+
     #[track_caller]
     fn refused(change: impl FnOnce(&mut Params), expected: &ParamsError) {
         let mut changed = params();
@@ -274,6 +338,9 @@ pub(crate) mod tests {
         let zero = |field| ParamsError::Zero { field };
         refused(|p| p.block_interval_ms = 0, &zero("block_interval_ms"));
         refused(|p| p.epoch_blocks = 0, &zero("epoch_blocks"));
+        refused(|p| p.work_window_epochs = 0, &zero("work_window_epochs"));
+        refused(|p| p.base_work = 0, &zero("base_work"));
+        refused(|p| p.power_change_ppm = 0, &zero("power_change_ppm"));
         refused(|p| p.records_per_block_max = 0, &zero("records_per_block_max"));
         refused(|p| p.block_bytes_max = 0, &zero("block_bytes_max"));
         refused(|p| p.record_age_ms_max = 0, &zero("record_age_ms_max"));
@@ -298,6 +365,13 @@ pub(crate) mod tests {
         refused(|p| p.records_per_block_max = 1_025, &ParamsError::TooManyRecords { records: 1_025 });
         refused(|p| p.block_bytes_max = 4_194_305, &ParamsError::BlockTooBig { bytes: 4_194_305 });
         refused(|p| p.stamp_zero_digits = 7, &ParamsError::StampTooHard { digits: 7 });
+    }
+
+    #[test]
+    fn power_moves_slowly_and_bonds_lose_no_more_than_themselves() {
+        refused(|p| p.power_change_ppm = 333_334, &ParamsError::PowerChange { ppm: 333_334 });
+        refused(|p| p.slash_ppm = 1_000_001, &ParamsError::Slash { ppm: 1_000_001 });
+        assert_eq!(Params { slash_ppm: 1_000_000, work_per_bond_nano: 0, ..params() }.check(), Ok(()));
     }
 
     #[test]

@@ -3,13 +3,16 @@
 
 use aria_chain::block::{Draft, Header, ProposedBlock};
 use aria_chain::error::BlockError;
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::{NodeId, RecordId};
+use aria_chain::limits::BLOCK_EVIDENCE_MAX;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::units::{Round, Timestamp};
 
-use crate::execute::{BlockFault, ExecuteError, ExecutedBlock, Run, check_context, check_distance, fits};
+use crate::execute::{BlockFault, ExecuteError, ExecutedBlock, Run, check_distance, check_link, fits};
 use crate::genesis::Genesis;
 use crate::params::Params;
+use crate::rules::evidence::ConvictError;
 use crate::rules::record::{InclusionError, RecordFault};
 use crate::state::{Reader, StateError, View};
 
@@ -36,6 +39,8 @@ pub struct Proposal {
     pub block: Option<(ProposedBlock, ExecutedBlock)>,
     /// Records that cannot be included in a block here. Those that found no room are not among them.
     pub skipped: Vec<Skipped>,
+    /// Evidence that is of no use any more.
+    pub stale: Vec<Evidence>,
 }
 
 /// Why nothing could be proposed.
@@ -61,9 +66,11 @@ impl From<ExecuteError> for ProposeError {
     }
 }
 
-/// Builds, executes and stamps a block of as many of the waiting proofs, in their order, as are valid and fit.
+/// Builds, executes and stamps a block of as many of the waiting pieces of evidence and proofs, in their order, as are valid
+/// and fit.
 pub fn propose(
     slot: Slot<'_>,
+    evidence: impl IntoIterator<Item = Evidence>,
     waiting: impl IntoIterator<Item = VerifiedProof>,
     state: &dyn View,
     genesis: &Genesis,
@@ -76,10 +83,14 @@ pub fn propose(
     let params = genesis.params();
     check_distance(slot.timestamp, false, slot.parent, params)?;
     let mut run = Run::begin(height, slot.timestamp, state, genesis)?;
+    run.attend(slot.round)?;
+    let (evidence, stale) = accuse(evidence, &mut run)?;
     let (chosen, skipped) = choose(waiting, &mut run, params)?;
-    if check_distance(slot.timestamp, chosen.is_empty(), slot.parent, params).is_err() {
-        return Ok(Proposal { block: None, skipped });
+    let is_empty = chosen.is_empty() && evidence.is_empty();
+    if check_distance(slot.timestamp, is_empty, slot.parent, params).is_err() {
+        return Ok(Proposal { block: None, skipped, stale });
     }
+    let (validators_hash, next_validators_hash) = run.voter_hashes();
     let draft = Draft {
         chain_id: genesis.chain_id().clone(),
         height,
@@ -88,11 +99,14 @@ pub fn propose(
         parent: slot.parent.hash(),
         proposer: slot.proposer,
         state_root: Reader(state).state_root()?,
-        validators_hash: genesis.validators().hash(),
+        validators_hash,
+        next_validators_hash,
+        evidence,
     };
     let block = ProposedBlock::seal(draft, chosen, params.stamp_zero_digits)?;
-    check_context(block.header(), slot.parent, genesis)?;
-    Ok(Proposal { block: Some((block, run.end()?)), skipped })
+    check_link(block.header(), slot.parent, genesis)?;
+    run.check_voters(block.header())?;
+    Ok(Proposal { block: Some((block, run.end()?)), skipped, stale })
 }
 
 /// Whether a block on `parent` at this time could hold a proof, without building one. A block that no other record is in
@@ -106,6 +120,25 @@ pub fn check_includable(
 ) -> Result<(), InclusionError> {
     let height = parent.height.next().map_err(InclusionError::from)?;
     Run::begin(height, timestamp, state, genesis)?.include(proof)
+}
+
+/// Takes evidence as long as there is room; what is of no use comes second.
+fn accuse(
+    evidence: impl IntoIterator<Item = Evidence>,
+    run: &mut Run<'_>,
+) -> Result<(Vec<Evidence>, Vec<Evidence>), StateError> {
+    let (mut chosen, mut stale) = (Vec::new(), Vec::new());
+    for piece in evidence {
+        if chosen.len() == BLOCK_EVIDENCE_MAX {
+            break;
+        }
+        match run.convict(&piece) {
+            Ok(()) => chosen.push(piece),
+            Err(ConvictError::Fault(_)) => stale.push(piece),
+            Err(ConvictError::State(error)) => return Err(error),
+        }
+    }
+    Ok((chosen, stale))
 }
 
 /// Takes proofs as long as there is room.

@@ -1,7 +1,9 @@
 //! The rules of each kind of content of a block, validated in the context of the state.
 //!
 //! - [`record`]: may an inference record be included here?
+//! - [`evidence`]: what it costs to be accused with proof
 //! - [`settle`]: what it earns, and for whom
 
+pub mod evidence;
 pub mod record;
 pub mod settle;

@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 
+use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
 use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use self::entry::{Account, EpochTotals, Model, Supply};
+pub use self::entry::{Account, Candidate, EpochTotals, Model, Supply};
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
 pub use self::stored::StoreView;
@@ -83,6 +84,26 @@ impl Reader<'_> {
     /// Up to `limit` accounts in order of node.
     pub fn accounts(&self, limit: usize) -> Result<Vec<(NodeId, Account)>, StateError> {
         self.table(key::ACCOUNTS, limit, NodeId::new)
+    }
+
+    /// The set that votes in the epoch of the tip.
+    pub fn voters(&self) -> Result<ValidatorSet, StateError> {
+        self.required(key::VOTERS)
+    }
+
+    /// The set that votes in the epoch after that of the tip.
+    pub fn next_voters(&self) -> Result<ValidatorSet, StateError> {
+        self.required(key::NEXT_VOTERS)
+    }
+
+    /// A node that may get power, if it is one.
+    pub fn candidate(&self, node: &NodeId) -> Result<Option<Candidate>, StateError> {
+        self.optional(&key::candidate(node))
+    }
+
+    /// All nodes that may get power, in order of node.
+    pub fn candidates(&self) -> Result<Vec<(NodeId, Candidate)>, StateError> {
+        self.table(key::CANDIDATES, usize::MAX, NodeId::new)
     }
 
     /// A registered model.
@@ -207,7 +228,7 @@ impl<'a> Overlay<'a> {
         if !entries.is_empty() {
             entries.insert(0, (key::LATTICE.to_vec(), Some(sum.to_bytes())));
         }
-        Ok(StateChanges { entries, statuses: Vec::new(), state_root: sum.root() })
+        Ok(StateChanges { entries, state_root: sum.root(), ..StateChanges::default() })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::execute::{BlockFault, ExecuteError, execute};
 use crate::genesis::Genesis;
 use crate::rules::settle::Settlement;
 use crate::state::{MemoryState, StateError};
+use crate::voters::Voters;
 
 /// What is wrong with a stored chain. One variant per kind; the rule is inside.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,7 +179,8 @@ impl Replay<'_> {
             ExecuteError::Invalid(fault) => VerifyFault::Invalid(fault),
             ExecuteError::State(error) => VerifyFault::State(error),
         })?;
-        let block = FinalBlock::new(block, certificate, self.genesis.validators())?;
+        let voters = Voters::above(self.tip.height, &self.state, self.genesis.params())?;
+        let block = FinalBlock::new(block, certificate, &voters.set)?;
         self.check_statuses(block.block(), &executed.settlements)?;
         self.state.apply(&executed.changes.entries);
         self.tip = block.header().clone();

@@ -8,7 +8,8 @@ use aria_chain::ids::{BlockHash, ModelId, NodeId};
 use aria_chain::units::{Epoch, Height, NanoAria};
 use aria_runtime::genesis::{Genesis, GenesisError};
 use aria_runtime::params::ParamsError;
-use aria_runtime::state::{MemoryState, Reader};
+use aria_runtime::state::{Candidate, MemoryState, Reader};
+use aria_runtime::voters::POWER_TOTAL;
 use aria_runtime::work::ShapeError;
 
 const DEVNET: &str = include_str!("../../genesis/devnet.toml");
@@ -41,7 +42,7 @@ fn extended(lines: &str) -> Result<Genesis, GenesisError> {
 fn the_local_key_names_the_chain() {
     let genesis = devnet();
     assert_eq!(genesis.chain_id().to_string(), "aria-devnet-abababab");
-    assert_eq!(genesis.validators().members(), [Validator { node_id: node(0xab), power: 1 }]);
+    assert_eq!(genesis.validators().members(), [Validator { node_id: node(0xab), power: POWER_TOTAL }]);
     let other = Genesis::from_toml(DEVNET, Some(node(0xcd))).unwrap();
     assert_eq!(other.chain_id().to_string(), "aria-devnet-cdcdcdcd");
     assert_ne!(other.hash(), genesis.hash());
@@ -64,7 +65,7 @@ fn every_value_is_part_of_the_hash() {
         ("timestamp_ms = 1", "timestamp_ms = 2"),
         ("heartbeat_ms = 60_000", "heartbeat_ms = 60_001"),
         ("bonus_max_ppm = 2_000_000", "bonus_max_ppm = 2_000_001"),
-        ("power = 1", "power = 2"),
+        ("base_work = 1_000", "base_work = 1_001"),
         ("bond_nano = 1", "bond_nano = 2"),
         ("name = \"aria-tiny\"", "name = \"aria-mini\""),
         ("vocab = 4_096", "vocab = 4_097"),
@@ -84,6 +85,9 @@ fn the_resolved_file_means_the_same_without_a_local_key() {
         assert_eq!(again.hash(), genesis.hash());
         assert_eq!(again.to_toml(), text);
     }
+    let three: String = (1..=3).map(|n| format!("[[validators]]\nkey = \"{}\"\npower = {n}\n", node(n))).collect();
+    let genesis = extended(&three).unwrap();
+    assert_eq!(Genesis::from_toml(&genesis.to_toml(), None).unwrap(), genesis, "scaled powers stay as they are");
 }
 
 #[test]
@@ -107,6 +111,10 @@ fn the_first_state_holds_what_the_file_says() {
     assert_eq!(models[0].1.name, "aria-tiny");
     assert_eq!(reader.model(&models[0].0).unwrap().unwrap(), models[0].1);
     assert_eq!(reader.epoch_totals(Epoch::ZERO).unwrap().blocks, 0);
+    assert_eq!(reader.voters().as_ref(), Ok(genesis.validators()));
+    assert_eq!(reader.next_voters().as_ref(), Ok(genesis.validators()));
+    let first = Candidate { base: POWER_TOTAL, ..Candidate::default() };
+    assert_eq!(reader.candidates(), Ok(vec![(node(0xab), first)]));
 }
 
 #[test]
@@ -127,18 +135,21 @@ fn a_validator_has_an_account_even_if_none_is_listed() {
     let mut state = MemoryState::new();
     state.apply(&genesis.changes().entries);
     assert_eq!(Reader(&state).account(&node(9)).unwrap().unwrap().balance, NanoAria::ZERO);
-    assert_eq!(genesis.validators().power_of(&node(9)), 5);
+    assert_eq!(
+        (genesis.validators().power_of(&node(9)), genesis.validators().total_power()),
+        (833_333_333, POWER_TOTAL)
+    );
 }
 
 #[test]
 fn unreadable_text_is_refused() {
     for (from, to) in [
-        ("version = 1", "version = "),
+        ("version = 2", "version = "),
         ("power = 1", "power = -1"),
         ("power = 1", "power = 1\nstake = 5"),
         ("heartbeat_ms = 60_000", "hartbeat_ms = 60_000"),
         ("stamp_zero_digits = 2 ", "stamp_zero_digits = 256 "),
-        ("version = 1", "version = 1\nslash_ppm = 5"),
+        ("version = 2", "version = 2\nstake_ppm = 5"),
     ] {
         assert!(matches!(changed(from, to), Err(GenesisError::Toml(_))), "{to}");
     }
@@ -146,7 +157,9 @@ fn unreadable_text_is_refused() {
 
 #[test]
 fn versions_and_names_are_checked() {
-    refused("version = 1", "version = 2", &GenesisError::Version(2));
+    refused("version = 2", "version = 3", &GenesisError::Version(3));
+    let older = Genesis::from_toml("version = 1\nfield = \"of another time\"", None);
+    assert_eq!(older, Err(GenesisError::Version(1)), "before anything else is read");
     assert!(
         matches!(changed("aria-devnet", "Aria Devnet"), Err(GenesisError::ChainId { chain_id, .. }) if chain_id == "Aria Devnet-abababab")
     );
@@ -175,7 +188,7 @@ fn keys_and_digests_are_hex() {
 #[test]
 fn validators_are_some_and_powerful() {
     let without = DEVNET.replace("[[validators]]\nkey = \"local\"\npower = 1\n", "");
-    let text = without.replacen("version = 1", "version = 1\nvalidators = []", 1);
+    let text = without.replacen("version = 2", "version = 2\nvalidators = []", 1);
     assert_eq!(Genesis::from_toml(&text, Some(node(1))), Err(CertificateError::SetSize { got: 0 }.into()));
     refused("power = 1", "power = 0", &CertificateError::NoPower { node: node(0xab) }.into());
     refused("power = 1", "power = 2_000_000_000_000_000_000", &CertificateError::PowerTotal.into());

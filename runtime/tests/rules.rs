@@ -8,7 +8,7 @@ use aria_chain::block::ProposedBlock;
 use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId};
 use aria_chain::record::{BackendClass, EnergySource, RecordStatus, Stage};
 use aria_chain::store::StateEntry;
-use aria_chain::units::{Epoch, Microjoules, Millis, NanoAria, Timestamp, WorkUnits};
+use aria_chain::units::{Epoch, Microjoules, Millis, NanoAria, Round, Timestamp, WorkUnits};
 use aria_runtime::execute::{BlockFault, ExecuteError, check_clock, execute};
 use aria_runtime::propose::ProposeError;
 use aria_runtime::rules::record::RecordFault;
@@ -122,16 +122,17 @@ fn rule_5_an_empty_block_is_a_heartbeat() {
 }
 
 #[test]
-fn rule_6_proposer() {
-    let stranger = key(2).node_id();
-    invalid(|draft| draft.proposer = stranger, BlockFault::Proposer { proposer: stranger });
-}
-
-#[test]
-fn rule_7_validators() {
+fn rule_6_validators() {
     let expected = Scenario::devnet().genesis.validators().hash();
     let got = Digest::new([9; 32]);
     invalid(|draft| draft.validators_hash = got, BlockFault::Validators { got, expected });
+    invalid(|draft| draft.next_validators_hash = got, BlockFault::NextValidators { got, expected });
+}
+
+#[test]
+fn rule_7_proposer() {
+    let (got, expected) = (key(2).node_id(), key(1).node_id());
+    invalid(|draft| draft.proposer = got, BlockFault::Proposer { got, expected, round: Round::ZERO });
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn a_forged_certificate_is_found() {
             Some(block)
         });
     });
-    let none = CertificateError::NoQuorum { power: 0, total: 1 };
+    let none = CertificateError::NoQuorum { power: 0, total: aria_runtime::voters::POWER_TOTAL };
     assert_eq!(fault, (height(4), VerifyFault::Certificate(none)));
 }
 
@@ -266,7 +266,7 @@ fn a_store_reads_like_the_state_it_keeps() {
         timestamp: next.soon(),
         proposer: key(1).node_id(),
     };
-    let on_store = aria_runtime::propose::propose(slot, vec![proof.clone()], &view, &next.genesis).unwrap();
+    let on_store = aria_runtime::propose::propose(slot, [], vec![proof.clone()], &view, &next.genesis).unwrap();
     let in_memory = next.propose(next.soon(), vec![proof]).unwrap();
     assert_eq!(on_store.block, in_memory.block);
 }

@@ -8,6 +8,12 @@ use crate::work::Shape;
 /// Stands in the file for the key of the node that starts the chain.
 pub(super) const LOCAL: &str = "local";
 
+/// Which version of the file it is.
+#[derive(Debug, Deserialize)]
+pub(super) struct Edition {
+    pub(super) version: u32,
+}
+
 /// The file, field by field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -134,6 +134,8 @@ pub(crate) struct Place<'a> {
     pub(crate) genesis: &'a Genesis,
     pub(crate) height: Height,
     pub(crate) timestamp: Timestamp,
+    /// Whether one node has all the power: it then vouches for itself.
+    pub(crate) is_one_alone: bool,
 }
 
 impl Place<'_> {

@@ -58,7 +58,7 @@ pub(super) fn decide(record: &InferenceRecord, model: Option<&Model>, place: Pla
     let Some(model) = model else {
         return Settlement::Included(Unsettled::ModelNotRegistered);
     };
-    if place.genesis.validators().members().len() > 1 {
+    if !place.is_one_alone {
         return Settlement::Included(Unsettled::AwaitsAudit);
     }
     let params = place.params();

@@ -1,6 +1,6 @@
 //! What the state holds, and its bytes: a format version, then borsh.
 
-use aria_chain::units::{Microjoules, NanoAria, Overflow, WorkUnits};
+use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::work::Shape;
@@ -30,19 +30,38 @@ pub struct Model {
     pub shape: Shape,
 }
 
-/// Amounts in existence. Invariant: balances and bonds of all accounts add up to `genesis + issued`.
+/// Amounts in existence. Invariant: balances and bonds of all accounts add up to `genesis + issued - burned`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Supply {
     /// Given out at genesis.
     pub genesis: NanoAria,
     /// Minted as rewards since.
     pub issued: NanoAria,
+    /// Taken from bonds and destroyed since.
+    pub burned: NanoAria,
+}
+
+/// A node that may get power: a validator of genesis, or one with a bond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Candidate {
+    /// Power that genesis gave it.
+    pub base: u64,
+    /// Turns to propose that it took in this epoch.
+    pub taken: u32,
+    /// Turns that it let pass in this epoch.
+    pub missed: u32,
+    /// How often in a row it was absent.
+    pub strikes: u8,
+    /// First epoch in which it may vote again.
+    pub returns: Epoch,
+    /// Height of the block whose evidence excluded it, for ever.
+    pub excluded: Option<Height>,
 }
 
 impl Supply {
     /// All that exists.
     pub fn total(&self) -> Result<NanoAria, Overflow> {
-        self.genesis.checked_add(self.issued)
+        self.genesis.checked_add(self.issued)?.checked_sub(self.burned)
     }
 }
 

@@ -11,6 +11,9 @@
 //! | `05` epoch (8) node | [`WorkUnits`](aria_chain::units::WorkUnits) of the node in the epoch |
 //! | `06` epoch (8) | [`EpochTotals`](crate::state::EpochTotals) |
 //! | `07` expiry height (8) request | height (8) of the block that holds the record of this request |
+//! | `08` | [`ValidatorSet`](aria_chain::certificate::ValidatorSet) that votes in this epoch |
+//! | `09` | the same of the next epoch |
+//! | `0a` node | [`Candidate`](crate::state::Candidate) |
 
 use aria_chain::ids::{ModelId, NodeId, RequestId};
 use aria_chain::units::{Epoch, Height};
@@ -31,6 +34,18 @@ pub const WORK: &[u8] = &[0x05];
 pub const EPOCHS: &[u8] = &[0x06];
 /// Table of request ids that have been counted.
 pub const REQUESTS: &[u8] = &[0x07];
+
+/// The set that votes in this epoch.
+pub const VOTERS: &[u8] = &[0x08];
+/// The set that votes in the next epoch.
+pub const NEXT_VOTERS: &[u8] = &[0x09];
+/// Table of nodes that may get power.
+pub const CANDIDATES: &[u8] = &[0x0a];
+
+/// A node that may get power.
+pub fn candidate(node: &NodeId) -> Vec<u8> {
+    [CANDIDATES, node.as_bytes()].concat()
+}
 
 /// The account of a node.
 pub fn account(node: &NodeId) -> Vec<u8> {

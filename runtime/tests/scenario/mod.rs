@@ -6,8 +6,9 @@
 pub(crate) mod tampered;
 
 use aria_chain::block::{Draft, FinalBlock, Header, ProposedBlock};
-use aria_chain::certificate::{CommitCertificate, Vote};
-use aria_chain::ids::{Digest, ModelId};
+use aria_chain::certificate::{CommitCertificate, ValidatorSet, Vote};
+use aria_chain::evidence::Evidence;
+use aria_chain::ids::{Digest, ModelId, NodeId};
 use aria_chain::keys::NodeKey;
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
@@ -17,6 +18,7 @@ use aria_runtime::execute::{ExecuteError, ExecutedBlock, execute};
 use aria_runtime::genesis::Genesis;
 use aria_runtime::propose::{Proposal, ProposeError, Slot, propose};
 use aria_runtime::state::{MemoryState, Reader};
+use aria_runtime::voters::Voters;
 
 pub(crate) const DEVNET: &str = include_str!("../../../genesis/devnet.toml");
 
@@ -33,6 +35,10 @@ pub(crate) struct Scenario {
     pub(crate) genesis: Genesis,
     pub(crate) state: MemoryState,
     pub(crate) tip: Header,
+    /// Round in which the next block is proposed.
+    pub(crate) round: Round,
+    /// What waits to be held against validators.
+    pub(crate) evidence: Vec<Evidence>,
     nonce: u64,
 }
 
@@ -57,7 +63,7 @@ impl Scenario {
         let mut state = MemoryState::new();
         state.apply(&genesis.changes().entries);
         let tip = genesis.block().header().clone();
-        Scenario { genesis, state, tip, nonce: 0 }
+        Scenario { genesis, state, tip, round: Round::ZERO, evidence: Vec::new(), nonce: 0 }
     }
 
     /// The devnet with lines added: more accounts, more validators.
@@ -152,8 +158,18 @@ impl Scenario {
     }
 
     pub(crate) fn propose(&self, timestamp: Timestamp, proofs: Vec<VerifiedProof>) -> Result<Proposal, ProposeError> {
-        let slot = Slot { parent: &self.tip, round: Round::ZERO, timestamp, proposer: key(1).node_id() };
-        propose(slot, proofs, &self.state, &self.genesis)
+        let slot = Slot { parent: &self.tip, round: self.round, timestamp, proposer: self.proposer() };
+        propose(slot, self.evidence.clone(), proofs, &self.state, &self.genesis)
+    }
+
+    /// Who votes on the next block.
+    pub(crate) fn voters(&self) -> Voters {
+        Voters::above(self.tip.height, &self.state, self.genesis.params()).unwrap()
+    }
+
+    /// Whose turn it is to propose in `round`.
+    pub(crate) fn proposer(&self) -> NodeId {
+        self.voters().schedule().proposer(self.tip.height.next().unwrap(), self.round)
     }
 
     /// A draft that is right in every field.
@@ -161,12 +177,15 @@ impl Scenario {
         Draft {
             chain_id: self.genesis.chain_id().clone(),
             height: self.tip.height.next().unwrap(),
-            round: Round::ZERO,
+            round: self.round,
             timestamp_ms: timestamp,
             parent: self.tip.hash(),
-            proposer: key(1).node_id(),
+            proposer: self.proposer(),
             state_root: self.state.full_root(),
+            // Right as long as the set of genesis votes.
             validators_hash: self.genesis.validators().hash(),
+            next_validators_hash: self.genesis.validators().hash(),
+            evidence: self.evidence.clone(),
         }
     }
 
@@ -212,10 +231,16 @@ impl Scenario {
 
 /// A block with the certificate of its only validator, key 1.
 pub(crate) fn finalise(block: ProposedBlock, genesis: &Genesis) -> FinalBlock {
-    let (height, round, hash) = (block.header().height, block.header().round, block.hash());
-    let vote = Vote::sign(&key(1), genesis.chain_id(), height, round, hash);
-    let certificate = CommitCertificate::gather(height, round, hash, &[vote]);
-    FinalBlock::new(block, certificate, genesis.validators()).unwrap()
+    finalise_by(block, genesis.validators(), &[1])
+}
+
+/// A block with the votes of some keys of the set.
+pub(crate) fn finalise_by(block: ProposedBlock, set: &ValidatorSet, keys: &[u8]) -> FinalBlock {
+    let header = block.header();
+    let (height, round, hash) = (header.height, header.round, block.hash());
+    let votes = keys.iter().map(|n| Vote::sign(&key(*n), &header.chain_id, height, round, hash));
+    let certificate = CommitCertificate::gather(height, round, hash, &votes.collect::<Vec<Vote>>());
+    FinalBlock::new(block, certificate, set).unwrap()
 }
 
 /// A height.

@@ -2,11 +2,12 @@
 
 use aria_chain::block::{FinalBlock, Header};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::{BlockHash, Digest, RecordId};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::RecordEntry;
 use aria_chain::store::{
-    Health, MemoryStore, Page, Pending, RecordFilter, RecordPage, StateChanges, StateEntry, Store, StoreError,
+    Cursor, Health, MemoryStore, Page, Pending, RecordFilter, RecordPage, StateChanges, StateEntry, Store, StoreError,
     StoredBlock, StoredChain, Tip,
 };
 use aria_chain::units::Height;
@@ -39,6 +40,10 @@ impl Store for Tampered {
 
     fn state_scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<StateEntry>, StoreError> {
         Ok(self.inner.state_scan(prefix, after, limit)?.into_iter().filter_map(&self.entry).collect())
+    }
+
+    fn evidence(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<(Cursor, Evidence)>, StoreError> {
+        self.inner.evidence(before, limit)
     }
 
     fn chain(&self) -> &StoredChain {

@@ -1,0 +1,70 @@
+//! Evidence in the context of a block: whom it concerns, and what it costs them.
+//!
+//! That both statements are signed and contradict each other was checked with the block. Whether their author was in the
+//! set of that height does not matter: no honest key signs both, and nobody needs an old set to see it.
+
+use aria_chain::evidence::Evidence;
+use aria_chain::ids::NodeId;
+use aria_chain::units::{Height, NanoAria, Overflow};
+
+use super::record::Place;
+use crate::fixed::scale_floor;
+use crate::params::PPM;
+use crate::state::{Overlay, StateError, key};
+
+/// Why a block may not hold a piece of evidence. One variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceFault {
+    /// Only who may get power can misuse it.
+    #[error("{node} is no candidate")]
+    Stranger {
+        /// The accused.
+        node: NodeId,
+    },
+    /// A node is excluded once.
+    #[error("{node} was excluded in block {height}")]
+    Excluded {
+        /// The accused.
+        node: NodeId,
+        /// Block that holds the evidence.
+        height: Height,
+    },
+}
+
+/// Evidence that cannot be used, or a state that cannot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvictError {
+    /// See [`EvidenceFault`].
+    #[error(transparent)]
+    Fault(#[from] EvidenceFault),
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Excludes the author from all sets to come, and destroys a part of its bond. Where it fails, the overlay is as before.
+pub(crate) fn convict(evidence: &Evidence, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), ConvictError> {
+    let node = evidence.node_id;
+    let mut candidate = overlay.read().candidate(&node)?.ok_or(EvidenceFault::Stranger { node })?;
+    if let Some(height) = candidate.excluded {
+        return Err(EvidenceFault::Excluded { node, height }.into());
+    }
+    candidate.excluded = Some(place.height);
+    let mut account = overlay.read().account(&node)?.unwrap_or_default();
+    let lost = NanoAria::new(slashed(account.bond.get(), place.params().slash_ppm));
+    let mut supply = overlay.read().supply()?;
+    account.bond = account.bond.minus_or_zero(lost);
+    // What is burned was in a bond, and all bonds together are in the supply.
+    let damaged = |_: Overflow| StateError::Damaged { key: key::SUPPLY.to_vec() };
+    supply.burned = supply.burned.checked_add(lost).map_err(damaged)?;
+    overlay.put(key::candidate(&node), &candidate);
+    overlay.put(key::account(&node), &account);
+    overlay.put(key::SUPPLY.to_vec(), &supply);
+    Ok(())
+}
+
+/// What a bond loses.
+fn slashed(bond: u64, ppm: u32) -> u64 {
+    let whole = std::num::NonZeroU64::new(u64::from(PPM)).expect("a constant above zero");
+    scale_floor(bond, u64::from(ppm), whole)
+}
