@@ -5,16 +5,23 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, atomic::AtomicU64};
 use aria_chain::{
     block::{Header, ProposedBlock},
     codec::Versioned,
+    evidence::Evidence,
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits},
     proof::VerifiedProof,
     store::{Health, Pending, Store},
     units::{Height, Timestamp},
 };
-use aria_runtime::{genesis::Genesis, propose::check_includable, state::StoreView};
+use aria_runtime::{
+    genesis::Genesis,
+    propose::check_includable,
+    state::{Reader, StoreView},
+    voters::Voters,
+};
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    accused::Accused,
     clock::Clock,
     consensus::talk::Gossip,
     error::NodeError,
@@ -36,6 +43,7 @@ pub struct Chain {
     /// Peers, once there are some.
     pub network: OnceLock<Network>,
     mempool: Mutex<Mempool>,
+    accused: Mutex<Accused>,
     tip_height: watch::Sender<Height>,
     /// Blocks that the best peer has and this node has not.
     pub behind: AtomicU64,
@@ -61,6 +69,7 @@ impl Chain {
             wake: Notify::new(),
             network: OnceLock::new(),
             mempool,
+            accused: Mutex::default(),
             tip_height: watch::Sender::new(tip),
             behind: AtomicU64::new(0),
             halted: OnceLock::new(),
@@ -82,6 +91,35 @@ impl Chain {
     /// The proofs that wait. Held for short sections only, never across an await.
     pub fn mempool(&self) -> MutexGuard<'_, Mempool> {
         self.mempool.lock().expect("no section that holds this lock panics")
+    }
+
+    /// The evidence that waits. Held like the pool of proofs.
+    pub fn accused(&self) -> MutexGuard<'_, Accused> {
+        self.accused.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Takes a piece of evidence that was checked, unless its author is excluded already or has nothing to lose. Whether
+    /// it is new.
+    pub fn accuse(&self, piece: Evidence) -> Result<bool, NodeError> {
+        let candidate = Reader(&self.view()).candidate(&piece.node_id);
+        let candidate = candidate.map_err(|error| NodeError::Execution(error.to_string()))?;
+        if candidate.is_none_or(|candidate| candidate.excluded.is_some()) {
+            return Ok(false);
+        }
+        let (node, height, kind) = (piece.node_id, piece.height, piece.first.0.name());
+        let is_new = self.accused().insert(piece);
+        if is_new {
+            tracing::warn!(%node, %height, kind, "signed two different messages in one round");
+            self.wake.notify_one();
+        }
+        Ok(is_new)
+    }
+
+    /// Who votes on the next block.
+    pub fn voters(&self) -> Result<Voters, NodeError> {
+        let tip = self.store.tip()?.height;
+        let voters = Voters::above(tip, &self.view(), self.genesis.params());
+        voters.map_err(|error| NodeError::Execution(error.to_string()))
     }
 
     /// Header of the last final block.

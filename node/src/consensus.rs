@@ -8,6 +8,7 @@
 //! - [`crypto`]: who signed what
 //! - [`message`]: what validators say to each other
 //! - [`log`]: what was heard and said at this height
+//! - [`evidence`]: who contradicted itself, with proof
 //! - [`guard`]: in each place a key signs once
 //! - [`hands`]: blocks made, checked and committed
 //! - [`talk`]: what else nodes say to each other
@@ -18,6 +19,7 @@ pub mod catch_up;
 pub mod context;
 pub mod crypto;
 pub mod driver;
+pub mod evidence;
 pub mod guard;
 pub mod hands;
 pub mod log;

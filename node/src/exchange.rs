@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aria_chain::codec::Versioned;
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::NodeId;
 use aria_chain::proof::SignedProof;
 use aria_chain::units::{Height, Timestamp};
@@ -88,6 +89,9 @@ impl Exchange {
             records_max: PENDING_MAX,
             ..aria_chain::mempool::SelectLimits::default()
         });
+        for piece in self.chain.accused().pieces() {
+            self.network.send(peer, Channel::Gossip, &Gossip::Evidence(Box::new(piece)).encode());
+        }
         for proof in waiting {
             self.network.send(peer, Channel::Gossip, &Gossip::Proof(Box::new(proof.proof().clone())).encode());
         }
@@ -103,6 +107,7 @@ impl Exchange {
         match Gossip::decode(bytes).map_err(|error| error.to_string())? {
             Gossip::Tip(height, _) => self.pass(Told::Tip(peer, height)).await,
             Gossip::Proof(proof) => self.take_proof(peer, *proof).await?,
+            Gossip::Evidence(piece) => self.take_evidence(peer, *piece).await?,
         }
         Ok(())
     }
@@ -124,6 +129,24 @@ impl Exchange {
         });
         if let Some(bytes) = taken.await.map_err(|error| error.to_string())?? {
             self.chain.wake.notify_one();
+            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+        }
+        Ok(())
+    }
+
+    /// Evidence that another node holds. That it does not hold is the peer's fault, that it is late is not.
+    async fn take_evidence(&self, peer: NodeId, piece: Evidence) -> Result<(), String> {
+        if self.chain.accused().contains(&piece.node_id) {
+            return Ok(());
+        }
+        let chain = Arc::clone(&self.chain);
+        let bytes = Gossip::Evidence(Box::new(piece.clone())).encode();
+        let taken = spawn_blocking(move || {
+            piece.check(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+            // A store that cannot be read is no fault of the peer's, and stops this node elsewhere.
+            Ok::<_, String>(chain.accuse(piece).unwrap_or(false))
+        });
+        if taken.await.map_err(|error| error.to_string())?? {
             self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
         }
         Ok(())

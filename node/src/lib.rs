@@ -5,6 +5,7 @@
 //!
 //! - [`node`]: how a node starts and stops
 //! - [`chain`]: what the services share of the chain
+//! - [`accused`]: evidence that waits for a block
 //! - [`network`]: peers, who they are and what they say
 //! - [`exchange`]: between peers and the rest of the node
 //! - [`consensus`]: from waiting proofs to final blocks
@@ -15,6 +16,7 @@
 //! - [`commands`]: what each command does
 //! - [`error`]: what can go wrong, and the remedy
 
+pub mod accused;
 pub mod chain;
 pub mod cli;
 pub mod client;

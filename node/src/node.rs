@@ -205,15 +205,16 @@ fn open_chain(config: &NodeConfig, dir: &DataDir) -> Result<Chain, NodeError> {
     let key = Arc::new(NodeKey::load_or_create(&dir.key_file())?);
     let genesis = settle_genesis(config, dir, &key)?;
     let node_id = key.node_id();
-    if genesis.validators().power_of(&node_id) == 0 {
-        tracing::info!(%node_id, chain = %genesis.chain_id(), "follows this chain without a vote");
-    }
     let (store, report) = SledStore::open(&dir.chain(), &genesis.block(), &genesis.changes(), OpenOptions::default())?;
     for path in report.half_written_removed.iter().chain(&report.caches_moved) {
         tracing::warn!(path = %path.display(), "left over from an interrupted run; put aside, nothing is lost");
     }
     let store: Arc<dyn Store> = Arc::new(store);
-    Chain::new(genesis, store, key, Arc::new(SystemClock))
+    let chain = Chain::new(genesis, store, key, Arc::new(SystemClock))?;
+    if chain.voters()?.set.power_of(&node_id) == 0 {
+        tracing::info!(%node_id, chain = %chain.genesis.chain_id(), "follows this chain without a vote");
+    }
+    Ok(chain)
 }
 
 /// The genesis of this folder: as named, else as settled at its first start, else the development chain of this key.

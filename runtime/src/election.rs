@@ -40,6 +40,11 @@ impl ProposerSchedule {
         ProposerSchedule { first, turns: turns.collect() }
     }
 
+    /// The height that it begins at.
+    pub fn first(&self) -> Height {
+        self.first
+    }
+
     /// Who proposes in a round of a height. Rounds go on along the order, so that the next in line steps in.
     ///
     /// # Panics

@@ -1,5 +1,6 @@
 //! Networks that fail and machines that die: whatever happens, one chain; and when it is over, it goes on.
 
+use crate::node::EPOCH;
 use crate::world::{Weather, World};
 
 /// Seeds of each kind in an ordinary run. `ARIA_SIM_SEEDS` asks for more.
@@ -150,4 +151,43 @@ fn one_seed_is_one_run() {
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7).0, run(8).0);
+}
+
+/// Joins, leaves, other powers, one alone, and two sets without a common member but one.
+const EPOCHS: [&[u64]; 6] =
+    [&[1, 1, 1, 1, 0, 0], &[1, 1, 1, 1, 1, 0], &[0, 3, 1, 1, 2, 0], &[0, 0, 0, 1, 0, 0], &[0, 0, 0, 1, 1, 1], &[1; 6]];
+
+#[test]
+fn sets_change_and_who_has_no_power_is_silent() {
+    for seed in seeds(6) {
+        let mut world = World::of_epochs(seed, &EPOCHS);
+        world.weather = Weather { delay_ms: (1, 120), loss_percent: 5, double_percent: 5 };
+        world.start_all();
+        reach(&mut world, 2 * 6 * EPOCH + 3, 600_000);
+        for (speaker, height) in &world.spoke {
+            let power = world.shared.work_set(*height).set().power_of(speaker);
+            assert!(power > 0, "seed {seed}: {speaker} spoke at {height} without power");
+        }
+    }
+}
+
+#[test]
+fn who_was_away_for_a_thousand_blocks_of_changing_sets_votes_again() {
+    for seed in seeds(1) {
+        let mut world = World::of_epochs(seed, &[&[1; 4], &[2, 1, 1, 0], &[2, 2, 1, 1], &[3, 3, 3, 2]]);
+        world.start_all();
+        world.run_for(1_000);
+        world.crash(3);
+        for _ in 0..100 {
+            world.run_for(10_000);
+        }
+        assert!(world.heights().1 > 1_000, "seed {seed}: {}", world.describe());
+        world.start(3);
+        let (_, highest) = world.heights();
+        reach(&mut world, highest + 10, 240_000);
+        // It takes the last blocks from peers too, while they make new ones.
+        world.run_for(30_000);
+        let me = world.nodes[3].id();
+        assert!(world.spoke.iter().any(|(node, height)| *node == me && height.get() > highest), "it votes again");
+    }
 }

@@ -29,7 +29,7 @@ impl Liar {
         }
         let me = self.key.node_id();
         let blocks = [salt, if salt.is_multiple_of(3) { Shared::POISON } else { salt + 1 }]
-            .map(|salt| shared.block(me, height, round, tip, salt));
+            .map(|salt| shared.block(me, height, round, tip, salt, Vec::new()));
         let named = match message {
             Message::Vote(vote) => match &vote.value {
                 NilOrVal::Val(block) => block.0,
@@ -42,7 +42,7 @@ impl Liar {
         let mut said = [Vec::new(), Vec::new()];
         for (half, block) in said.iter_mut().zip(&blocks) {
             for at in [Some(round), Some(round + 1), round.checked_add(1_000)].into_iter().flatten() {
-                if shared.work_set.proposer(height, Round::new(at)) == me {
+                if shared.work_set(height).proposer(height, Round::new(at)) == me {
                     half.push(self.propose(shared, block, at));
                 }
             }

@@ -1,11 +1,12 @@
 //! One honest node: the real driver on a simulated disk, with a chain of blocks in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId};
 use aria_chain::keys::NodeKey;
 use aria_chain::units::{Height, Round, Timestamp};
@@ -14,22 +15,33 @@ use aria_node::consensus::driver::{Action, Driver, Event, Fatal, Setup};
 use aria_node::consensus::guard::GuardError;
 use aria_node::consensus::log::Record;
 use aria_node::consensus::message::WireBlock;
+use aria_runtime::voters::Voters;
 
 use crate::disk::{Disk, DiskGuard, DiskLog, SharedDisk};
 
 /// What all nodes of a world know.
 pub(crate) struct Shared {
     pub(crate) chain_id: ChainId,
-    pub(crate) set: ValidatorSet,
-    pub(crate) work_set: WorkSet,
+    /// Those that vote in one epoch after the other, and then again from the first.
+    sets: Vec<ValidatorSet>,
     pub(crate) genesis: GenesisBlock,
 }
 
+/// Blocks of an epoch, where there are several sets.
+pub(crate) const EPOCH: u64 = 5;
+
 impl Shared {
-    pub(crate) fn new(set: ValidatorSet) -> Shared {
+    pub(crate) fn new(sets: Vec<ValidatorSet>) -> Shared {
         let chain_id: ChainId = "aria-sim".parse().unwrap();
-        let genesis = GenesisBlock::new(chain_id.clone(), Timestamp::new(1), set.clone(), Digest::ZERO);
-        Shared { chain_id, work_set: WorkSet::new(set.clone()), set, genesis }
+        let genesis = GenesisBlock::new(chain_id.clone(), Timestamp::new(1), sets[0].clone(), Digest::ZERO);
+        Shared { chain_id, sets, genesis }
+    }
+
+    /// Who votes at a height.
+    pub(crate) fn work_set(&self, height: Height) -> WorkSet {
+        let epoch = if self.sets.len() == 1 { 0 } else { height.get() / EPOCH };
+        let set = self.sets[usize::try_from(epoch).unwrap() % self.sets.len()].clone();
+        WorkSet::new(Voters { set, first: Height::new(epoch * EPOCH) })
     }
 
     /// A block of a height; `salt` makes it another one.
@@ -40,6 +52,7 @@ impl Shared {
         round: u32,
         parent: BlockHash,
         salt: u64,
+        evidence: Vec<Evidence>,
     ) -> ProposedBlock {
         let draft = Draft {
             chain_id: self.chain_id.clone(),
@@ -49,7 +62,9 @@ impl Shared {
             parent,
             proposer,
             state_root: Digest::ZERO,
-            validators_hash: self.set.hash(),
+            validators_hash: self.work_set(height).set().hash(),
+            next_validators_hash: self.work_set(height.next().unwrap()).set().hash(),
+            evidence,
         };
         ProposedBlock::seal(draft, Vec::new(), 0).unwrap()
     }
@@ -68,7 +83,8 @@ pub(crate) struct SimNode {
     pub(crate) timers: HashMap<Timeout, u64>,
     /// Why it may not go on, if its guard or log said so.
     pub(crate) halted: Option<String>,
-    pub(crate) accused: Vec<NodeId>,
+    /// Evidence that it found, whether a block has it or not.
+    pub(crate) accused: Vec<Evidence>,
 }
 
 impl SimNode {
@@ -90,6 +106,17 @@ impl SimNode {
 
     pub(crate) fn tip(&self, shared: &Shared) -> (Height, BlockHash) {
         self.chain.last().map_or((Height::ZERO, shared.genesis.hash()), |block| (block.header().height, block.hash()))
+    }
+
+    /// Evidence against those whom no block accuses yet.
+    pub(crate) fn evidence(&self) -> Vec<Evidence> {
+        let mut known: BTreeSet<NodeId> = self.convicted().collect();
+        self.accused.iter().filter(|piece| known.insert(piece.node_id)).cloned().collect()
+    }
+
+    /// Whom its chain accuses.
+    pub(crate) fn convicted(&self) -> impl Iterator<Item = NodeId> {
+        self.chain.iter().flat_map(|block| block.block().evidence()).map(|piece| piece.node_id)
     }
 
     /// Starts it from its disk.
@@ -116,7 +143,7 @@ impl SimNode {
         });
         let blocks = blocks.collect();
         let storage = (DiskLog(Rc::clone(&self.disk)), DiskGuard(Rc::clone(&self.disk)));
-        match Driver::recover(setup, storage, height, shared.work_set.clone(), records, blocks) {
+        match Driver::recover(setup, storage, height, shared.work_set(height), records, blocks) {
             Ok((driver, actions)) => {
                 self.driver = Some(driver);
                 actions
@@ -159,12 +186,12 @@ impl SimNode {
 
     /// Commits what was decided. The certificate must hold.
     pub(crate) fn commit(&mut self, shared: &Shared, block: &ProposedBlock, certificate: CommitCertificate) -> Event {
-        let block =
-            FinalBlock::new(block.clone(), certificate, &shared.set).expect("a decision has a good certificate");
+        let block = FinalBlock::new(block.clone(), certificate, shared.work_set(block.header().height).set())
+            .expect("a decision has a good certificate");
         let (tip, hash) = self.tip(shared);
         assert_eq!((block.header().parent, block.header().height), (hash, tip.next().unwrap()), "on the tip");
         let height = block.header().height;
         self.chain.push(block);
-        Event::Committed(height, shared.work_set.clone())
+        Event::Committed(height, shared.work_set(height.next().unwrap()))
     }
 }

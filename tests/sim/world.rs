@@ -82,6 +82,8 @@ pub(crate) struct World {
     seen: Vec<BTreeSet<Digest>>,
     said: HashMap<Said, Option<BlockHash>>,
     decided: BTreeMap<Height, BlockHash>,
+    /// Who said something at which height.
+    pub(crate) spoke: BTreeSet<(NodeId, Height)>,
     /// Contradictions of honest nodes; a sound protocol has none.
     pub(crate) double_signed: Vec<Said>,
     /// Digest of everything that happened.
@@ -92,11 +94,19 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, powers: &[u64]) -> World {
-        let keys: Vec<Arc<NodeKey>> = (0..powers.len())
+        World::of_epochs(seed, &[powers])
+    }
+
+    /// A world in which the powers of all nodes change with each epoch; zero is no member.
+    pub(crate) fn of_epochs(seed: u64, epochs: &[&[u64]]) -> World {
+        let keys: Vec<Arc<NodeKey>> = (0..epochs[0].len())
             .map(|index| Arc::new(NodeKey::from_seed(&[u8::try_from(index).unwrap() + 1; 32])))
             .collect();
-        let members = keys.iter().zip(powers).map(|(key, &power)| Validator { node_id: key.node_id(), power });
-        let shared = Shared::new(ValidatorSet::new(members.collect()).unwrap());
+        let set = |powers: &&[u64]| {
+            let members = keys.iter().zip(*powers).map(|(key, &power)| Validator { node_id: key.node_id(), power });
+            ValidatorSet::new(members.filter(|member| member.power > 0).collect()).unwrap()
+        };
+        let shared = Shared::new(epochs.iter().map(set).collect());
         let nodes: Vec<SimNode> = keys.into_iter().map(SimNode::new).collect();
         World {
             seed,
@@ -112,6 +122,7 @@ impl World {
             sequence: 0,
             said: HashMap::new(),
             decided: BTreeMap::new(),
+            spoke: BTreeSet::new(),
             double_signed: Vec::new(),
             trace: Digest::ZERO,
             dies_between_percent: 0,
@@ -346,7 +357,8 @@ impl World {
                 let parent = self.nodes[index].tip(&self.shared).1;
                 let at = round.as_u32().unwrap();
                 let salt = self.now_ms * 1_000 + self.source.below(1_000);
-                let block = self.shared.block(self.nodes[index].id(), height, at, parent, salt);
+                let evidence = self.nodes[index].evidence();
+                let block = self.shared.block(self.nodes[index].id(), height, at, parent, salt, evidence);
                 Some(Event::Built(round, Arc::new(block)))
             }
             Action::Check(block) => Some(Event::Checked(self.nodes[index].check(&self.shared, *block))),
@@ -356,8 +368,8 @@ impl World {
                 self.later(PAUSE_MS, Due::Begin(index));
                 Some(event)
             }
-            Action::Accuse(nodes) => {
-                self.nodes[index].accused.extend(nodes);
+            Action::Accuse(pieces) => {
+                self.nodes[index].accused.extend(pieces);
                 None
             }
         }
@@ -372,6 +384,7 @@ impl World {
     /// The observer compares what an honest node says with what it said before.
     fn watch(&mut self, index: usize, message: &Message) {
         let me = self.nodes[index].id();
+        self.spoke.insert((me, message.height()));
         let (place, value) = match message {
             Message::Vote(vote) if vote.voter.0 == me => {
                 let step = if vote.kind == VoteType::Prevote { 1 } else { 2 };

@@ -10,7 +10,8 @@ use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::{BlockHash, NodeId};
 use aria_chain::keys::Signature;
 use aria_chain::units::Height;
-use aria_runtime::election::{ProposerSchedule, SCHEDULE_TURNS};
+use aria_runtime::election::ProposerSchedule;
+use aria_runtime::voters::Voters;
 use borsh::{BorshDeserialize, BorshSerialize};
 use malachite_types::{self as core, SignedExtension, VotingPower};
 pub use malachite_types::{LinearTimeouts, NilOrVal, Round, SignedMessage, Timeout, VoteType};
@@ -121,7 +122,7 @@ pub struct WorkSet(Arc<(ValidatorSet, Vec<Member>, ProposerSchedule)>);
 
 impl PartialEq for WorkSet {
     fn eq(&self, other: &WorkSet) -> bool {
-        self.set() == other.set()
+        self.0.0 == other.0.0 && self.0.2 == other.0.2
     }
 }
 
@@ -129,14 +130,19 @@ impl Eq for WorkSet {}
 
 impl WorkSet {
     /// Computes the order of proposers.
-    pub fn new(set: ValidatorSet) -> WorkSet {
+    pub fn new(Voters { set, first }: Voters) -> WorkSet {
         let member = |member: &aria_chain::certificate::Validator| Member {
             address: Address(member.node_id),
             power: member.power,
         };
         let members = set.members().iter().map(member).collect();
-        let schedule = ProposerSchedule::new(&set, SCHEDULE_TURNS);
+        let schedule = ProposerSchedule::new(&set, first);
         WorkSet(Arc::new((set, members, schedule)))
+    }
+
+    /// Whether these voters are the ones it was made of.
+    pub fn is_of(&self, voters: &Voters) -> bool {
+        self.set() == &voters.set && self.0.2.first() == voters.first
     }
 
     /// The set.

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use aria_chain::block::{Header, ProposedBlock};
 use aria_chain::certificate::{CommitCertificate, CommitSignature};
+use aria_chain::evidence::Evidence;
 use aria_chain::hash::Domain;
-use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId};
+use aria_chain::ids::{BlockHash, ChainId, Digest};
 use aria_chain::keys::{NodeKey, Signature};
 use aria_chain::units::{Height, Round as ChainRound};
 use malachite_core::{
@@ -28,6 +29,7 @@ use malachite_types::{
 
 use super::context::{Address, At, BlockId, Pouw, Proposal, Signed, Vote, WorkSet};
 use super::crypto::{Checker, is_proposal_signed, is_vote_signed, now, sign_proposal, sign_vote};
+use super::evidence::convictions;
 use super::guard::{Guard, GuardError, Mark, Step};
 use super::log::{Log, Record};
 use super::message::{Message, WireBlock};
@@ -79,8 +81,8 @@ pub enum Action {
     Check(Box<WireBlock>),
     /// Store block, certificate and state in one durable step.
     Commit(Arc<ProposedBlock>, CommitCertificate),
-    /// Members that said two things in one place.
-    Accuse(Vec<NodeId>),
+    /// Members said two things in one place; here is the proof.
+    Accuse(Vec<Evidence>),
 }
 
 /// Why a node must not go on.
@@ -383,9 +385,16 @@ impl<L: Log, G: Guard> Driver<L, G> {
     }
 }
 
-/// Whether a block is the one that a proposal names.
+/// Whether a block is the one that a proposal names, made by this proposer in this round: what the header says of missed
+/// turns is then what happened. A block that is proposed again was made in an earlier round, by whose turn it was.
 fn is_named(block: &WireBlock, proposal: &Proposal) -> bool {
-    block.0.height == proposal.height.0 && block.0.hash() == proposal.value.0
+    let header = &block.0;
+    let made_in = Some(header.round.get());
+    let is_of_round = match proposal.pol_round.as_u32() {
+        None => made_in == proposal.round.as_u32() && header.proposer == proposal.proposer.0,
+        polka => made_in <= polka,
+    };
+    is_of_round && header.height == proposal.height.0 && header.hash() == proposal.value.0
 }
 
 /// A block of which we know that it is valid.
@@ -561,11 +570,9 @@ impl<L: Log, G: Guard> Env<L, G> {
     }
 
     fn accuse(&mut self, evidence: &MisbehaviorEvidence<Pouw>) {
-        let proposers = evidence.proposals.iter().map(|(address, _)| address.0);
-        let voters = evidence.votes.iter().map(|(address, _)| address.0);
-        let accused: BTreeSet<NodeId> = proposers.chain(voters).collect();
-        if !accused.is_empty() {
-            self.act(Action::Accuse(accused.into_iter().collect()));
+        let pieces = convictions(evidence, &self.setup.chain_id);
+        if !pieces.is_empty() {
+            self.act(Action::Accuse(pieces));
         }
     }
 

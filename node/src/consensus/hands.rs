@@ -40,11 +40,12 @@ impl Hands {
         // Never closer to the parent than the rules allow, even where the clock went back a little.
         let earliest_ms = parent.timestamp_ms.get().saturating_add(params.block_interval_ms);
         let timestamp = Timestamp::new(chain.clock.now_ms().max(earliest_ms));
-        let waiting = chain.mempool().select(SelectLimits::default());
+        let (evidence, waiting) = (chain.accused().pieces(), chain.mempool().select(SelectLimits::default()));
         let round = ChainRound::new(round.as_u32().unwrap_or(0));
         let slot = Slot { parent: &parent, round, timestamp, proposer: chain.key.node_id() };
-        let proposal = propose(slot, waiting, &chain.view(), &chain.genesis)
+        let proposal = propose(slot, evidence, waiting, &chain.view(), &chain.genesis)
             .map_err(|error| NodeError::Execution(error.to_string()))?;
+        chain.accused().remove(&proposal.stale);
         let mut lost = Vec::new();
         for (record, fault) in proposal.skipped {
             // A record that is early waits for its time; every other fault is for ever.
@@ -73,8 +74,9 @@ impl Hands {
         if let Err(fault) = check_clock(&header, now, params) {
             return refused(fault.to_string());
         }
-        let checked = self.verified(body).and_then(|proofs| {
-            ProposedBlock::of_verified(header, proofs, chain.genesis.chain_id(), params.stamp_zero_digits)
+        let Body { evidence, proofs } = body;
+        let checked = self.verified(proofs).and_then(|proofs| {
+            ProposedBlock::of_verified(header, evidence, proofs, chain.genesis.chain_id(), params.stamp_zero_digits)
                 .map_err(|fault| fault.to_string())
         });
         let block = match checked {
@@ -88,15 +90,15 @@ impl Hands {
         Ok(Some(Arc::new(block)))
     }
 
-    /// The proofs of a body, verified. Those that wait here were verified when they came; the others are shared among threads.
-    fn verified(&self, body: Body) -> Result<Vec<VerifiedProof>, String> {
+    /// Proofs of a block, verified. Those that wait here were verified when they came; the others are shared among threads.
+    fn verified(&self, proofs: Vec<SignedProof>) -> Result<Vec<VerifiedProof>, String> {
         let known: Vec<Option<VerifiedProof>> = {
             let mempool = self.chain.mempool();
             let waiting =
                 |proof: &SignedProof| mempool.get(&proof.record.id()).filter(|own| own.proof() == proof).cloned();
-            body.proofs.iter().map(waiting).collect()
+            proofs.iter().map(waiting).collect()
         };
-        let mut work: Vec<(SignedProof, Option<VerifiedProof>)> = body.proofs.into_iter().zip(known).collect();
+        let mut work: Vec<(SignedProof, Option<VerifiedProof>)> = proofs.into_iter().zip(known).collect();
         let missing = work.iter().filter(|(_, known)| known.is_none()).count();
         let threads =
             std::thread::available_parallelism().map_or(1, usize::from).min(missing.div_ceil(PROOFS_PER_THREAD));
@@ -131,6 +133,7 @@ impl Hands {
         chain.store.commit(block, &executed.changes)?;
         self.executed.clear();
         let height = block.header().height;
+        chain.accused().remove(block.block().evidence());
         let expired = {
             let mut mempool = chain.mempool();
             mempool.remove(block.block().proofs());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use aria_chain::block::FinalBlock;
 use aria_chain::codec::Versioned;
+use aria_chain::evidence::Evidence;
 use aria_chain::hash::Domain;
 use aria_chain::ids::{Digest, NodeId};
 use aria_chain::store::Health;
@@ -146,7 +147,7 @@ impl Loop {
         }
         let setup =
             Setup { key: Arc::clone(&chain.key), chain_id: chain.genesis.chain_id().clone(), timeouts: timeouts() };
-        let set = WorkSet::new(chain.genesis.validators().clone());
+        let set = WorkSet::new(chain.voters()?);
         let (driver, actions) = Driver::recover(setup, (log, guard), height, set, records, blocks)?;
         let last_block_ms = tip.timestamp_ms.get();
         let mut work = Loop {
@@ -272,7 +273,7 @@ impl Loop {
     /// that, a heartbeat.
     fn due_in(&self) -> Duration {
         let params = self.chain.genesis.params();
-        let is_pending = self.chain.mempool().status().proofs > 0;
+        let is_pending = self.chain.mempool().status().proofs > 0 || !self.chain.accused().is_empty();
         let pause_ms = if is_pending { params.block_interval_ms } else { params.heartbeat_ms };
         let since_ms = self.chain.clock.now_ms().saturating_sub(self.last_block_ms);
         Duration::from_millis(pause_ms.saturating_sub(since_ms))
@@ -322,9 +323,9 @@ impl Loop {
                     let block = FinalBlock::new(Arc::unwrap_or_clone(block), certificate, self.driver.set().set());
                     Some(self.commit(&block.map_err(|fault| task_fault(&fault))?)?)
                 }
-                Action::Accuse(nodes) => {
-                    for node in nodes {
-                        tracing::warn!(%node, "signed two different messages in one round");
+                Action::Accuse(pieces) => {
+                    for piece in pieces {
+                        self.accuse(piece)?;
                     }
                     None
                 }
@@ -345,7 +346,20 @@ impl Loop {
         if let Some(network) = self.chain.network.get() {
             network.broadcast(Channel::Gossip, &Gossip::Tip(height, block.hash()).encode(), None);
         }
-        Ok(Event::Committed(height, self.driver.set().clone()))
+        let (voters, set) = (self.chain.voters()?, self.driver.set());
+        let set = if set.is_of(&voters) { set.clone() } else { WorkSet::new(voters) };
+        Ok(Event::Committed(height, set))
+    }
+
+    /// Keeps evidence for a block, and tells the others.
+    fn accuse(&self, piece: Evidence) -> Result<(), NodeError> {
+        let news = Gossip::Evidence(Box::new(piece.clone())).encode();
+        if self.chain.accuse(piece)?
+            && let Some(network) = self.chain.network.get()
+        {
+            network.broadcast(Channel::Gossip, &news, None);
+        }
+        Ok(())
     }
 
     fn try_build(&mut self, round: Round) -> Result<Option<Event>, NodeError> {

@@ -3,6 +3,7 @@
 use aria_chain::block::{Body, Header};
 use aria_chain::certificate::CommitCertificate;
 use aria_chain::codec::Versioned;
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::BlockHash;
 use aria_chain::limits::PROOF_BYTES_MAX;
 use aria_chain::proof::SignedProof;
@@ -24,6 +25,8 @@ pub enum Gossip {
     Tip(Height, BlockHash),
     /// A proof that waits to be sealed.
     Proof(Box<SignedProof>),
+    /// A validator contradicted itself.
+    Evidence(Box<Evidence>),
 }
 
 impl Versioned for Gossip {

@@ -4,12 +4,11 @@
 use aria_chain::{
     codec::Versioned,
     ids::{ModelId, NodeId, RecordId},
-    light::LightProof,
     limits::PROOF_BYTES_MAX,
     merkle::{RecordProof, RecordTree},
     proof::SignedProof,
     record::RecordStatus,
-    store::{Order, Page, RecordFilter, Store, StoreError, StoredBlock},
+    store::{Order, Page, RecordFilter, Store, StoredBlock},
     units::Height,
 };
 use jsonrpsee::{
@@ -21,7 +20,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    subscribe, views, votes,
+    light, subscribe, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -47,10 +46,11 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getHeaders", &["from", "limit"], votes::get_headers),
     ("chain_listValidators", &["block", "limit", "cursor"], votes::list_validators),
     ("chain_getElection", &[], votes::get_election),
+    ("chain_getEvidence", &["limit", "cursor"], votes::get_evidence),
     ("chain_getRecord", &["id"], get_record),
     ("chain_listRecords", &["filter"], list_records),
     ("chain_getRecordProof", &["id"], get_record_proof),
-    ("chain_getLightProof", &["id"], get_light_proof),
+    ("chain_getLightProof", &["id", "trusted_height"], light::get_light_proof),
     ("chain_verifyRecordProof", &["proof"], verify_record_proof),
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
     ("chain_getAccount", &["id"], get_account),
@@ -79,7 +79,7 @@ pub fn register(module: &mut RpcModule<Context>) {
     }
 }
 
-pub(super) fn unavailable(error: &StoreError) -> ErrorObjectOwned {
+pub(super) fn unavailable(error: &dyn std::error::Error) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(UNAVAILABLE, error.to_string(), Some(json!({"reason": "unavailable"})))
 }
 
@@ -227,21 +227,7 @@ fn get_record_proof(services: &dyn Services, arguments: &Arguments) -> Answer {
     Ok(view)
 }
 
-fn get_light_proof(services: &dyn Services, arguments: &Arguments) -> Answer {
-    let id: RecordId = arguments.parse("id")?;
-    let store = services.store();
-    let Some(entry) = store.record(&id).map_err(|error| unavailable(&error))? else { return Ok(Value::Null) };
-    let ids = store.record_ids(entry.height).map_err(|error| unavailable(&error))?;
-    let proof = RecordTree::new(entry.height, &ids).and_then(|tree| tree.proof(entry.index)).map_err(no_proof)?;
-    let header = store.header(entry.height).map_err(|error| unavailable(&error))?;
-    let certificate = store.certificate(entry.height).map_err(|error| unavailable(&error))?;
-    let (Some(header), Some(certificate)) = (header, certificate) else { return Err(no_proof("its block is gone")) };
-    let set = store.validators(&header.validators_hash).map_err(|error| unavailable(&error))?;
-    let set = set.ok_or_else(|| no_proof("its validator set is gone"))?;
-    serde_json::to_value(LightProof::new(proof, &header, &certificate, &set)).map_err(no_proof)
-}
-
-fn no_proof(error: impl std::fmt::Display) -> ErrorObjectOwned {
+pub(super) fn no_proof(error: impl std::fmt::Display) -> ErrorObjectOwned {
     let message = format!("the proof cannot be built: {error}");
     ErrorObjectOwned::owned(NO_PROOF, message, Some(json!({"reason": "proof_cannot_be_built"})))
 }

@@ -4,6 +4,8 @@
 use aria_chain::{
     block::Header,
     certificate::CommitCertificate,
+    evidence::{Evidence, Said},
+    keys::Signature,
     proof::SignedProof,
     record::{BackendClass, EnergySource, RecordEntry},
     store::{StoredBlock, Tip},
@@ -28,9 +30,11 @@ pub fn header(header: &Header) -> Value {
         "miner_id": header.proposer,
         "record_count": header.record_count,
         "records_root": header.records_root,
-        "proofs_root": header.proofs_root,
+        "evidence_count": header.evidence_count,
+        "body_root": header.body_root,
         "state_root": header.state_root,
         "validators_hash": header.validators_hash,
+        "next_validators_hash": header.next_validators_hash,
         "nonce": header.nonce,
     })
 }
@@ -53,7 +57,22 @@ pub fn certificate(certificate: &CommitCertificate) -> Value {
 pub fn block(block: &StoredBlock, records: Vec<Value>) -> Value {
     let mut view = header(&block.header);
     view["records"] = Value::Array(records);
+    view["evidence"] = block.body.evidence.iter().map(evidence).collect();
     view
+}
+
+/// A validator that contradicted itself.
+pub fn evidence(piece: &Evidence) -> Value {
+    let statement =
+        |(said, signature): &(Said, Signature)| json!({"block_hash": said.block(), "signature": signature.to_string()});
+    json!({
+        "id": piece.digest(),
+        "node_id": piece.node_id,
+        "kind": piece.first.0.name(),
+        "height": piece.height,
+        "round": piece.round,
+        "statements": [statement(&piece.first), statement(&piece.second)],
+    })
 }
 
 /// A record. `model` is the name that the chain knows its model by.

@@ -1,11 +1,13 @@
 //! Who votes, who proposes, and headers for those who check both.
 
 use aria_chain::certificate::{Validator, ValidatorSet};
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::NodeId;
-use aria_chain::limits::VALIDATORS_MAX;
-use aria_chain::store::{Store, StoreError};
+use aria_chain::limits::{PAGE_RECORDS_MAX, VALIDATORS_MAX};
+use aria_chain::store::{Cursor, Store, StoreError};
 use aria_chain::units::{Height, Round};
-use aria_runtime::election::{ProposerSchedule, SCHEDULE_TURNS};
+use aria_runtime::election::ProposerSchedule;
+use aria_runtime::state::{Candidate, Reader, StoreView};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
 
@@ -18,6 +20,8 @@ use crate::services::Services;
 const HEADERS_MAX: u64 = 100;
 /// Proposers that are told ahead.
 const SCHEDULE_SHOWN: u64 = 20;
+/// Candidates of one answer.
+const CANDIDATES_SHOWN: usize = 200;
 
 pub(super) fn get_headers(services: &dyn Services, arguments: &Arguments) -> Answer {
     let store = services.store();
@@ -32,7 +36,7 @@ pub(super) fn get_headers(services: &dyn Services, arguments: &Arguments) -> Ans
     Ok(json!({"at": views::at(&tip), "headers": headers, "next": next}))
 }
 
-/// The set that votes on the block of a height, which for the one above the tip is the tip's own in this version.
+/// The set that votes on the block of a height.
 fn set_of(store: &dyn Store, height: Height) -> Result<Option<ValidatorSet>, ErrorObjectOwned> {
     let header = store.header(height).map_err(|error| unavailable(&error))?;
     let Some(header) = header else { return Ok(None) };
@@ -84,22 +88,63 @@ pub(super) fn list_validators(services: &dyn Services, arguments: &Arguments) ->
     }))
 }
 
+/// Who votes on the next block, who proposes when, and how those who may get power stand.
 pub(super) fn get_election(services: &dyn Services, _: &Arguments) -> Answer {
     let store = services.store();
     let tip = store.tip().map_err(|error| unavailable(&error))?;
-    let Some(set) = set_of(&*store, tip.height)? else { return Ok(Value::Null) };
-    let schedule = ProposerSchedule::new(&set, SCHEDULE_TURNS);
-    let next = tip.height.get().saturating_add(1);
-    let turns = (next..next.saturating_add(SCHEDULE_SHOWN))
+    let header = store.header(tip.height).map_err(|error| unavailable(&error))?;
+    let Some(header) = header else { return Ok(Value::Null) };
+    let set = store.validators(&header.next_validators_hash).map_err(|error| unavailable(&error))?;
+    let Some(set) = set else { return Ok(Value::Null) };
+    let (next, epoch_blocks) = (tip.height.get().saturating_add(1), services.status().epoch_blocks.max(1));
+    let epoch = next / epoch_blocks;
+    let schedule = ProposerSchedule::new(&set, Height::new(epoch * epoch_blocks));
+    // The next epoch has an order of its own.
+    let end = next.saturating_add(SCHEDULE_SHOWN).min((epoch + 1).saturating_mul(epoch_blocks));
+    let turns = (next..end)
         .map(|height| json!({"height": height, "proposer": schedule.proposer(Height::new(height), Round::ZERO)}));
     Ok(json!({
         "at": views::at(&tip),
-        "epoch": tip.height.get() / services.status().epoch_blocks.max(1),
+        "epoch": epoch,
         "set_hash": set.hash(),
         "total_power": set.total_power().to_string(),
         "validators": members(&set),
+        "candidates": candidates(&*store)?,
         "schedule": turns.collect::<Vec<Value>>(),
     }))
+}
+
+/// All that may get power, with what became of their turns in this epoch.
+fn candidates(store: &dyn Store) -> Result<Vec<Value>, ErrorObjectOwned> {
+    let candidates = Reader(&StoreView(store)).candidates().map_err(|error| unavailable(&error))?;
+    let view = |(node, candidate): (NodeId, Candidate)| {
+        json!({
+            "node_id": node,
+            "turns_taken": candidate.taken,
+            "turns_missed": candidate.missed,
+            "absences": candidate.strikes,
+            "returns_in_epoch": candidate.returns,
+            "excluded_at": candidate.excluded,
+        })
+    };
+    Ok(candidates.into_iter().take(CANDIDATES_SHOWN).map(view).collect())
+}
+
+/// Validators that contradicted themselves, the newest first.
+pub(super) fn get_evidence(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let store = services.store();
+    let limit = arguments.opt_u64("limit")?.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
+    let before = arguments.opt_parse::<Cursor>("cursor")?;
+    let tip = store.tip().map_err(|error| unavailable(&error))?;
+    let found = store.evidence(before, limit).map_err(|error| unavailable(&error))?;
+    let next = found.last().filter(|_| found.len() == limit).map(|(place, _)| place.to_string());
+    let view = |(place, piece): &(Cursor, Evidence)| {
+        let mut view = views::evidence(piece);
+        view["block"] = json!(place.height);
+        view
+    };
+    Ok(json!({"at": views::at(&tip), "evidence": found.iter().map(view).collect::<Vec<Value>>(), "next_cursor": next}))
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Scripted {
             (0..).zip(nodes).map(|(place, node)| proof(&genesis, &parent, place, *node)).collect();
         let ids: Vec<RecordId> = proofs.iter().map(VerifiedProof::record_id).collect();
         let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
-        let proposal = propose(slot, proofs, &StoreView(&*self.store), &genesis).unwrap();
+        let proposal = propose(slot, [], proofs, &StoreView(&*self.store), &genesis).unwrap();
         assert!(proposal.skipped.is_empty(), "{:?}", proposal.skipped);
         let (block, executed) = proposal.block.unwrap();
         let (height, hash) = (block.header().height, block.hash());
