@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::http;
-use crate::node::{PATIENCE, command};
+use crate::node::{PATIENCE, aria, command};
 
 /// A running network; all of its processes are killed when it is dropped.
 #[derive(Debug)]
@@ -39,6 +39,17 @@ impl Devnet {
     /// # Panics
     /// If it does not become ready.
     pub fn start(folder: &Path, nodes: u16) -> Devnet {
+        Devnet::start_with(folder, nodes, &[])
+    }
+
+    /// The same, on a chain with other parameters.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_with(folder: &Path, nodes: u16, parameters: &[(&str, i64)]) -> Devnet {
+        if !parameters.is_empty() {
+            write_genesis(folder, nodes, parameters);
+        }
         let base_port = free_ports(4 * nodes);
         let mut command = command(folder);
         command.args(["--json", "devnet", "--here", "--nodes", &nodes.to_string()]);
@@ -207,6 +218,31 @@ impl Drop for Devnet {
             }
         }
     }
+}
+
+/// The development chain of these nodes, with other parameters. Their keys are made now; the network finds them.
+fn write_genesis(folder: &Path, nodes: u16, parameters: &[(&str, i64)]) {
+    let text = include_str!("../../genesis/devnet.toml");
+    let mut file: toml::Table = text.parse().expect("the file of the development chain is sound");
+    let table = file["parameters"].as_table_mut().expect("it has parameters");
+    for (name, value) in parameters {
+        assert!(table.insert((*name).to_owned(), (*value).into()).is_some(), "there is no parameter {name}");
+    }
+    let entries = |fields: &[(&str, i64)]| {
+        let entry = |index: u16| {
+            let output = aria(&folder.join(format!("node-{index}")), &["--json", "key", "show"]);
+            let key: Value = serde_json::from_slice(&output.stdout).expect("a key");
+            let mut entry = toml::Table::new();
+            entry.insert("key".into(), key["node_id"].as_str().expect("an id").into());
+            entry.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())));
+            toml::Value::Table(entry)
+        };
+        toml::Value::Array((0..nodes).map(entry).collect())
+    };
+    file.insert("validators".into(), entries(&[("power", 1)]));
+    let bond = [("balance_nano", 1_000_000_000_000_000), ("bond_nano", 1_000_000_000_000)];
+    file.insert("accounts".into(), entries(&bond));
+    std::fs::write(folder.join("genesis.toml"), file.to_string()).expect("the genesis file is written");
 }
 
 fn signal(kind: &str, pid: u64) {

@@ -5,6 +5,7 @@
 mod clients;
 mod command_line;
 mod crash;
+mod epochs;
 mod hostile;
 mod network;
 mod slice;

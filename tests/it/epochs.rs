@@ -1,0 +1,208 @@
+//! Sets of validators that change: who is away, who contradicts itself, who shouts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aria_chain::codec::Versioned;
+use aria_chain::ids::{BlockHash, ChainId};
+use aria_chain::keys::NodeKey;
+use aria_chain::units::Height;
+use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Round, SignedMessage, Vote, VoteType};
+use aria_node::consensus::crypto::sign_vote;
+use aria_node::consensus::message::Message;
+use aria_node::network::{Channel, Identity, Network, NetworkConfig};
+use aria_tests::devnet::Member;
+use aria_tests::{Devnet, aria};
+use serde_json::{Value, json};
+
+/// Blocks come by themselves, and an epoch is over in seconds.
+const SHORT: &[(&str, i64)] = &[("epoch_blocks", 8), ("heartbeat_ms", 250)];
+/// Longest wait for some epochs in which a part of the turns pass.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for what an RPC method says to be so.
+fn until(what: &str, member: &Member, method: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let answer = member.result(method, json!([]));
+        if is_so(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never: {what}: {answer}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn voters(election: &Value) -> Vec<&str> {
+    election["validators"].as_array().unwrap().iter().map(|member| member["node_id"].as_str().unwrap()).collect()
+}
+
+fn node_id(data_dir: &Path) -> String {
+    let output = aria(data_dir, &["--json", "key", "show"]);
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["node_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn who_is_away_loses_its_vote_and_gets_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Devnet::start_with(folder.path(), 4, SHORT);
+    let absent = node_id(&network.members[3].data_dir);
+    network.kill(3);
+    let election =
+        until("three vote", &network.members[0], "chain_getElection", |election| voters(election).len() == 3);
+    assert!(!voters(&election).contains(&absent.as_str()));
+    let candidates = election["candidates"].as_array().unwrap();
+    let its_own = candidates.iter().find(|candidate| candidate["node_id"] == json!(absent)).unwrap();
+    assert!(its_own["absences"].as_u64() > Some(0), "{its_own}");
+
+    // Who knows only the genesis file believes a block by the new set.
+    let record = network.members[1].ask("What is a set?");
+    let height = network.members[2].sealed(&record);
+    let header = network.members[0].result("chain_getHeader", json!([height]));
+    let proof = network.members[0].result("chain_getLightProof", json!([record]));
+    assert!(!proof["steps"].as_array().unwrap().is_empty());
+    let file = folder.path().join("proof.json");
+    std::fs::write(&file, proof.to_string()).unwrap();
+    let genesis = network.genesis();
+    let flags = ["--json", "ledger", "verify-proof", file.to_str().unwrap(), "--genesis", genesis.to_str().unwrap()];
+    let away = tempfile::tempdir().unwrap();
+    let answer: Value = serde_json::from_slice(&aria(away.path(), &flags).stdout).unwrap();
+    assert_eq!((&answer["valid"], &answer["block_hash"]), (&json!(true), &header["hash"]), "{answer}");
+    // Who trusts the new set needs no steps.
+    let short = network.members[0].result("chain_getLightProof", json!({"id": record, "trusted_height": height}));
+    assert!(short.get("steps").is_none());
+
+    network.start_again(3);
+    until("all four vote again", &network.members[0], "chain_getElection", |election| voters(election).len() == 4);
+    let height = network.members[0].height();
+    let hashes = network.hashes_at(&[0, 1, 2, 3], height);
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+    assert_eq!(network.members[3].result("chain_verify", json!([]))["ok"], json!(true));
+    network.terminate();
+}
+
+/// A connection to nodes under a key of the test's own choice.
+struct Stranger {
+    runtime: tokio::runtime::Runtime,
+    network: Network,
+    chain_id: ChainId,
+    key: Arc<NodeKey>,
+}
+
+impl Stranger {
+    /// Connects to all members but one, whose place it takes.
+    fn connect(network: &Devnet, key: Arc<NodeKey>, except: usize) -> Stranger {
+        let genesis = network.members[0].result("chain_getHeader", json!([0]));
+        let chain_id: ChainId = genesis["chain_id"].as_str().unwrap().parse().unwrap();
+        let hash: BlockHash = genesis["hash"].as_str().unwrap().parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let identity = Identity { key: Arc::clone(&key), chain_id: chain_id.clone(), genesis: hash };
+        let peers = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let stop = tokio_util::sync::CancellationToken::new();
+            let (peers, mut events) =
+                Network::start((listener, address), identity, NetworkConfig::default(), None, stop);
+            // Whatever they say is read, so that nobody takes it for a slow peer.
+            tokio::spawn(async move { while events.recv().await.is_some() {} });
+            peers
+        });
+        let others: Vec<String> = network.bootstrap(Some(except)).split(',').map(ToOwned::to_owned).collect();
+        let count = others.len();
+        runtime.block_on(async { others.into_iter().for_each(|address| peers.dial(address)) });
+        let begun = Instant::now();
+        while peers.peers().len() < count {
+            assert!(begun.elapsed() < PATIENCE, "nobody answers");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Stranger { runtime, network: peers, chain_id, key }
+    }
+
+    fn vote(&self, height: u64, value: NilOrVal<BlockId>) -> Message {
+        let voter = Address(self.key.node_id());
+        let vote =
+            Vote { kind: VoteType::Prevote, height: At(Height::new(height)), round: Round::new(0), value, voter };
+        let signature = sign_vote(&self.key, &self.chain_id, &vote);
+        Message::Vote(SignedMessage::new(vote, signature))
+    }
+
+    fn say(&self, message: &Message) {
+        let _inside = self.runtime.enter();
+        self.network.broadcast(Channel::Consensus, &message.encode(), None);
+    }
+}
+
+#[test]
+fn who_votes_twice_is_accused_on_chain_slashed_and_excluded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Devnet::start_with(folder.path(), 4, SHORT);
+    let path = network.members[3].data_dir.join("node.key");
+    network.kill(3);
+    let key = Arc::new(NodeKey::load_or_create(&path).unwrap());
+    let liar = key.node_id().to_string();
+    let bond = |network: &Devnet| network.members[0].result("chain_getAccount", json!([liar]))["bond"].clone();
+    assert_eq!(bond(&network), json!("1000000000000"));
+    let stranger = Stranger::connect(&network, key, 3);
+    let found = {
+        let begun = Instant::now();
+        loop {
+            let next = network.members[0].height() + 1;
+            for height in [next, next + 1] {
+                let block = NilOrVal::Val(BlockId(BlockHash::new([7; 32])));
+                stranger.say(&stranger.vote(height, block));
+                stranger.say(&stranger.vote(height, NilOrVal::Nil));
+            }
+            let found = network.members[1].result("chain_getEvidence", json!([]));
+            if !found["evidence"].as_array().unwrap().is_empty() {
+                break found;
+            }
+            assert!(begun.elapsed() < PATIENCE, "never accused");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let piece = &found["evidence"][0];
+    assert_eq!((&piece["node_id"], &piece["kind"]), (&json!(liar), &json!("prevote")), "{found}");
+    assert_eq!(piece["statements"][0]["block_hash"], Value::Null);
+    let block = network.members[2].result("chain_getBlock", json!([piece["block"]]));
+    assert_eq!(block["evidence"][0]["id"], piece["id"], "{block}");
+    assert_eq!(bond(&network), json!("950000000000"), "a twentieth is burned");
+    until("it votes no more", &network.members[0], "chain_getElection", |election| {
+        !voters(election).contains(&liar.as_str())
+    });
+    let all = network.members[0].result("chain_getEvidence", json!([]));
+    assert_eq!(all["evidence"].as_array().unwrap().len(), 1, "once is enough: {all}");
+    assert_eq!(network.members[0].result("chain_verify", json!([]))["ok"], json!(true));
+}
+
+#[test]
+fn who_shouts_is_dropped_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Devnet::start(folder.path(), 4);
+    let stranger = Stranger::connect(&network, Arc::new(NodeKey::from_seed(&[77; 32])), 4);
+    // Well-formed votes by nobody that matters, as fast as the connections take them.
+    let flood = std::thread::spawn(move || {
+        let begun = Instant::now();
+        let mut said = 0_u64;
+        while begun.elapsed() < Duration::from_secs(6) {
+            let message = stranger.vote(said % 1_000, NilOrVal::Nil);
+            for _ in 0..500 {
+                stranger.say(&message);
+                said += 1;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        said
+    });
+    let mut last = 0;
+    for turn in 0..5 {
+        let record = network.members[turn % 4].ask(&format!("What is {turn} and 2?"));
+        last = network.members[(turn + 1) % 4].sealed(&record);
+    }
+    assert!(flood.join().unwrap() > 10_000);
+    let hashes = network.hashes_at(&[0, 1, 2, 3], last);
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+    let log = network.members[0].log();
+    assert!(log.contains("sends more than"), "why the peer is gone is in the log: {log}");
+    network.terminate();
+}
