@@ -271,10 +271,10 @@ fn a_store_of_another_chain_or_a_newer_program_is_refused() {
         matches!(&refused, StoreError::OtherChain { found, .. } if found.genesis_hash == Chain::new(1).genesis.hash())
     );
     assert!(refused.to_string().contains("use its own genesis file"), "{refused}");
-    fs::write(path.join("format"), "2\n").unwrap();
+    fs::write(path.join("format"), "3\n").unwrap();
     let refused = open(&path, &Chain::new(1)).map(|_| ()).unwrap_err();
-    assert_eq!(refused, StoreError::NewerFormat { path: path.clone(), found: 2, known: 1 });
-    fs::write(path.join("format"), "1\n").unwrap();
+    assert_eq!(refused, StoreError::NewerFormat { path: path.clone(), found: 3, known: 2 });
+    fs::write(path.join("format"), "2\n").unwrap();
     whole(&path);
 }
 
