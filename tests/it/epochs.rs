@@ -58,7 +58,7 @@ fn who_is_away_loses_its_vote_and_gets_it_back() {
 
     // Who knows only the genesis file believes a block by the new set.
     let record = network.members[1].ask("What is a set?");
-    let height = network.members[2].sealed(&record);
+    let height = network.members[0].sealed(&record);
     let header = network.members[0].result("chain_getHeader", json!([height]));
     let proof = network.members[0].result("chain_getLightProof", json!([record]));
     assert!(!proof["steps"].as_array().unwrap().is_empty());
@@ -164,6 +164,7 @@ fn who_votes_twice_is_accused_on_chain_slashed_and_excluded() {
     let piece = &found["evidence"][0];
     assert_eq!((&piece["node_id"], &piece["kind"]), (&json!(liar), &json!("prevote")), "{found}");
     assert_eq!(piece["statements"][0]["block_hash"], Value::Null);
+    network.hashes_at(&[0, 1, 2], piece["block"].as_u64().unwrap());
     let block = network.members[2].result("chain_getBlock", json!([piece["block"]]));
     assert_eq!(block["evidence"][0]["id"], piece["id"], "{block}");
     assert_eq!(bond(&network), json!("950000000000"), "a twentieth is burned");
