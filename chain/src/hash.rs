@@ -48,8 +48,6 @@ impl Domain {
     pub const SIGN_PREVOTE: Domain = Domain("aria/sign/prevote/v1");
     /// A proposer's proposal.
     pub const SIGN_PROPOSAL: Domain = Domain("aria/sign/proposal/v1");
-    /// A node's proof, to a peer, that it has its key.
-    pub const SIGN_HANDSHAKE: Domain = Domain("aria/sign/handshake/v1");
     /// What a node remembers having seen: never sent and never kept.
     pub const SEEN: Domain = Domain("aria/seen/v1");
     /// Checksum of a value in the store.
@@ -93,11 +91,13 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 19] = [
+    const ALL: [Domain; 21] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
         Domain::PROOFS,
+        Domain::BODY,
+        Domain::EVIDENCE,
         Domain::NO_RECORDS,
         Domain::VALIDATORS,
         Domain::COMMIT_PROMPT,
@@ -111,7 +111,7 @@ mod tests {
         Domain::SIGN_NIL_PRECOMMIT,
         Domain::SIGN_PREVOTE,
         Domain::SIGN_PROPOSAL,
-        Domain::SIGN_HANDSHAKE,
+        Domain::SEEN,
         Domain::STORE_VALUE,
     ];
 

@@ -1,7 +1,7 @@
 //! Key pairs and signatures: one sign and one verify per purpose, never over bare bytes. Sole user of ed25519-dalek.
 //!
 //! What is signed is a hash in the purpose's domain over the chain id and the value, so that no signature counts on
-//! another chain or in another role. Verification is the strict one everywhere, and a key must be written in its
+//! another chain or in another role; only the handshake of TLS, which has a form of its own, is signed as it is. Verification is the strict one everywhere, and a key must be written in its
 //! canonical form: two spellings of one key would be two nodes.
 
 use std::fmt;
@@ -124,9 +124,10 @@ impl NodeKey {
         self.sign(proposal_message(chain_id, height, round, block, polka))
     }
 
-    /// As peer, over what both sides said at the beginning of a connection. The side that dialled says `true`.
-    pub fn sign_handshake(&self, chain_id: &ChainId, transcript: &Digest, is_dialler: bool) -> Signature {
-        self.sign(handshake_message(chain_id, transcript, is_dialler))
+    /// As one end of a TLS 1.3 connection, over what its handshake asks to be signed (RFC 8446, 4.4.3). None: this is
+    /// something else. Nothing else that a key signs looks like it: those are digests of 32 bytes.
+    pub fn sign_tls(&self, message: &[u8]) -> Option<Signature> {
+        is_tls(message).then(|| Signature(self.signing.sign(message).to_bytes()))
     }
 
     fn sign(&self, message: Digest) -> Signature {
@@ -197,15 +198,14 @@ pub fn verify_proposal(
     verify(proposer, proposal_message(chain_id, height, round, block, polka), signature)
 }
 
-/// Whether `node` signed the beginning of a connection, as the side that dialled or as the other one.
-pub fn verify_handshake(
-    node: &NodeId,
-    chain_id: &ChainId,
-    transcript: &Digest,
-    is_dialler: bool,
-    signature: &Signature,
-) -> bool {
-    verify(node, handshake_message(chain_id, transcript, is_dialler), signature)
+/// Whether `node` signed the handshake of a TLS 1.3 connection.
+pub fn verify_tls(node: &NodeId, message: &[u8], signature: &Signature) -> bool {
+    is_tls(message) && verify_bytes(node, message, signature)
+}
+
+/// Whether a message is one that TLS 1.3 asks its ends to sign.
+fn is_tls(message: &[u8]) -> bool {
+    message.strip_prefix(&[b' '; 64]).is_some_and(|rest| rest.starts_with(b"TLS 1.3, "))
 }
 
 fn request_message(chain_id: &ChainId, request: &RequestId) -> Digest {
@@ -242,11 +242,11 @@ fn proposal_message(
     Domain::SIGN_PROPOSAL.hash_of(&(chain_id, height, round, block, polka))
 }
 
-fn handshake_message(chain_id: &ChainId, transcript: &Digest, is_dialler: bool) -> Digest {
-    Domain::SIGN_HANDSHAKE.hash_of(&(chain_id, transcript, is_dialler))
+fn verify(node: &NodeId, message: Digest, signature: &Signature) -> bool {
+    verify_bytes(node, message.as_bytes(), signature)
 }
 
-fn verify(node: &NodeId, message: Digest, signature: &Signature) -> bool {
+fn verify_bytes(node: &NodeId, message: &[u8], signature: &Signature) -> bool {
     let Ok(key) = VerifyingKey::from_bytes(node.as_bytes()) else {
         return false;
     };
@@ -254,5 +254,5 @@ fn verify(node: &NodeId, message: Digest, signature: &Signature) -> bool {
         return false;
     }
     let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
-    key.verify_strict(message.as_bytes(), &signature).is_ok()
+    key.verify_strict(message, &signature).is_ok()
 }

@@ -267,3 +267,16 @@ fn task_types_have_the_names_of_the_field() {
         assert_eq!(serde_json::to_string(&read(name)).unwrap(), format!("\"{name}\""));
     }
 }
+
+#[test]
+fn of_raw_bytes_only_a_handshake_of_tls_is_signed() {
+    let key = key(7);
+    let message = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[9; 32]].concat();
+    let signature = key.sign_tls(&message).unwrap();
+    assert!(keys::verify_tls(&key.node_id(), &message, &signature));
+    assert!(!keys::verify_tls(&node(8), &message, &signature));
+    for other in [&message[1..], &message[..70], &[7; 32][..], &[][..]] {
+        assert!(key.sign_tls(other).is_none());
+        assert!(!keys::verify_tls(&key.node_id(), other, &signature));
+    }
+}

@@ -1,10 +1,10 @@
 //! Peers over WebSocket: who they are, and frames of bytes to and from them.
 //!
-//! A peer is its key, proven on both sides before anything else is said ([`handshake`]). After that a connection carries
-//! binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
+//! A peer is its key, proven on both sides by TLS 1.3 ([`tls`]) before anything else is said. Then both say on which chain they
+//! are ([`handshake`]). After that a connection carries binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
 //! connections, frames, queues, what one peer may send in a second. A slow or noisy peer is dropped with a reason in the log.
 //!
-//! In reading order: [`handshake`], [`peer`], [`peers`], [`dial`].
+//! In reading order: [`tls`], [`handshake`], [`peer`], [`peers`], [`dial`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ pub mod dial;
 pub mod handshake;
 pub mod peer;
 pub mod peers;
+mod tls;
 
 pub use peers::PeerInfo;
 use peers::Peers;

@@ -32,8 +32,8 @@ fn structured() -> impl Strategy<Value = Vec<u8>> {
         Just(vec![255; 4]),
         Just(vec![0; 8]),
     ];
-    (0_u8..6, proptest::collection::vec(piece, 0..12))
-        .prop_map(|(kind, pieces)| [vec![1, kind], pieces.concat()].concat())
+    (1_u8..=2, 0_u8..6, proptest::collection::vec(piece, 0..12))
+        .prop_map(|(version, kind, pieces)| [vec![version, kind], pieces.concat()].concat())
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! One connection: proof of keys, then a reader and a writer until one of them ends.
+//! One connection: keys, a greeting, then a reader and a writer until one of them ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -17,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::handshake::{HandshakeError, SUBPROTOCOL, prove};
+use super::handshake::{HandshakeError, SUBPROTOCOL, greet};
 use super::peers::{Link, Peers};
 use super::{Channel, LegacySession, NetworkError, PeerEvent, Received};
 use crate::consensus::message::MESSAGE_BYTES_MAX;
@@ -60,7 +61,13 @@ fn connection(error: impl std::fmt::Display) -> NetworkError {
     NetworkError::Connection(error.to_string())
 }
 
-/// A peer that dialled us.
+/// The first byte of a TLS connection.
+const TLS_RECORD: u8 = 0x16;
+
+/// A connection whose other end is known.
+type Secure = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Somebody who dialled us: a peer, who begins with TLS, or an older node, who does not.
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
@@ -68,27 +75,34 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) -> Result<NodeId, NetworkError> {
     let limit = peers.config.handshake_max;
-    let mut is_legacy = false;
-    let choose = |request: &Request, response: Response| {
-        let chosen = choose(request, response, peers.legacy.is_some());
-        is_legacy =
-            chosen.as_ref().is_ok_and(|response| response.headers().get(HEADER).is_none_or(|name| name != SUBPROTOCOL));
-        chosen
-    };
-    let upgrade = tokio_tungstenite::accept_hdr_async_with_config(stream, choose, Some(socket_config()));
-    let upgraded = tokio::time::timeout(limit, upgrade).await.map_err(|_| HandshakeError::Slow(limit))?;
-    let socket = upgraded.map_err(connection)?;
-    match &peers.legacy {
-        Some(legacy) if is_legacy => {
-            let session = legacy.open();
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = answer_legacy(socket, session, &peers) => {}
-            }
-            Ok(NodeId::ZERO)
-        }
-        _ => live(socket, address, false, peers, stop).await,
+    let slow = |_| HandshakeError::Slow(limit);
+    let mut first = [0];
+    tokio::time::timeout(limit, stream.peek(&mut first)).await.map_err(slow)?.map_err(connection)?;
+    if first[0] == TLS_RECORD {
+        let secure = tokio::time::timeout(limit, peers.tls.accept(stream)).await.map_err(slow)?;
+        let (stream, node) = secure.map_err(unproven)?;
+        let choose = |request: &Request, response: Response| choose(request, response, &[SUBPROTOCOL]);
+        let upgrade = tokio_tungstenite::accept_hdr_async_with_config(stream, choose, Some(socket_config()));
+        let socket = tokio::time::timeout(limit, upgrade).await.map_err(slow)?.map_err(connection)?;
+        return live(socket, (node, address), false, peers, stop).await;
     }
+    // Who has nothing for older nodes still refuses them in words.
+    let offered: &[&str] = if peers.legacy.is_some() { &[LEGACY_SUBPROTOCOL, ""] } else { &[] };
+    let choose = |request: &Request, response: Response| choose(request, response, offered);
+    let upgrade = tokio_tungstenite::accept_hdr_async_with_config(stream, choose, Some(socket_config()));
+    let socket = tokio::time::timeout(limit, upgrade).await.map_err(slow)?.map_err(connection)?;
+    if let Some(legacy) = &peers.legacy {
+        let session = legacy.open();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = answer_legacy(socket, session, &peers) => {}
+        }
+    }
+    Ok(NodeId::ZERO)
+}
+
+fn unproven(error: std::io::Error) -> NetworkError {
+    HandshakeError::Unproven(error.to_string()).into()
 }
 
 /// Answers an older node, one message after the other, until it says something too long or nothing for a while.
@@ -114,22 +128,20 @@ async fn answer_legacy(mut socket: WebSocketStream<TcpStream>, mut session: Box<
     }
 }
 
-/// The server's half of the upgrade: our subprotocol if it is offered; older nodes offer theirs or none.
-fn choose(request: &Request, mut response: Response, is_legacy_served: bool) -> Result<Response, ErrorResponse> {
+/// The server's half of the upgrade: the first of `known` that the client offers; the empty name stands for none.
+fn choose(request: &Request, mut response: Response, known: &[&'static str]) -> Result<Response, ErrorResponse> {
     let offered = request.headers().get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
-    let offered: Vec<&str> = offered.flat_map(|list| list.split(',')).map(str::trim).collect();
-    if offered.contains(&SUBPROTOCOL) {
-        response.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
+    let mut offered: Vec<&str> = offered.flat_map(|list| list.split(',')).map(str::trim).collect();
+    if offered.is_empty() {
+        offered.push("");
+    }
+    if let Some(name) = known.iter().find(|name| offered.contains(name)) {
+        if !name.is_empty() {
+            response.headers_mut().insert(HEADER, HeaderValue::from_static(name));
+        }
         return Ok(response);
     }
-    if is_legacy_served && offered.is_empty() {
-        return Ok(response);
-    }
-    if is_legacy_served && offered.contains(&LEGACY_SUBPROTOCOL) {
-        response.headers_mut().insert(HEADER, HeaderValue::from_static(LEGACY_SUBPROTOCOL));
-        return Ok(response);
-    }
-    let text = format!("this port is for peers that speak {SUBPROTOCOL}");
+    let text = format!("this port is for peers that speak {SUBPROTOCOL} over TLS 1.3 with their node's key");
     let mut refusal = ErrorResponse::new(Some(text));
     *refusal.status_mut() = StatusCode::BAD_REQUEST;
     Err(refusal)
@@ -142,24 +154,29 @@ pub(super) async fn dial(
     stop: CancellationToken,
 ) -> Result<NodeId, NetworkError> {
     let address = stream.peer_addr().map_err(connection)?;
-    let mut request = format!("ws://{address}/").into_client_request().map_err(connection)?;
+    let mut request = format!("wss://{address}/").into_client_request().map_err(connection)?;
     request.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
     let limit = peers.config.handshake_max;
+    let slow = |_| HandshakeError::Slow(limit);
+    let secure = tokio::time::timeout(limit, peers.tls.connect(stream)).await.map_err(slow)?;
+    let (stream, node) = secure.map_err(unproven)?;
     let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(socket_config()));
-    let upgraded = tokio::time::timeout(limit, upgrade).await.map_err(|_| HandshakeError::Slow(limit))?;
-    let (socket, _) = upgraded.map_err(connection)?;
-    live(socket, address, true, peers, stop).await
+    let (socket, _) = tokio::time::timeout(limit, upgrade).await.map_err(slow)?.map_err(connection)?;
+    live(socket, (node, address), true, peers, stop).await
 }
 
 /// The life of a connection after its upgrade.
 async fn live(
-    mut socket: WebSocketStream<TcpStream>,
-    address: SocketAddr,
+    mut socket: Secure,
+    (node, address): (NodeId, SocketAddr),
     is_dialler: bool,
     peers: Arc<Peers>,
     stop: CancellationToken,
 ) -> Result<NodeId, NetworkError> {
-    let node = prove(&mut socket, &peers.identity, is_dialler, peers.config.handshake_max).await?;
+    if node == peers.identity.key.node_id() {
+        return Err(HandshakeError::Own.into());
+    }
+    greet(&mut socket, &peers.identity, peers.config.handshake_max).await?;
     let (sender, queue) = mpsc::channel(QUEUE_MAX);
     let link = Link::new(sender, address, is_dialler);
     let end = link.end.clone();
@@ -186,7 +203,7 @@ async fn live(
 }
 
 /// Passes on what the peer says, until it says too much or nothing. Returns why it ended.
-async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, node: NodeId, peers: &Peers, number: u64) -> String {
+async fn read(mut stream: SplitStream<Secure>, node: NodeId, peers: &Peers, number: u64) -> String {
     let mut budget = Budget::new(peers.config.rate);
     loop {
         let message = match tokio::time::timeout(peers.config.dead_after, stream.next()).await {
@@ -219,11 +236,7 @@ async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, node: NodeId,
 }
 
 /// Sends what is queued, and a ping now and then. Returns why it ended.
-async fn write(
-    mut sink: SplitSink<WebSocketStream<TcpStream>, Message>,
-    mut queue: mpsc::Receiver<Bytes>,
-    ping_every: Duration,
-) -> String {
+async fn write(mut sink: SplitSink<Secure, Message>, mut queue: mpsc::Receiver<Bytes>, ping_every: Duration) -> String {
     let mut ping = tokio::time::interval(ping_every);
     loop {
         let message = tokio::select! {

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::Tls;
 use super::{Channel, Identity, Legacy, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
 
 /// Bans that are remembered; the oldest end first.
@@ -79,6 +80,7 @@ pub(super) struct Peers {
     pub(super) config: NetworkConfig,
     pub(super) legacy: Option<Box<dyn Legacy>>,
     pub(super) events: mpsc::Sender<PeerEvent>,
+    pub(super) tls: Tls,
     room: Arc<Semaphore>,
     table: Mutex<Table>,
 }
@@ -90,7 +92,16 @@ impl Peers {
         legacy: Option<Box<dyn Legacy>>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Peers {
-        Peers { identity, config, legacy, events, room: Arc::new(Semaphore::new(ROOM_KIB)), table: Mutex::default() }
+        let tls = Tls::new(&identity.key);
+        Peers {
+            tls,
+            identity,
+            config,
+            legacy,
+            events,
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
+            table: Mutex::default(),
+        }
     }
 
     /// Waits until there is room for a frame.

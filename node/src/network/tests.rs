@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -160,41 +162,83 @@ async fn strangers_of_another_chain_are_not_let_in() {
     assert!(a.events.try_recv().is_err());
 }
 
-/// A client that speaks the upgrade and then what the test says.
+/// A client that proves a key, speaks the upgrade and then what the test says.
 async fn raw(
     address: &str,
+    key: &Arc<NodeKey>,
     subprotocol: Option<&'static str>,
-) -> Option<tokio_tungstenite::WebSocketStream<TcpStream>> {
+) -> Option<WebSocketStream<TlsStream<TcpStream>>> {
     let stream = TcpStream::connect(address).await.expect("connects");
-    let mut request = format!("ws://{address}/").into_client_request().expect("an address");
+    let (stream, _) = tls::Tls::new(key).connect(stream).await.ok()?;
+    let mut request = format!("wss://{address}/").into_client_request().expect("an address");
     if let Some(name) = subprotocol {
         request.headers_mut().insert("Sec-WebSocket-Protocol", name.parse().expect("a header"));
     }
     tokio_tungstenite::client_async(request, stream).await.ok().map(|(socket, _)| socket)
 }
 
+/// The same up to where frames begin.
+async fn greeted(address: &str, identity: &Identity) -> WebSocketStream<TlsStream<TcpStream>> {
+    let mut socket = raw(address, &identity.key, Some("aria.v1")).await.expect("upgraded");
+    handshake::greet(&mut socket, identity, WAIT).await.expect("greeted");
+    socket
+}
+
 #[tokio::test]
-async fn who_cannot_prove_its_key_is_refused() {
+async fn who_does_not_speak_as_a_peer_is_refused() {
     let a = node(1).await;
-    assert!(raw(&a.address, None).await.is_none(), "no subprotocol");
-    // It names a node and has another's key; then it sends back what it was sent; then it sends nothing sensible.
-    let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
-    let impostor = Identity { key: Arc::new(NodeKey::from_seed(&[9; 32])), ..identity(2, "aria-test") };
-    let first = socket.next().await.expect("a hello").expect("a frame");
-    socket.send(first.clone()).await.expect("sent");
-    assert!(matches!(socket.next().await, None | Some(Ok(Message::Close(_)) | Err(_))), "its own hello");
+    let key = identity(2, "aria-test").key;
+    assert!(raw(&a.address, &key, None).await.is_none(), "no subprotocol");
+    assert!(raw(&a.address, &key, Some("aria.v0")).await.is_none(), "that of older nodes");
     for garbage in [vec![], vec![1; 32], vec![1; 257], vec![255; 100]] {
-        let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
+        let mut socket = raw(&a.address, &key, Some("aria.v1")).await.expect("upgraded");
         socket.send(Message::binary(garbage)).await.expect("sent");
         while let Some(Ok(message)) = socket.next().await {
             assert!(!message.is_empty() || message.is_close() || message.is_ping());
         }
     }
-    // A whole handshake with a wrong signature: the transcript is of another connection.
-    let mut one = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
-    let proven = handshake::prove(&mut one, &impostor, false, WAIT).await;
-    assert!(proven.is_err(), "a dialler that signs as listener");
     assert!(a.network.peers().is_empty());
+}
+
+#[tokio::test]
+async fn without_encryption_there_is_no_peer() {
+    let a = node(1).await;
+    let stream = TcpStream::connect(&a.address).await.expect("connects");
+    let mut request = format!("ws://{}/", a.address).into_client_request().expect("an address");
+    request.headers_mut().insert("Sec-WebSocket-Protocol", "aria.v1".parse().expect("a header"));
+    let refused = tokio_tungstenite::client_async(request, stream).await;
+    let Err(tokio_tungstenite::tungstenite::Error::Http(answer)) = refused else { panic!("not refused") };
+    let reason = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned();
+    assert!(answer.status() == 400 && reason.contains("TLS 1.3"), "{reason}");
+}
+
+#[tokio::test]
+async fn who_shows_a_key_that_it_has_not_is_refused() {
+    let a = node(1).await;
+    let (own, other) = (identity(2, "aria-test").key, identity(3, "aria-test").key);
+    let stream = TcpStream::connect(&a.address).await.expect("connects");
+    // TLS 1.3 tells a client of its refusal only after the client has sent its proof.
+    let connected = tls::Tls::showing(other.node_id(), &own).connect(stream).await;
+    if let Ok((mut stream, _)) = connected {
+        use tokio::io::AsyncReadExt;
+        assert!(stream.read_u8().await.is_err(), "an impostor is cut off");
+    }
+    let stream = TcpStream::connect(&a.address).await.expect("connects");
+    let (_, node) = tls::Tls::new(&own).connect(stream).await.expect("its own key is good");
+    assert_eq!(node, a.id, "and the other end is who it is");
+    // The other way round: who dials an impostor notices.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let serve = async {
+        let (stream, _) = listener.accept().await.expect("a client");
+        drop(tls::Tls::showing(other.node_id(), &own).accept(stream).await);
+    };
+    let dial = async {
+        let stream = TcpStream::connect(address).await.expect("connects");
+        tls::Tls::new(&own).connect(stream).await.map(|(_, node)| node)
+    };
+    let (_, dialled) = tokio::join!(serve, dial);
+    assert!(dialled.is_err(), "{dialled:?}");
 }
 
 #[tokio::test]
@@ -204,8 +248,7 @@ async fn noise_and_oversize_are_dropped() {
     let peer = identity(2, "aria-test");
     let id = peer.key.node_id();
     for (frame, count) in [(vec![1; 10], 300), (vec![1; 600_000], 4), (vec![77; 10], 1), (vec![], 1)] {
-        let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
-        handshake::prove(&mut socket, &peer, true, WAIT).await.expect("proven");
+        let mut socket = greeted(&a.address, &peer).await;
         assert_eq!(a.connected().await, id);
         for _ in 0..count {
             if socket.send(Message::binary(frame.clone())).await.is_err() {
@@ -221,8 +264,7 @@ async fn a_peer_that_does_not_read_costs_a_queue_and_no_more() {
     let mut a = node(1).await;
     let peer = identity(2, "aria-test");
     let id = peer.key.node_id();
-    let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
-    handshake::prove(&mut socket, &peer, true, WAIT).await.expect("proven");
+    let _unread = greeted(&a.address, &peer).await;
     a.connected().await;
     let frame = vec![5; 100_000];
     let queued = (0..10 * peer::QUEUE_MAX).take_while(|_| a.network.send(&id, Channel::Consensus, &frame)).count();
@@ -235,8 +277,7 @@ async fn a_peer_that_does_not_read_costs_a_queue_and_no_more() {
 async fn what_nobody_works_on_takes_bounded_memory() {
     let a = node(1).await;
     let peer = identity(2, "aria-test");
-    let mut socket = raw(&a.address, Some("aria.v1")).await.expect("upgraded");
-    handshake::prove(&mut socket, &peer, true, WAIT).await.expect("proven");
+    let mut socket = greeted(&a.address, &peer).await;
     let frame = Message::binary(vec![2; 4_000_000]);
     let sent = async {
         for count in 0.. {
