@@ -67,6 +67,8 @@ impl Exchange {
                     Channel::Consensus => self.consensus(peer, &bytes, room).await,
                     Channel::Gossip => self.gossip(peer, &bytes).await,
                     Channel::Sync => self.sync(peer, &bytes, room).await,
+                    // The network keeps this to itself.
+                    Channel::Peers => Ok(()),
                 };
                 if let Err(reason) = outcome {
                     self.network.ban(&peer, &reason, BAN);

@@ -1,10 +1,10 @@
 //! Peers over WebSocket: who they are, and frames of bytes to and from them.
 //!
-//! A peer is its key, proven on both sides by TLS 1.3 ([`tls`]) before anything else is said. Then both say on which chain they
+//! A peer is its key, proven on both sides by TLS 1.3 (`tls`) before anything else is said. Then both say on which chain they
 //! are ([`handshake`]). After that a connection carries binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
 //! connections, frames, queues, what one peer may send in a second. A slow or noisy peer is dropped with a reason in the log.
 //!
-//! In reading order: [`tls`], [`handshake`], [`peer`], [`peers`], [`dial`].
+//! In reading order: `tls`, [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +17,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub mod book;
 pub mod dial;
+pub mod discover;
 pub mod handshake;
 pub mod peer;
 pub mod peers;
 mod tls;
 
+use book::{Book, Entry};
 pub use peers::PeerInfo;
 use peers::Peers;
 
@@ -40,10 +43,12 @@ pub enum Channel {
     Gossip,
     /// Blocks of the past.
     Sync,
+    /// Where others are.
+    Peers,
 }
 
 impl Channel {
-    const ALL: [Channel; 3] = [Channel::Consensus, Channel::Gossip, Channel::Sync];
+    const ALL: [Channel; 4] = [Channel::Consensus, Channel::Gossip, Channel::Sync, Channel::Peers];
 
     fn tag(self) -> u8 {
         self as u8
@@ -82,6 +87,10 @@ pub type Room = OwnedSemaphorePermit;
 pub struct NetworkConfig {
     /// Connections that others began.
     pub inbound_max: usize,
+    /// Connections that this node begins by itself, those to named addresses included.
+    pub outbound_max: usize,
+    /// How often it looks for somebody while there are fewer.
+    pub discover_every: Duration,
     /// Time for both sides to prove their keys.
     pub handshake_max: Duration,
     /// How often to ask whether a peer is there.
@@ -98,6 +107,8 @@ impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
         NetworkConfig {
             inbound_max: 64,
+            outbound_max: 8,
+            discover_every: Duration::from_secs(3),
             handshake_max: Duration::from_secs(5),
             ping_every: Duration::from_secs(20),
             dead_after: Duration::from_secs(60),
@@ -162,18 +173,20 @@ pub struct Network {
 }
 
 impl Network {
-    /// Accepts peers on `listener`, which is bound to `address`, until `stop`; events come out of the receiver. Older nodes get
-    /// their replies from `legacy`; without it they are not let in.
+    /// Accepts peers on `listener`, which is bound to `address`, until `stop`, and dials those that `known` tells of; events come
+    /// out of the receiver. Older nodes get their replies from `legacy`; without it they are not let in.
     pub fn start(
         (listener, address): (TcpListener, SocketAddr),
         identity: Identity,
         config: NetworkConfig,
+        known: Vec<Entry>,
         legacy: Option<Box<dyn Legacy>>,
         stop: CancellationToken,
     ) -> (Network, mpsc::Receiver<PeerEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let peers = Arc::new(Peers::new(identity, config, legacy, events));
+        let peers = Arc::new(Peers::new((identity, address.port()), Book::new(known), config, legacy, events));
         tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
+        tokio::spawn(discover::keep_company(Arc::clone(&peers), stop.clone()));
         (Network { address, peers, stop }, receiver)
     }
 
@@ -200,6 +213,11 @@ impl Network {
     /// Who is connected.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.peers.list()
+    }
+
+    /// Where nodes can be dialled, to be kept over a restart.
+    pub fn book(&self) -> Vec<Entry> {
+        self.peers.book().entries()
     }
 
     /// Ends the connection to a peer that did what it must not, and does not speak to it for a while.

@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use aria_chain::{
@@ -39,7 +40,7 @@ use crate::{
     error::NodeError,
     exchange,
     model::{self, Located},
-    network::{Identity, Network, NetworkConfig},
+    network::{Identity, Legacy, Network, NetworkConfig, book::Entry},
     services::{NodeServices, Served, legacy::LegacyDoor},
     supervisor::{Ended, Stage, Supervisor},
 };
@@ -49,6 +50,9 @@ pub(crate) const DEVNET: &str = include_str!("../../genesis/devnet.toml");
 
 /// Connections of one door.
 const CONNECTIONS_MAX: usize = 512;
+
+/// How often the address book is written.
+const BOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Bytes of all key-value caches. A session of the 2B model takes 77 kB a token.
 const KV_BYTES_MAX: u64 = 2 << 30;
@@ -93,7 +97,7 @@ impl Node {
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
-        start_peers(config, &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
+        start_peers((config, &dir), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 
@@ -245,7 +249,7 @@ struct Doors {
 
 /// Lets peers in, and looks for those that are named.
 fn start_peers(
-    config: &NodeConfig,
+    (config, dir): (&NodeConfig, &DataDir),
     chain: &Arc<Chain>,
     supervisor: &Supervisor,
     listener: (TcpListener, SocketAddr),
@@ -257,8 +261,11 @@ fn start_peers(
         chain_id: chain.genesis.chain_id().clone(),
         genesis: chain.genesis.block().hash(),
     };
-    let stop = supervisor.spawner(Stage::Consensus).stop().clone();
-    let (network, events) = Network::start(listener, identity, NetworkConfig::default(), Some(Box::new(legacy)), stop);
+    let spawner = supervisor.spawner(Stage::Consensus);
+    let (stop, book) = (spawner.stop().clone(), dir.peers_file());
+    let (legacy, settings) = (Some(Box::new(legacy) as Box<dyn Legacy>), NetworkConfig::default());
+    let (network, events) = Network::start(listener, identity, settings, read_book(&book), legacy, stop.clone());
+    spawner.spawn(keep_book(network.clone(), dir.clone(), stop));
     for address in &config.bootstrap {
         network.dial(address.clone());
     }
@@ -266,6 +273,38 @@ fn start_peers(
     let _ = chain.network.set(network.clone());
     let chain = Arc::clone(chain);
     supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
+}
+
+/// Nodes that were reached before. A book that cannot be read is begun anew: it is a help, and nothing rests on it.
+fn read_book(path: &Path) -> Vec<Entry> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(_) => return Vec::new(),
+    };
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "the address book is damaged and begun anew");
+        Vec::new()
+    })
+}
+
+/// Writes the book now and then, and at the end.
+async fn keep_book(network: Network, dir: DataDir, stop: CancellationToken) {
+    let mut written = None;
+    loop {
+        let is_over = tokio::time::timeout(BOOK_EVERY, stop.cancelled()).await.is_ok();
+        let (book, dir) = (network.book(), dir.clone());
+        if written.as_ref() != Some(&book) {
+            let text = serde_json::to_string_pretty(&book).expect("a book is text");
+            let write = tokio::task::spawn_blocking(move || dir.write_private(&dir.peers_file(), text.as_bytes()));
+            match write.await {
+                Ok(Err(error)) => tracing::warn!(%error, "the address book is not kept"),
+                _ => written = Some(book),
+            }
+        }
+        if is_over {
+            return;
+        }
+    }
 }
 
 async fn bind(

@@ -4,6 +4,7 @@ use aria_chain::codec::Versioned;
 use aria_node::consensus::log::Record;
 use aria_node::consensus::message::Message;
 use aria_node::consensus::talk::{Gossip, Sync};
+use aria_node::network::discover::Acquaintance;
 use aria_node::network::handshake::Hello;
 use proptest::prelude::*;
 
@@ -18,6 +19,7 @@ fn all(bytes: &[u8]) {
     versioned::<Gossip>(bytes);
     versioned::<Sync>(bytes);
     versioned::<Hello>(bytes);
+    versioned::<Acquaintance>(bytes);
     if let Ok(record) = borsh::from_slice::<Record>(bytes) {
         assert_eq!(borsh::to_vec(&record).ok().as_deref(), Some(bytes));
     }

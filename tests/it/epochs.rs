@@ -103,7 +103,7 @@ impl Stranger {
             let address = listener.local_addr().unwrap();
             let stop = tokio_util::sync::CancellationToken::new();
             let (peers, mut events) =
-                Network::start((listener, address), identity, NetworkConfig::default(), None, stop);
+                Network::start((listener, address), identity, NetworkConfig::default(), Vec::new(), None, stop);
             // Whatever they say is read, so that nobody takes it for a slow peer.
             tokio::spawn(async move { while events.recv().await.is_some() {} });
             peers

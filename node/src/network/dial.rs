@@ -42,7 +42,7 @@ pub(super) async fn keep(peers: Arc<Peers>, address: String, stop: CancellationT
     }
 }
 
-async fn once(peers: &Arc<Peers>, address: &str, stop: &CancellationToken) -> Result<NodeId, NetworkError> {
+pub(super) async fn once(peers: &Arc<Peers>, address: &str, stop: &CancellationToken) -> Result<NodeId, NetworkError> {
     let limit = peers.config.handshake_max;
     let connect = tokio::time::timeout(limit, TcpStream::connect(address));
     let stream =
@@ -54,7 +54,7 @@ async fn once(peers: &Arc<Peers>, address: &str, stop: &CancellationToken) -> Re
 }
 
 /// Between half of it and all of it, so that nodes that lost the same peer do not come back at once.
-fn jitter(pause: Duration) -> Duration {
+pub(super) fn jitter(pause: Duration) -> Duration {
     let mut byte = [0];
     // Without randomness all wait the longest time.
     let share = if getrandom::fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 255 };

@@ -1,6 +1,6 @@
 //! Both sides say on which chain they are and how they speak, before anything else.
 //!
-//! The connection is encrypted and both keys are proven by then ([`super::tls`]), so nobody else can have said it, and nobody
+//! The connection is encrypted and both keys are proven by then (`tls`), so nobody else can have said it, and nobody
 //! can talk the two down to an older version.
 
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub struct Hello {
     versions: Vec<u16>,
     chain_id: ChainId,
     genesis: BlockHash,
+    /// Where the sender listens, at the address that it comes from.
+    port: u16,
 }
 
 impl Versioned for Hello {
@@ -65,21 +67,21 @@ pub enum HandshakeError {
     Own,
 }
 
-/// Says who we are and checks what the peer says.
-pub async fn greet<S>(socket: &mut S, identity: &Identity, limit: Duration) -> Result<(), HandshakeError>
+/// Says who we are and that we listen on `port`, and checks what the peer says. Returns its port.
+pub async fn greet<S>(socket: &mut S, identity: &Identity, port: u16, limit: Duration) -> Result<u16, HandshakeError>
 where
     S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
 {
-    let greeting = tokio::time::timeout(limit, exchange(socket, identity));
+    let greeting = tokio::time::timeout(limit, exchange(socket, identity, port));
     greeting.await.map_err(|_| HandshakeError::Slow(limit))?
 }
 
-async fn exchange<S>(socket: &mut S, identity: &Identity) -> Result<(), HandshakeError>
+async fn exchange<S>(socket: &mut S, identity: &Identity, port: u16) -> Result<u16, HandshakeError>
 where
     S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
 {
     let Identity { chain_id, genesis, .. } = identity;
-    let own = Hello { versions: VERSIONS.to_vec(), chain_id: chain_id.clone(), genesis: *genesis };
+    let own = Hello { versions: VERSIONS.to_vec(), chain_id: chain_id.clone(), genesis: *genesis, port };
     let own = Message::binary(own.encode());
     socket.send(own).await.map_err(|error| HandshakeError::Connection(error.to_string()))?;
     let peer = hear(socket, Hello::BYTES_MAX).await?;
@@ -91,7 +93,7 @@ where
     if peer.versions.len() > VERSIONS_MAX || !peer.versions.iter().any(is_common) {
         return Err(HandshakeError::Version(peer.versions));
     }
-    Ok(())
+    Ok(peer.port)
 }
 
 async fn hear<S>(socket: &mut S, bytes_max: usize) -> Result<Vec<u8>, HandshakeError>

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aria_chain::codec::Versioned;
 use aria_chain::ids::NodeId;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -18,6 +19,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_util::sync::CancellationToken;
 
+use super::book::Contact;
+use super::discover::{Acquaintance, hear, now_s};
 use super::handshake::{HandshakeError, SUBPROTOCOL, greet};
 use super::peers::{Link, Peers};
 use super::{Channel, LegacySession, NetworkError, PeerEvent, Received};
@@ -176,14 +179,21 @@ async fn live(
     if node == peers.identity.key.node_id() {
         return Err(HandshakeError::Own.into());
     }
-    greet(&mut socket, &peers.identity, peers.config.handshake_max).await?;
+    let port = greet(&mut socket, &peers.identity, peers.port, peers.config.handshake_max).await?;
+    if is_dialler {
+        peers.book().proven(Contact { node_id: node, address }, now_s());
+    } else {
+        let listens = SocketAddr::new(address.ip(), port);
+        peers.book().heard(node, address.ip(), &[Contact { node_id: node, address: listens }]);
+    }
     let (sender, queue) = mpsc::channel(QUEUE_MAX);
     let link = Link::new(sender, address, is_dialler);
     let end = link.end.clone();
     let number = peers.join(node, link)?;
     tracing::info!(%node, %address, is_dialler, "peer connected");
+    peers.send(&node, Channel::Peers, &frame(Channel::Peers, &Acquaintance::Ask.encode()));
     let (sink, stream) = socket.split();
-    let read = read(stream, node, &peers, number);
+    let read = read(stream, (node, address), &peers, number);
     let write = write(sink, queue, peers.config.ping_every);
     // A peer that is there is told before anything that it says.
     let told = peers.events.send(PeerEvent::Connected(node)).await;
@@ -203,8 +213,15 @@ async fn live(
 }
 
 /// Passes on what the peer says, until it says too much or nothing. Returns why it ended.
-async fn read(mut stream: SplitStream<Secure>, node: NodeId, peers: &Peers, number: u64) -> String {
+async fn read(
+    mut stream: SplitStream<Secure>,
+    (node, address): (NodeId, SocketAddr),
+    peers: &Peers,
+    number: u64,
+) -> String {
     let mut budget = Budget::new(peers.config.rate);
+    // It was asked as the connection began.
+    let mut has_asked = true;
     loop {
         let message = match tokio::time::timeout(peers.config.dead_after, stream.next()).await {
             Err(_) => return format!("silent for {} seconds", peers.config.dead_after.as_secs()),
@@ -223,6 +240,12 @@ async fn read(mut stream: SplitStream<Secure>, node: NodeId, peers: &Peers, numb
                 else {
                     return "a frame without a known channel".into();
                 };
+                if channel == Channel::Peers {
+                    match hear(peers, (node, address), bytes, &mut has_asked) {
+                        Ok(()) => continue,
+                        Err(error) => return error,
+                    }
+                }
                 let received = Received { bytes: bytes.to_vec(), room: peers.room(bytes.len()).await };
                 if peers.events.send(PeerEvent::Frame(node, channel, received)).await.is_err() {
                     return "this node stops".into();

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::book::Book;
 use super::tls::Tls;
 use super::{Channel, Identity, Legacy, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
 
@@ -81,13 +82,17 @@ pub(super) struct Peers {
     pub(super) legacy: Option<Box<dyn Legacy>>,
     pub(super) events: mpsc::Sender<PeerEvent>,
     pub(super) tls: Tls,
+    /// Where this node listens.
+    pub(super) port: u16,
+    book: Mutex<Book>,
     room: Arc<Semaphore>,
     table: Mutex<Table>,
 }
 
 impl Peers {
     pub(super) fn new(
-        identity: Identity,
+        (identity, port): (Identity, u16),
+        book: Book,
         config: NetworkConfig,
         legacy: Option<Box<dyn Legacy>>,
         events: mpsc::Sender<PeerEvent>,
@@ -95,6 +100,8 @@ impl Peers {
         let tls = Tls::new(&identity.key);
         Peers {
             tls,
+            port,
+            book: Mutex::new(book),
             identity,
             config,
             legacy,
@@ -108,6 +115,16 @@ impl Peers {
     pub(super) async fn room(&self, bytes: usize) -> Room {
         let kib = u32::try_from(bytes.div_ceil(1_024).max(1)).expect("frames are short");
         Arc::clone(&self.room).acquire_many_owned(kib).await.expect("it is never closed")
+    }
+
+    /// Where others are. Held for short sections only.
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("no section that holds this lock panics")
+    }
+
+    /// How many connections this node began.
+    pub(super) fn dialled(&self) -> usize {
+        self.table().links.values().filter(|link| link.is_dialled).count()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

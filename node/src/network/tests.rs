@@ -31,7 +31,7 @@ async fn node_with(identity: Identity, config: NetworkConfig) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let bound = listener.local_addr().expect("bound");
     let (id, stop, address) = (identity.key.node_id(), CancellationToken::new(), bound.to_string());
-    let (network, events) = Network::start((listener, bound), identity, config, None, stop.clone());
+    let (network, events) = Network::start((listener, bound), identity, config, Vec::new(), None, stop.clone());
     Node { id, address, network, events, stop }
 }
 
@@ -145,6 +145,7 @@ async fn a_lost_peer_is_dialled_again() {
         (listener, bound),
         identity(2, "aria-test"),
         NetworkConfig::default(),
+        Vec::new(),
         None,
         CancellationToken::new(),
     );
@@ -180,7 +181,7 @@ async fn raw(
 /// The same up to where frames begin.
 async fn greeted(address: &str, identity: &Identity) -> WebSocketStream<TlsStream<TcpStream>> {
     let mut socket = raw(address, &identity.key, Some("aria.v1")).await.expect("upgraded");
-    handshake::greet(&mut socket, identity, WAIT).await.expect("greeted");
+    handshake::greet(&mut socket, identity, 0, WAIT).await.expect("greeted");
     socket
 }
 
@@ -337,4 +338,63 @@ async fn many_nodes_form_a_mesh() {
         }
     }
     panic!("only {heard:?} heard");
+}
+
+fn sociable() -> NetworkConfig {
+    NetworkConfig { discover_every: Duration::from_millis(50), ..NetworkConfig::default() }
+}
+
+#[tokio::test]
+async fn peers_of_peers_become_peers() {
+    let mut nodes = Vec::new();
+    for seed in 1..=5 {
+        nodes.push(node_with(identity(seed, "aria-test"), sociable()).await);
+    }
+    // One that knows all, and a newcomer that knows this one.
+    let hub = node_with(identity(6, "aria-test"), sociable()).await;
+    for node in &nodes {
+        hub.network.dial(node.address.clone());
+    }
+    until("the hub knows all", || hub.network.peers().len() == 5).await;
+    let newcomer = node_with(identity(7, "aria-test"), sociable()).await;
+    newcomer.network.dial(hub.address.clone());
+    until("the newcomer knows all", || newcomer.network.peers().len() == 6).await;
+}
+
+#[tokio::test]
+async fn a_node_finds_its_peers_again_by_its_book() {
+    let (mut a, b) = (node(1).await, node(2).await);
+    a.network.dial(b.address.clone());
+    a.connected().await;
+    let known = a.network.book();
+    assert_eq!(known.iter().map(|entry| entry.node_id).collect::<Vec<_>>(), [b.id]);
+    a.stop.cancel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let bound = listener.local_addr().expect("bound");
+    let stop = CancellationToken::new();
+    let (again, _events) = Network::start((listener, bound), identity(1, "aria-test"), sociable(), known, None, stop);
+    until("it is back", || again.peers().iter().any(|peer| peer.node_id == b.id)).await;
+}
+
+#[tokio::test]
+async fn nobody_pushes_addresses() {
+    let a = node_with(identity(1, "aria-test"), sociable()).await;
+    let peer = identity(2, "aria-test");
+    let mut socket = greeted(&a.address, &peer).await;
+    let contact =
+        |n: u8| book::Contact { node_id: NodeId::new([n; 32]), address: "127.0.0.1:9".parse().expect("an address") };
+    let known = |n| discover::Acquaintance::Known(discover::Contacts(vec![contact(n)]));
+    let say = |message: discover::Acquaintance| {
+        Message::Binary(peer::frame(Channel::Peers, &aria_chain::codec::Versioned::encode(&message)))
+    };
+    // One answer to one question. Who cannot be reached is tried three times in half a minute before it is forgotten.
+    socket.send(say(known(7))).await.expect("sent");
+    socket.send(say(known(8))).await.expect("sent");
+    until("the answer is noted", || a.network.book().iter().any(|entry| entry.node_id == NodeId::new([7; 32]))).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(a.network.book().iter().all(|entry| entry.node_id != NodeId::new([8; 32])));
+    // Too many at once is no message.
+    let many = discover::Acquaintance::Known(discover::Contacts(vec![contact(9); 33]));
+    socket.send(say(many)).await.expect("sent");
+    until("it is dropped", || a.network.peers().is_empty()).await;
 }
