@@ -136,6 +136,29 @@ pub struct DevnetArgs {
 pub enum NetworkCommand {
     /// List connected peers
     Peers,
+    /// Connect to a node and stay connected until this node stops
+    Add {
+        /// Where the node listens for peers, HOST:PORT
+        address: String,
+    },
+    /// End the connection to a node and keep it out
+    Ban {
+        /// Its key, as `aria network peers` shows it
+        node_id: String,
+        /// For how long; 0 lets it in again
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=525_600))]
+        minutes: u64,
+        /// Why, for the log
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// List nodes that are kept out
+    Bans,
+    /// Ask a node who it is and how far away; no node of your own need run
+    Ping {
+        /// Where the node listens for peers, HOST:PORT
+        address: String,
+    },
 }
 
 /// `--backend`.

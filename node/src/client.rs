@@ -91,12 +91,12 @@ pub async fn rpc(url: &str, method: &str, params: Value) -> Result<Value, Client
 }
 
 /// Calls a method of the private door.
-pub async fn admin(socket: &Path, method: &str) -> Result<Value, ClientError> {
+pub async fn admin(socket: &Path, method: &str, params: Value) -> Result<Value, ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|error| ClientError::Unreachable {
         address: socket.display().to_string(),
         reason: error.to_string(),
     })?;
-    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": []});
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     result_of(read_json(post(stream, "localhost", "/", None, &request).await?).await?)
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::{
-    cli::{Cli, Command, KeyCommand, LedgerCommand, LogFormat, ModelCommand, NetworkCommand, NodeCommand},
+    cli::{Cli, Command, KeyCommand, LedgerCommand, LogFormat, ModelCommand, NodeCommand},
     client::ClientError,
     config::ConfigFile,
     data_dir::DataDir,
@@ -70,7 +70,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Node(NodeCommand::Status) => block_on(node::status(&setting)),
         Command::Node(NodeCommand::Stop) => block_on(node::stop(&setting)),
         Command::Devnet(args) => block_on(devnet::devnet(&setting, &args)),
-        Command::Network(NetworkCommand::Peers) => block_on(network::peers(&setting)),
+        Command::Network(command) => block_on(network::network(&setting, command)),
         Command::Bench(args) => bench::bench(&setting, &args),
         Command::Infer(args) => block_on(infer::infer(&setting, args)),
         Command::Model(ModelCommand::List) => model::list(&setting),

@@ -170,6 +170,8 @@ pub struct Network {
     address: SocketAddr,
     peers: Arc<Peers>,
     stop: CancellationToken,
+    /// Doors call from threads of their own.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Network {
@@ -187,7 +189,7 @@ impl Network {
         let peers = Arc::new(Peers::new((identity, address.port()), Book::new(known), config, legacy, events));
         tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
         tokio::spawn(discover::keep_company(Arc::clone(&peers), stop.clone()));
-        (Network { address, peers, stop }, receiver)
+        (Network { address, peers, stop, runtime: tokio::runtime::Handle::current() }, receiver)
     }
 
     /// Where peers connect.
@@ -197,7 +199,7 @@ impl Network {
 
     /// Keeps a connection to an address (`host:port`) for as long as the node runs.
     pub fn dial(&self, address: String) {
-        tokio::spawn(dial::keep(Arc::clone(&self.peers), address, self.stop.clone()));
+        self.runtime.spawn(dial::keep(Arc::clone(&self.peers), address, self.stop.clone()));
     }
 
     /// Queues a frame for one peer. False: it is not connected, or too slow and now dropped.
@@ -220,7 +222,12 @@ impl Network {
         self.peers.book().entries()
     }
 
-    /// Ends the connection to a peer that did what it must not, and does not speak to it for a while.
+    /// Who is kept out, for how long and why.
+    pub fn bans(&self) -> Vec<(NodeId, Duration, String)> {
+        self.peers.bans()
+    }
+
+    /// Ends the connection to a peer that did what it must not, and does not speak to it for a while. No time at all ends a ban.
     pub fn ban(&self, node: &NodeId, reason: &str, time: Duration) {
         self.peers.ban(node, reason, time);
     }

@@ -17,6 +17,7 @@ use aria_chain::{
 };
 use aria_inference::{engine::EngineOptions, kernels::KernelKind};
 use aria_rpc::{
+    admin,
     auth::Gate,
     dashboard, openai,
     server::{self, Listener},
@@ -338,7 +339,7 @@ async fn open_doors(
     serve(supervisor, "api", api, routes);
     let routes = Gate::new(page_address, &keys, &[]).protect(dashboard::router(Arc::clone(services)));
     serve(supervisor, "dashboard", page, routes);
-    serve(supervisor, "admin", admin, dashboard::admin_router(Arc::clone(services)));
+    serve(supervisor, "admin", admin, admin::router(Arc::clone(services)));
     let handle = aria_rpc::chain::serve(rpc, Arc::clone(services), aria_rpc::chain::hosts_of(rpc_address));
     let handle = handle.map_err(|source| NodeError::Bind {
         door: "JSON-RPC",

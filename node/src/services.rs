@@ -13,8 +13,8 @@ use aria_chain::{
 };
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
-    AccountView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus, PeerView,
-    Readiness, Services, VerifyView,
+    AccountView, BanView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus,
+    PeerView, Readiness, Services, VerifyView,
 };
 use aria_runtime::{
     state::Reader,
@@ -23,7 +23,7 @@ use aria_runtime::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{chain::Chain, supervisor::Spawner};
+use crate::{chain::Chain, network::Network, supervisor::Spawner};
 
 pub mod answer;
 pub mod gateway;
@@ -154,6 +154,23 @@ impl Services for NodeServices {
             bytes_sent: peer.bytes.1,
         };
         (Some(network.address()), network.peers().into_iter().map(view).collect())
+    }
+
+    fn add_peer(&self, address: &str) -> Result<(), String> {
+        let network = self.chain.network.get().ok_or("this node has no peers yet")?;
+        network.dial(address.to_owned());
+        Ok(())
+    }
+
+    fn ban_peer(&self, node: NodeId, time: std::time::Duration, reason: &str) -> Result<(), String> {
+        let network = self.chain.network.get().ok_or("this node has no peers yet")?;
+        network.ban(&node, reason, time);
+        Ok(())
+    }
+
+    fn bans(&self) -> Vec<BanView> {
+        let bans = self.chain.network.get().map(Network::bans).unwrap_or_default();
+        bans.into_iter().map(|(node_id, left, reason)| BanView { node_id, reason, left }).collect()
     }
 
     fn tip_changes(&self) -> tokio::sync::watch::Receiver<Height> {

@@ -46,7 +46,7 @@ fn file(kind: &'static str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-async fn call(module: Arc<RpcModule<Context>>, body: Bytes) -> Response {
+pub(crate) async fn call(module: Arc<RpcModule<Context>>, body: Bytes) -> Response {
     let json = [(CONTENT_TYPE, "application/json")];
     let request = String::from_utf8_lossy(&body);
     match module.raw_json_request(&request, 1).await {
@@ -56,17 +56,4 @@ async fn call(module: Arc<RpcModule<Context>>, body: Bytes) -> Response {
             (json, body.to_string()).into_response()
         }
     }
-}
-
-/// The private door of a node, for a unix socket that only its owner can open: `admin_stop`.
-pub fn admin_router(services: Arc<dyn Services>) -> Router {
-    let mut module: RpcModule<Context> = RpcModule::new(services);
-    module
-        .register_method("admin_stop", |_, services, _| {
-            services.stop();
-            true
-        })
-        .expect("one method, one name");
-    let module = Arc::new(module);
-    Router::new().route("/", post(move |body: Bytes| call(Arc::clone(&module), body)))
 }

@@ -6,10 +6,12 @@
 //! - [`services`]: what the doors ask of a node
 //! - [`openai`]: models, chat and text completions, health, metrics
 //! - [`chain`]: JSON-RPC over HTTP and WebSocket
-//! - [`dashboard`]: the status page, and the private door
+//! - [`dashboard`]: the status page
+//! - [`admin`]: the private door
 //! - [`auth`]: who may come in
 //! - [`server`]: the accept loop
 
+pub mod admin;
 pub mod auth;
 pub mod chain;
 pub mod dashboard;

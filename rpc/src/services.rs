@@ -37,6 +37,15 @@ pub trait Services: Send + Sync + 'static {
     /// Connected peers, by key, and where this node listens for them.
     fn peers(&self) -> (Option<std::net::SocketAddr>, Vec<PeerView>);
 
+    /// Keeps a connection to an address from now on. The error says why there are no peers.
+    fn add_peer(&self, address: &str) -> Result<(), String>;
+
+    /// Ends the connection to a peer and keeps it out for so long; no time at all lets it in again.
+    fn ban_peer(&self, node: aria_chain::ids::NodeId, time: std::time::Duration, reason: &str) -> Result<(), String>;
+
+    /// Who is kept out.
+    fn bans(&self) -> Vec<BanView>;
+
     /// The height of the last block, now and whenever it changes.
     fn tip_changes(&self) -> tokio::sync::watch::Receiver<aria_chain::units::Height>;
 
@@ -63,6 +72,17 @@ pub trait Services: Send + Sync + 'static {
 
     /// Begins an orderly stop.
     fn stop(&self);
+}
+
+/// A peer that is kept out.
+#[derive(Debug, Clone)]
+pub struct BanView {
+    /// Its key.
+    pub node_id: aria_chain::ids::NodeId,
+    /// Why.
+    pub reason: String,
+    /// For how long.
+    pub left: std::time::Duration,
 }
 
 /// Whether prompts can be answered.

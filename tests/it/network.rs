@@ -133,3 +133,49 @@ fn a_stranger_joins_and_follows() {
     network.terminate();
     assert!(Path::new(&folder.path().join("devnet.json")).is_file(), "scripts find the network");
 }
+
+#[test]
+fn peers_are_pinged_added_and_banned_by_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let first = Node::start(&one);
+    let genesis = one.join("genesis.toml");
+    let second = Node::start_with(&two, &["--genesis", genesis.to_str().unwrap()]);
+    let run = |data_dir: &Path, words: &[&str]| {
+        let output = aria(data_dir, &[&["--json", "network"], words].concat());
+        let answer = serde_json::from_slice(&output.stdout).unwrap_or(serde_json::Value::Null);
+        (output.status.code(), answer, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (address, key) = (first.ready["p2p"].as_str().unwrap(), first.ready["node_id"].as_str().unwrap());
+
+    let nobody = tempfile::tempdir().unwrap();
+    let (code, pinged, _) = run(nobody.path(), &["ping", address]);
+    assert_eq!((code, &pinged["node_id"]), (Some(0), &json!(key)), "who pings needs no node: {pinged}");
+    assert!(pinged["round_trip_ms"].as_f64().unwrap() > 0.0);
+    let (code, _, error) = run(nobody.path(), &["ping", "127.0.0.1:1"]);
+    assert!(code != Some(0) && error.contains("refused"), "{error}");
+
+    let (code, _, error) = run(&two, &["add", "nowhere"]);
+    assert!(code != Some(0) && error.contains("HOST:PORT"), "{error}");
+    assert_eq!(run(&two, &["add", address]).0, Some(0));
+    let begun = Instant::now();
+    let peers = || run(&two, &["peers"]).1["peers"].as_array().unwrap().clone();
+    while peers().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no connection");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(peers()[0]["node_id"], json!(key));
+
+    assert_eq!(run(&two, &["ban", key, "--minutes", "5", "--reason", "a test"]).0, Some(0));
+    let bans = run(&two, &["bans"]).1;
+    assert_eq!((&bans["bans"][0]["node_id"], &bans["bans"][0]["reason"]), (&json!(key), &json!("a test")), "{bans}");
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(peers().is_empty(), "it is dialled again and not let in");
+    assert_eq!(run(&two, &["ban", key, "--minutes", "0"]).0, Some(0));
+    assert_eq!(run(&two, &["bans"]).1["bans"], json!([]));
+    while peers().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it does not come back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(second);
+}

@@ -207,7 +207,7 @@ async fn shut_down(members: &mut [Member]) {
     // A node that somebody started again in the place of one that ended is not ours to stop.
     for member in members.iter().filter(|member| !member.has_ended) {
         // One that hears Ctrl-C itself needs no telling.
-        let _ = admin(&member.dir.admin_socket(), "admin_stop").await;
+        let _ = admin(&member.dir.admin_socket(), "admin_stop", json!([])).await;
     }
     let begun = Instant::now();
     while members.iter_mut().any(|member| !member.has_ended && member.end().is_none()) && begun.elapsed() < STOP_MAX {

@@ -98,7 +98,7 @@ pub(super) async fn status(setting: &Setting) -> anyhow::Result<ExitCode> {
 pub(super) async fn stop(setting: &Setting) -> anyhow::Result<ExitCode> {
     let dir = setting.existing();
     let Some(node) = dir.running() else { return Err(not_running(&setting.data_dir)) };
-    admin(&dir.admin_socket(), "admin_stop").await?;
+    admin(&dir.admin_socket(), "admin_stop", json!([])).await?;
     let begun = Instant::now();
     while dir.running().is_some_and(|running| running.pid == node.pid) {
         if begun.elapsed() > STOP_MAX {

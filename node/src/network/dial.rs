@@ -1,15 +1,22 @@
 //! Connections that this node keeps: dialled again when they end, with growing and random pauses.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aria_chain::ids::NodeId;
+use aria_chain::keys::NodeKey;
+use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::handshake::HandshakeError;
 use super::peers::Peers;
-use super::{NetworkError, peer};
+use super::tls::Tls;
+use super::{NetworkConfig, NetworkError, peer};
+
+/// What a ping carries, and its answer.
+const PING: &str = "aria";
 
 /// Dials `address` whenever there is no connection to the node behind it.
 pub(super) async fn keep(peers: Arc<Peers>, address: String, stop: CancellationToken) {
@@ -51,6 +58,43 @@ pub(super) async fn once(peers: &Arc<Peers>, address: &str, stop: &CancellationT
     // Votes are small and urgent. Where the system refuses, they are only slower.
     let _ = stream.set_nodelay(true);
     peer::dial(stream, Arc::clone(peers), stop.clone()).await
+}
+
+/// What [`ping`] found.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinged {
+    /// Who is there.
+    pub node_id: NodeId,
+    /// Time until it had proven its key.
+    pub connect: Duration,
+    /// Time of one question and its answer.
+    pub round_trip: Duration,
+}
+
+/// Asks who listens at an address (`host:port`), on whatever chain, and measures the way there.
+pub async fn ping(key: &Arc<NodeKey>, address: &str) -> Result<Pinged, NetworkError> {
+    let asked = async {
+        let begun = Instant::now();
+        let stream = TcpStream::connect(address).await.map_err(|error| NetworkError::Connection(error.to_string()))?;
+        let (mut socket, node_id) = peer::open(&Tls::new(key), stream).await?;
+        let connect = begun.elapsed();
+        let begun = Instant::now();
+        let broken = |error: tungstenite::Error| NetworkError::Connection(error.to_string());
+        socket.send(Message::Ping(PING.as_bytes().into())).await.map_err(broken)?;
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Pong(said))) if said == PING.as_bytes() => {
+                    return Ok(Pinged { node_id, connect, round_trip: begun.elapsed() });
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(broken(error)),
+                None => return Err(NetworkError::Connection("it ended before the answer".into())),
+            }
+        }
+    };
+    let limit = NetworkConfig::default().handshake_max;
+    let slow = |_| NetworkError::Connection(format!("no answer in {} seconds", limit.as_secs()));
+    tokio::time::timeout(limit, asked).await.map_err(slow)?
 }
 
 /// Between half of it and all of it, so that nodes that lost the same peer do not come back at once.

@@ -23,6 +23,7 @@ use super::book::Contact;
 use super::discover::{Acquaintance, hear, now_s};
 use super::handshake::{HandshakeError, SUBPROTOCOL, greet};
 use super::peers::{Link, Peers};
+use super::tls::Tls;
 use super::{Channel, LegacySession, NetworkError, PeerEvent, Received};
 use crate::consensus::message::MESSAGE_BYTES_MAX;
 
@@ -68,7 +69,7 @@ fn connection(error: impl std::fmt::Display) -> NetworkError {
 const TLS_RECORD: u8 = 0x16;
 
 /// A connection whose other end is known.
-type Secure = WebSocketStream<TlsStream<TcpStream>>;
+pub(super) type Secure = WebSocketStream<TlsStream<TcpStream>>;
 
 /// Somebody who dialled us: a peer, who begins with TLS, or an older node, who does not.
 pub(super) async fn serve(
@@ -157,15 +158,21 @@ pub(super) async fn dial(
     stop: CancellationToken,
 ) -> Result<NodeId, NetworkError> {
     let address = stream.peer_addr().map_err(connection)?;
+    let limit = peers.config.handshake_max;
+    let opened = tokio::time::timeout(limit, open(&peers.tls, stream)).await;
+    let (socket, node) = opened.map_err(|_| HandshakeError::Slow(limit))??;
+    live(socket, (node, address), true, peers, stop).await
+}
+
+/// The dialling end up to where both greet each other. Returns who is there.
+pub(super) async fn open(tls: &Tls, stream: TcpStream) -> Result<(Secure, NodeId), NetworkError> {
+    let address = stream.peer_addr().map_err(connection)?;
     let mut request = format!("wss://{address}/").into_client_request().map_err(connection)?;
     request.headers_mut().insert(HEADER, HeaderValue::from_static(SUBPROTOCOL));
-    let limit = peers.config.handshake_max;
-    let slow = |_| HandshakeError::Slow(limit);
-    let secure = tokio::time::timeout(limit, peers.tls.connect(stream)).await.map_err(slow)?;
-    let (stream, node) = secure.map_err(unproven)?;
+    let (stream, node) = tls.connect(stream).await.map_err(unproven)?;
     let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(socket_config()));
-    let (socket, _) = tokio::time::timeout(limit, upgrade).await.map_err(slow)?.map_err(connection)?;
-    live(socket, (node, address), true, peers, stop).await
+    let (socket, _) = upgrade.await.map_err(connection)?;
+    Ok((socket, node))
 }
 
 /// The life of a connection after its upgrade.

@@ -200,8 +200,21 @@ impl Peers {
         peers
     }
 
+    pub(super) fn bans(&self) -> Vec<(NodeId, Duration, String)> {
+        let now = Instant::now();
+        let table = self.table();
+        let left = table.bans.iter().map(|(node, (until, reason))| (*node, until.duration_since(now), reason.clone()));
+        let mut bans: Vec<_> = left.filter(|(_, left, _)| !left.is_zero()).collect();
+        bans.sort_by_key(|(node, ..)| *node);
+        bans
+    }
+
     pub(super) fn ban(&self, node: &NodeId, reason: &str, time: Duration) {
         let mut table = self.table();
+        if time.is_zero() {
+            table.bans.remove(node);
+            return;
+        }
         tracing::warn!(%node, reason, seconds = time.as_secs(), "peer is banned");
         if table.bans.len() >= BANS_MAX
             && let Some(oldest) = table.bans.iter().min_by_key(|(_, (until, _))| *until).map(|(node, _)| *node)

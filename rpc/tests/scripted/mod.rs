@@ -30,8 +30,9 @@ use aria_rpc::{
     auth::Gate,
     chain, openai, server,
     services::{
-        AccountView, AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent,
-        Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services, TokenChance, VerifyView,
+        AccountView, AriaExtension, BanView, CancelGuard, Finished, GenerateCall, GenerateError, Generation,
+        GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services,
+        TokenChance, VerifyView,
     },
 };
 use aria_runtime::{
@@ -69,6 +70,8 @@ pub(crate) struct Scripted {
     store: Arc<dyn Store>,
     /// The tip, for subscriptions.
     pub(crate) tip: tokio::sync::watch::Sender<Height>,
+    /// Who was banned.
+    pub(crate) bans: Mutex<Vec<BanView>>,
     /// The last order.
     pub(crate) asked: Mutex<Option<GenerateCall>>,
     /// Answers that are being told.
@@ -84,6 +87,7 @@ impl Scripted {
             script: Mutex::new(script),
             store: Arc::new(store),
             tip: tokio::sync::watch::Sender::new(Height::ZERO),
+            bans: Mutex::default(),
             asked: Mutex::default(),
             running: Arc::default(),
         })
@@ -324,6 +328,19 @@ impl Services for Scripted {
             bytes_sent: 7,
         };
         ("127.0.0.1:9".parse().ok(), vec![peer])
+    }
+
+    fn add_peer(&self, address: &str) -> Result<(), String> {
+        if address == "nowhere:1" { Err("there is no such place".into()) } else { Ok(()) }
+    }
+
+    fn ban_peer(&self, node: NodeId, time: std::time::Duration, reason: &str) -> Result<(), String> {
+        self.bans.lock().unwrap().push(BanView { node_id: node, reason: reason.into(), left: time });
+        Ok(())
+    }
+
+    fn bans(&self) -> Vec<BanView> {
+        self.bans.lock().unwrap().clone()
     }
 
     fn tip_changes(&self) -> tokio::sync::watch::Receiver<Height> {
