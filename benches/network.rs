@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -50,14 +51,17 @@ fn main() {
             let key = NodeKey::load(&folder.path().join(format!("node-{index}/node.key"))).expect("a key");
             let watched = ports[(index + 1) % ports.len()];
             let (genesis, submitted, latencies) = (&genesis, &submitted, &latencies);
+            let (follow, followed) = std::sync::mpsc::channel();
+            scope.spawn(move || watch(watched, &followed, latencies));
             let share = Share { begun, seconds, per_second: rate / nodes, number: index as u64 * 1_000_000_000 };
-            scope.spawn(move || share.submit(&key, genesis, (*port, watched), submitted, latencies));
+            scope.spawn(move || share.submit(&key, genesis, *port, submitted, &follow));
         }
     });
     let took = begun.elapsed();
     let headers = all_headers(ports[0]);
     let records: u64 = headers.iter().filter_map(|header| header["record_count"].as_u64()).sum();
     let blocks = headers.len();
+    let sent: u64 = ports.iter().flat_map(|port| sent_by(*port)).sum();
     let caught_up = catch_up(folder.path(), &ports, blocks as u64);
     let waiting = call(ports[0], "mempool_status", &json!([]))["pending"].as_u64().unwrap_or(0);
     drop(devnet);
@@ -72,6 +76,11 @@ fn main() {
         at(50),
         at(99),
         latencies.len(),
+    );
+    println!(
+        "{:.0} bytes on the wire a record and {:.0} KiB a block, all nodes together",
+        sent as f64 / records.max(1) as f64,
+        sent as f64 / 1_024.0 / blocks.max(1) as f64
     );
     println!(
         "a new node read, checked and executed {blocks} blocks in {:.2} s: {:.0} blocks/s, {:.0} records/s",
@@ -125,12 +134,11 @@ impl Share {
         &self,
         key: &NodeKey,
         genesis: &Genesis,
-        (port, watched): (u16, u16),
+        port: u16,
         submitted: &AtomicU64,
-        latencies: &Mutex<Vec<u64>>,
+        follow: &Sender<(Value, Instant)>,
     ) {
         let mut node = Connection::open(port);
-        let mut watcher = Connection::open(watched);
         let mut count = 0;
         while self.begun.elapsed() < Duration::from_secs(self.seconds) {
             let due = self.begun.elapsed().as_secs_f64() * self.per_second as f64;
@@ -153,16 +161,23 @@ impl Share {
             count += BATCH;
             submitted.fetch_add(BATCH, Ordering::Relaxed);
             // One batch in many is followed to its block, as another node sees it.
-            if (count / BATCH).is_multiple_of(10) {
-                let id = &answers[0]["result"];
-                let request = json!({"jsonrpc": "2.0", "id": 1, "method": "chain_getRecord", "params": [id]});
-                while watcher.post(&request)["result"].is_null() {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                let took = u64::try_from(sent.elapsed().as_millis()).expect("short");
-                latencies.lock().expect("no thread panics").push(took);
+            if (count / BATCH).is_multiple_of(5) {
+                follow.send((answers[0]["result"].clone(), sent)).expect("the watcher watches");
             }
         }
+    }
+}
+
+/// Waits for each record to be in a block.
+fn watch(port: u16, followed: &Receiver<(Value, Instant)>, latencies: &Mutex<Vec<u64>>) {
+    let mut node = Connection::open(port);
+    for (id, sent) in followed {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": "chain_getRecord", "params": [id]});
+        while node.post(&request)["result"].is_null() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let took = u64::try_from(sent.elapsed().as_millis()).expect("short");
+        latencies.lock().expect("no thread panics").push(took);
     }
 }
 
@@ -181,6 +196,17 @@ fn start(folder: &Path, nodes: u64) -> (Devnet, Vec<u16>) {
 fn call(port: u16, method: &str, params: &Value) -> Value {
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     Connection::open(port).post(&request)["result"].take()
+}
+
+/// Bytes that a node sent to each of its peers.
+fn sent_by(port: u16) -> Vec<u64> {
+    let peers = call(port, "net_listPeers", &json!([]));
+    peers["peers"]
+        .as_array()
+        .expect("peers")
+        .iter()
+        .map(|peer| peer["bytes_sent"].as_u64().expect("a number"))
+        .collect()
 }
 
 fn all_headers(port: u16) -> Vec<Value> {

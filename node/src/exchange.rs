@@ -24,6 +24,8 @@ use crate::network::{Channel, Network, PeerEvent, Received, Room};
 
 /// How long a peer that sends nonsense stays out.
 const BAN: Duration = Duration::from_secs(600);
+/// Events that are served together.
+const EVENTS_AT_ONCE: usize = 64;
 /// Answers with old blocks that are made at once.
 const ANSWERS_MAX: usize = 2;
 /// Waiting proofs that a new peer is told.
@@ -39,14 +41,21 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let answers = Arc::new(Semaphore::new(ANSWERS_MAX));
     let exchange = Exchange { chain, network, tell, answers };
+    let mut ready = Vec::with_capacity(EVENTS_AT_ONCE);
     loop {
-        let event = tokio::select! {
+        let count = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            event = events.recv() => event,
+            count = events.recv_many(&mut ready, EVENTS_AT_ONCE) => count,
         };
         // The network ends only with the node.
-        let Some(event) = event else { return Ok(()) };
-        exchange.on(event).await;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut proofs = Vec::new();
+        for event in ready.drain(..) {
+            exchange.on(event, &mut proofs).await;
+        }
+        exchange.take_proofs(proofs).await;
     }
 }
 
@@ -58,14 +67,15 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn on(&self, event: PeerEvent) {
+    /// Serves an event. Proofs are gathered: their verification is worth another thread, and many share the way there.
+    async fn on(&self, event: PeerEvent, proofs: &mut Vec<(NodeId, SignedProof)>) {
         match event {
             PeerEvent::Connected(peer) => self.greet(&peer),
             PeerEvent::Disconnected(peer) => self.pass(Told::Gone(peer)).await,
             PeerEvent::Frame(peer, channel, Received { bytes, room }) => {
                 let outcome = match channel {
                     Channel::Consensus => self.consensus(peer, &bytes, room).await,
-                    Channel::Gossip => self.gossip(peer, &bytes).await,
+                    Channel::Gossip => self.gossip(peer, &bytes, proofs).await,
                     Channel::Sync => self.sync(peer, &bytes, room).await,
                     // The network keeps this to itself.
                     Channel::Peers => Ok(()),
@@ -105,35 +115,40 @@ impl Exchange {
         Ok(())
     }
 
-    async fn gossip(&self, peer: NodeId, bytes: &[u8]) -> Result<(), String> {
+    async fn gossip(&self, peer: NodeId, bytes: &[u8], proofs: &mut Vec<(NodeId, SignedProof)>) -> Result<(), String> {
         match Gossip::decode(bytes).map_err(|error| error.to_string())? {
             Gossip::Tip(height, _) => self.pass(Told::Tip(peer, height)).await,
-            Gossip::Proof(proof) => self.take_proof(peer, *proof).await?,
+            Gossip::Proof(proof) => {
+                let is_known = proofs.iter().any(|(_, other)| *other == *proof)
+                    || self.chain.mempool().contains(&proof.record.id());
+                if !is_known {
+                    proofs.push((peer, *proof));
+                }
+            }
             Gossip::Evidence(piece) => self.take_evidence(peer, *piece).await?,
         }
         Ok(())
     }
 
-    /// A proof that another node holds. Only its signatures can be a peer's fault: that it is known, late or too much is not.
-    async fn take_proof(&self, peer: NodeId, proof: SignedProof) -> Result<(), String> {
-        if self.chain.mempool().contains(&proof.record.id()) {
-            return Ok(());
+    /// Proofs that other nodes hold. Only their signatures can be a peer's fault: that they are known, late or too many is not.
+    async fn take_proofs(&self, proofs: Vec<(NodeId, SignedProof)>) {
+        if proofs.is_empty() {
+            return;
         }
         let chain = Arc::clone(&self.chain);
         let taken = spawn_blocking(move || {
-            let proof = proof.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
-            let bytes = Gossip::Proof(Box::new(proof.proof().clone())).encode();
-            let tip = chain.tip_height();
-            let now = Timestamp::new(chain.clock.now_ms());
-            let is_sealed = matches!(chain.store.record(&proof.record_id()), Ok(Some(_)));
-            let is_new = !is_sealed && chain.mempool().insert(proof, tip, now).is_ok();
-            Ok::<_, String>(is_new.then_some(bytes))
+            let take = |(peer, proof)| (peer, take_proof(&chain, proof));
+            proofs.into_iter().map(take).collect::<Vec<(NodeId, Result<Option<Vec<u8>>, String>)>>()
         });
-        if let Some(bytes) = taken.await.map_err(|error| error.to_string())?? {
-            self.chain.wake.notify_one();
-            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+        // It panics only by a defect of ours; then these proofs are lost and others hold them.
+        for (peer, outcome) in taken.await.unwrap_or_default() {
+            match outcome {
+                Ok(Some(bytes)) => self.network.broadcast(Channel::Gossip, &bytes, Some(&peer)),
+                Ok(None) => {}
+                Err(reason) => self.network.ban(&peer, &reason, BAN),
+            }
         }
-        Ok(())
+        self.chain.wake.notify_one();
     }
 
     /// Evidence that another node holds. That it does not hold is the peer's fault, that it is late is not.
@@ -174,6 +189,16 @@ impl Exchange {
             drop(permit);
         }));
     }
+}
+
+/// Verifies a proof and lets it wait. Returns its message for others, if it is new.
+fn take_proof(chain: &Chain, proof: SignedProof) -> Result<Option<Vec<u8>>, String> {
+    let proof = proof.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+    let bytes = Gossip::Proof(Box::new(proof.proof().clone())).encode();
+    let (tip, now) = (chain.tip_height(), Timestamp::new(chain.clock.now_ms()));
+    let is_sealed = matches!(chain.store.record(&proof.record_id()), Ok(Some(_)));
+    let is_new = !is_sealed && chain.mempool().insert(proof, tip, now).is_ok();
+    Ok(is_new.then_some(bytes))
 }
 
 fn read_blocks(chain: &Chain, from: Height) -> Result<Vec<WireFinal>, NodeError> {

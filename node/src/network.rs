@@ -106,7 +106,7 @@ pub struct NetworkConfig {
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
         NetworkConfig {
-            inbound_max: 64,
+            inbound_max: 128,
             outbound_max: 8,
             discover_every: Duration::from_secs(3),
             handshake_max: Duration::from_secs(5),
