@@ -120,3 +120,14 @@ pub fn block(
     let block = FinalBlock::new(block, certificate, genesis.validators()).expect("the only validator voted");
     (block, executed)
 }
+
+/// The program, beside the running bench in the build folder.
+///
+/// # Panics
+/// If it was not built.
+pub fn program() -> std::path::PathBuf {
+    let bench = std::env::current_exe().expect("its own path");
+    let program = bench.ancestors().nth(2).expect("a build folder").join("aria");
+    assert!(program.is_file(), "{}: run `cargo build --release` first", program.display());
+    program
+}

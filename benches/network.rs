@@ -7,14 +7,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aria_benches::proof_at;
+use aria_benches::{program, proof_at};
 use aria_chain::codec::Versioned;
 use aria_chain::keys::NodeKey;
 use aria_chain::units::{Height, Timestamp};
@@ -111,14 +111,6 @@ fn catch_up(folder: &Path, ports: &[u16], height: u64) -> Duration {
     let took = begun.elapsed();
     child.kill().and_then(|()| child.wait()).expect("the child is ours");
     took
-}
-
-/// The program, beside this bench in the build folder.
-fn program() -> PathBuf {
-    let bench = std::env::current_exe().expect("its own path");
-    let program: PathBuf = bench.ancestors().nth(2).expect("a build folder").join("aria");
-    assert!(program.is_file(), "{}: run `cargo build --release` first", program.display());
-    program
 }
 
 /// What one thread submits.

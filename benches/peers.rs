@@ -6,11 +6,12 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aria_benches::program;
 use aria_chain::codec::Versioned;
 use aria_chain::ids::BlockHash;
 use aria_chain::keys::NodeKey;
@@ -52,14 +53,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.child.kill().and_then(|()| self.child.wait()).expect("the child is ours");
     }
-}
-
-/// The program, beside this bench in the build folder.
-fn program() -> PathBuf {
-    let bench = std::env::current_exe().expect("its own path");
-    let program: PathBuf = bench.ancestors().nth(2).expect("a build folder").join("aria");
-    assert!(program.is_file(), "{}: run `cargo build --release` first", program.display());
-    program
 }
 
 fn main() {
