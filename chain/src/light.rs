@@ -94,6 +94,14 @@ pub enum LightError {
         /// How many there are.
         got: usize,
     },
+    /// Headers ascend.
+    #[error("a header of height {got} follows one of height {before}")]
+    Order {
+        /// Of the header.
+        got: Height,
+        /// Of the one before it.
+        before: Height,
+    },
     /// The header is of another chain.
     #[error("the proof is of chain {got}, {expected} is trusted")]
     Chain {
@@ -148,12 +156,18 @@ impl LightProof {
         if self.steps.len() > LIGHT_STEPS_MAX {
             return Err(LightError::TooManySteps { got: self.steps.len() });
         }
-        let mut trusted = trusted.clone();
+        let (mut trusted, mut before) = (trusted.clone(), Height::ZERO);
         for step in &self.steps {
-            trusted.set_hash =
-                final_header(&step.header, &step.certificate, &step.validators, &trusted)?.0.next_validators_hash;
+            let (header, _) = final_header(&step.header, &step.certificate, &step.validators, &trusted)?;
+            if header.height <= before {
+                return Err(LightError::Order { got: header.height, before });
+            }
+            (trusted.set_hash, before) = (header.next_validators_hash, header.height);
         }
         let (header, power) = final_header(&self.header, &self.certificate, &self.validators, &trusted)?;
+        if header.height <= before {
+            return Err(LightError::Order { got: header.height, before });
+        }
         self.record_proof.verify()?;
         let (height, index, record_id) = self.record_proof.claim()?;
         if self.record_proof.root != header.records_root {

@@ -108,6 +108,11 @@ fn trust_goes_over_to_the_sets_that_follow() {
     let forged = LightStep { certificate: steps[1].certificate.clone(), ..steps[0].clone() };
     let proof = LightProof { steps: vec![forged, steps[1].clone()], ..good.clone() };
     assert!(matches!(proof.verify(&trusted()), Err(LightError::Certificate(_))));
+    // Back to the first set and on from there again: every part is true, and the way is not.
+    let third = chain.hand_over(4).0;
+    let round = vec![steps[0].clone(), steps[1].clone(), step(&third, 5), steps[0].clone(), steps[1].clone()];
+    let proof = LightProof { steps: round, ..good.clone() };
+    assert!(matches!(proof.verify(&trusted()), Err(LightError::Order { .. })));
     let proof = LightProof { steps: vec![steps[0].clone(); LIGHT_STEPS_MAX + 1], ..good };
     assert_eq!(proof.verify(&trusted()), Err(LightError::TooManySteps { got: LIGHT_STEPS_MAX + 1 }));
 }
