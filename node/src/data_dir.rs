@@ -28,15 +28,15 @@ impl DataDir {
     /// Opens the folder, making it (mode 0700) if it does not exist.
     pub fn create(path: &Path) -> Result<DataDir, NodeError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|source| NodeError::DataDir { path: path.to_path_buf(), source })?;
+        made.map_err(|cause| NodeError::DataDir { path: path.to_path_buf(), cause })?;
         // A folder that cannot be written is found here, before a port is bound or a key is made.
         let probe = path.join(format!(".probe-{}", std::process::id()));
         let written = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&probe);
         written.and_then(|mut file| file.write_all(b"aria")).and_then(|()| fs::remove_file(&probe)).map_err(
-            |source| {
+            |cause| {
                 // The first fault is what counts; a probe that cannot be removed either is harmless.
                 let _ = fs::remove_file(&probe);
-                NodeError::DataDir { path: path.to_path_buf(), source }
+                NodeError::DataDir { path: path.to_path_buf(), cause }
             },
         )?;
         Ok(DataDir(path.to_path_buf()))
@@ -68,7 +68,7 @@ impl DataDir {
         match fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(NodeError::DataDir { path, source }),
+            Err(cause) => Err(NodeError::DataDir { path, cause }),
         }
     }
 
@@ -85,7 +85,7 @@ impl DataDir {
     /// What consensus must not forget of the height it works on.
     pub fn consensus(&self) -> Result<PathBuf, NodeError> {
         let path = self.0.join("wal");
-        fs::create_dir_all(&path).map_err(|source| NodeError::DataDir { path: path.clone(), source })?;
+        fs::create_dir_all(&path).map_err(|cause| NodeError::DataDir { path: path.clone(), cause })?;
         Ok(path)
     }
 
@@ -134,7 +134,7 @@ impl DataDir {
 
     /// Writes a file that only its owner may read, in one step: a crash leaves the old file or the new one.
     pub fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<(), NodeError> {
-        let fault = |source| NodeError::DataDir { path: path.to_path_buf(), source };
+        let fault = |cause| NodeError::DataDir { path: path.to_path_buf(), cause };
         let fresh = path.with_extension(format!("new-{}", std::process::id()));
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(fault)?;

@@ -9,12 +9,12 @@ pub enum NodeError {
     #[error("no home folder is known: name a data directory with --data-dir or ARIA_HOME")]
     NoHome,
     /// The data directory or a file in it cannot be used.
-    #[error("{}: {source}{}", path.display(), remedy(source))]
+    #[error("{}: {cause}{}", path.display(), remedy(cause))]
     DataDir {
         /// File or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// `config.toml`.
     #[error("{}: {reason}", path.display())]
@@ -33,7 +33,7 @@ pub enum NodeError {
         reason: String,
     },
     /// A port is taken or may not be bound.
-    #[error("{door} cannot listen on {address}: {source}; {}", bind_remedy(source, flag))]
+    #[error("{door} cannot listen on {address}: {cause}; {}", bind_remedy(cause, flag))]
     Bind {
         /// Which door.
         door: &'static str,
@@ -42,7 +42,7 @@ pub enum NodeError {
         /// Where.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Open to the network without a key.
     #[error(
@@ -105,8 +105,8 @@ pub enum NodeError {
     },
 }
 
-fn remedy(source: &io::Error) -> &'static str {
-    match source.kind() {
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; the folder must be writable by this user: choose another with --data-dir"
         }
@@ -120,8 +120,8 @@ fn remedy(source: &io::Error) -> &'static str {
     }
 }
 
-fn bind_remedy(source: &io::Error, flag: &str) -> String {
-    match source.kind() {
+fn bind_remedy(cause: &io::Error, flag: &str) -> String {
+    match cause.kind() {
         io::ErrorKind::AddrInUse => {
             format!("another program has this port: choose another with {flag} (0 = any free port)")
         }

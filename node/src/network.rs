@@ -242,6 +242,8 @@ async fn accept(listener: TcpListener, peers: Arc<Peers>, stop: CancellationToke
         };
         match accepted {
             Ok((stream, address)) => {
+                // Votes are small and urgent. Where the system refuses, they are only slower.
+                let _ = stream.set_nodelay(true);
                 // Beyond the limit a connection is closed at once: dialling again later is cheap.
                 let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
                 let (peers, stop) = (Arc::clone(&peers), stop.clone());

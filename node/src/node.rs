@@ -315,7 +315,7 @@ async fn bind(
     port: u16,
 ) -> Result<(TcpListener, SocketAddr), NodeError> {
     let address = SocketAddr::new(config.host, port);
-    let fault = |source| NodeError::Bind { door, flag, address, source };
+    let fault = |cause| NodeError::Bind { door, flag, address, cause };
     let listener = TcpListener::bind(address).await.map_err(fault)?;
     let address = listener.local_addr().map_err(fault)?;
     Ok((listener, address))
@@ -341,11 +341,11 @@ async fn open_doors(
     serve(supervisor, "dashboard", page, routes);
     serve(supervisor, "admin", admin, admin::router(Arc::clone(services)));
     let handle = aria_rpc::chain::serve(rpc, Arc::clone(services), aria_rpc::chain::hosts_of(rpc_address));
-    let handle = handle.map_err(|source| NodeError::Bind {
+    let handle = handle.map_err(|cause| NodeError::Bind {
         door: "JSON-RPC",
         flag: "--rpc-port",
         address: rpc_address,
-        source,
+        cause,
     })?;
     supervisor.critical(Stage::Doors, "rpc", |stop| async move {
         stop.cancelled().await;
@@ -367,7 +367,7 @@ fn serve(supervisor: &Supervisor, task: &'static str, listener: impl Listener, r
 /// The private door. The store's lock is held by now, so a socket that is still there belongs to nobody.
 fn bind_admin(dir: &DataDir) -> Result<UnixListener, NodeError> {
     let path = dir.admin_socket();
-    let fault = |source| NodeError::DataDir { path: path.clone(), source };
+    let fault = |cause| NodeError::DataDir { path: path.clone(), cause };
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(error)),
         _ => {}

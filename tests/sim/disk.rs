@@ -102,7 +102,7 @@ pub(crate) struct DiskGuard(pub(crate) SharedDisk);
 impl Guard for DiskGuard {
     fn admit(&mut self, mark: Mark) -> Result<(), GuardError> {
         let mut disk = self.0.borrow_mut();
-        let fault = |source| GuardError::Io { path: "guard".into(), source };
+        let fault = |cause| GuardError::Io { path: "guard".into(), cause };
         disk.operate().map_err(fault)?;
         if !disk.flaws.no_guard {
             guard::check(disk.mark, mark)?;

@@ -57,12 +57,12 @@ pub enum GuardError {
         asked: Box<Mark>,
     },
     /// The mark cannot be kept.
-    #[error("the sign guard {}: {source}", path.display())]
+    #[error("the sign guard {}: {cause}", path.display())]
     Io {
         /// Its file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -97,7 +97,7 @@ pub struct FileGuard {
 impl FileGuard {
     /// Opens or makes the file.
     pub fn open(path: &Path) -> Result<FileGuard, GuardError> {
-        let fault = |source| GuardError::Io { path: path.to_owned(), source };
+        let fault = |cause| GuardError::Io { path: path.to_owned(), cause };
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
         let mut bytes = Vec::new();
         (&mut file).take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes).map_err(fault)?;
@@ -133,7 +133,7 @@ impl Guard for FileGuard {
         if self.last == Some(mark) {
             return Ok(());
         }
-        self.write(mark).map_err(|source| GuardError::Io { path: self.path.clone(), source })?;
+        self.write(mark).map_err(|cause| GuardError::Io { path: self.path.clone(), cause })?;
         self.last = Some(mark);
         self.next_slot = 1 - self.next_slot;
         Ok(())

@@ -76,6 +76,7 @@ pub async fn ping(key: &Arc<NodeKey>, address: &str) -> Result<Pinged, NetworkEr
     let asked = async {
         let begun = Instant::now();
         let stream = TcpStream::connect(address).await.map_err(|error| NetworkError::Connection(error.to_string()))?;
+        let _ = stream.set_nodelay(true);
         let (mut socket, node_id) = peer::open(&Tls::new(key), stream).await?;
         let connect = begun.elapsed();
         let begun = Instant::now();
