@@ -77,7 +77,7 @@ pub struct StoredBlock {
     pub header: Header,
     /// Its hash, computed from the header just read.
     pub hash: BlockHash,
-    /// Its proofs.
+    /// Its evidence and proofs.
     pub body: Body,
     /// What made it final; nothing for genesis.
     pub certificate: Option<CommitCertificate>,

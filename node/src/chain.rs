@@ -38,7 +38,7 @@ pub struct Chain {
     pub key: Arc<NodeKey>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Told when a proof begins to wait.
+    /// Told when a proof or evidence begins to wait.
     pub wake: Notify,
     /// Peers, once there are some.
     pub network: OnceLock<Network>,

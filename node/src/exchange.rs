@@ -143,12 +143,14 @@ impl Exchange {
         // It panics only by a defect of ours; then these proofs are lost and others hold them.
         for (peer, outcome) in taken.await.unwrap_or_default() {
             match outcome {
-                Ok(Some(bytes)) => self.network.broadcast(Channel::Gossip, &bytes, Some(&peer)),
+                Ok(Some(bytes)) => {
+                    self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+                    self.chain.wake.notify_one();
+                }
                 Ok(None) => {}
                 Err(reason) => self.network.ban(&peer, &reason, BAN),
             }
         }
-        self.chain.wake.notify_one();
     }
 
     /// Evidence that another node holds. That it does not hold is the peer's fault, that it is late is not.

@@ -19,6 +19,8 @@
 //! Time reaches this module as the timestamps of a block and its parent. Whether a block is ahead of the clock is for the
 //! node to ask, before it votes: [`check_clock`].
 
+use std::cell::OnceCell;
+
 use aria_chain::block::{Header, ProposedBlock, has_stamp};
 use aria_chain::certificate::ValidatorSet;
 use aria_chain::evidence::Evidence;
@@ -303,7 +305,8 @@ pub(crate) struct Run<'a> {
     overlay: Overlay<'a>,
     settled: Vec<(RecordId, Settlement)>,
     voters: Voters,
-    schedule: ProposerSchedule,
+    /// Computed where a block is judged. Asking whether a proof could be included needs no order.
+    schedule: OnceCell<ProposerSchedule>,
     next_voters_hash: Digest,
     computed: Option<ValidatorSet>,
 }
@@ -325,8 +328,8 @@ impl<'a> Run<'a> {
         overlay.put(key::epoch(epoch), &totals);
         let is_one_alone = voters.set.members().len() == 1;
         let place = Place { genesis, height, timestamp, is_one_alone };
-        let schedule = voters.schedule();
-        Ok(Run { place, overlay, settled: Vec::new(), voters, schedule, next_voters_hash, computed })
+        let (settled, schedule) = (Vec::new(), OnceCell::new());
+        Ok(Run { place, overlay, settled, voters, schedule, next_voters_hash, computed })
     }
 
     /// Hashes of the set that votes on the block, and of the one that votes on the block above.
@@ -344,7 +347,7 @@ impl<'a> Run<'a> {
             return Err(BlockFault::NextValidators { got: header.next_validators_hash, expected: next });
         }
         let (got, round) = (header.proposer, header.round);
-        let expected = self.schedule.proposer(header.height, round);
+        let expected = self.schedule.get_or_init(|| self.voters.schedule()).proposer(header.height, round);
         if got != expected {
             return Err(BlockFault::Proposer { got, expected, round });
         }
@@ -353,7 +356,8 @@ impl<'a> Run<'a> {
 
     /// Notes whose turn it was.
     pub(crate) fn attend(&mut self, round: Round) -> Result<(), StateError> {
-        voters::attend(self.place.height, round, &self.schedule, &mut self.overlay)
+        let schedule = self.schedule.get_or_init(|| self.voters.schedule());
+        voters::attend(self.place.height, round, schedule, &mut self.overlay)
     }
 
     /// Includes the next piece of evidence; where it fails, nothing changed.

@@ -2,13 +2,13 @@
 
 use aria_chain::block::{Body, Header};
 use aria_chain::certificate::CommitCertificate;
-use aria_chain::codec::Versioned;
+use aria_chain::codec::{Versioned, read_list};
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::BlockHash;
 use aria_chain::limits::PROOF_BYTES_MAX;
 use aria_chain::proof::SignedProof;
 use aria_chain::units::Height;
-use borsh::io::{Error, ErrorKind, Read};
+use borsh::io::{Error, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::message::MESSAGE_BYTES_MAX;
@@ -67,10 +67,6 @@ pub struct Blocks(pub Vec<WireFinal>);
 
 impl BorshDeserialize for Blocks {
     fn deserialize_reader<R: Read>(reader: &mut R) -> Result<Blocks, Error> {
-        let count = u32::deserialize_reader(reader)? as usize;
-        if count > BLOCKS_MAX {
-            return Err(Error::new(ErrorKind::InvalidData, format!("{count} blocks, at most {BLOCKS_MAX} are sent")));
-        }
-        (0..count).map(|_| WireFinal::deserialize_reader(reader)).collect::<Result<_, _>>().map(Blocks)
+        read_list(reader, BLOCKS_MAX, "blocks").map(Blocks)
     }
 }

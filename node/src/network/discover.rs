@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aria_chain::codec::Versioned;
+use aria_chain::codec::{Versioned, read_list};
 use aria_chain::ids::NodeId;
-use borsh::io::{Error, ErrorKind, Read};
+use borsh::io::{Error, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 use tokio_util::sync::CancellationToken;
 
@@ -36,11 +36,7 @@ pub struct Contacts(pub Vec<Contact>);
 
 impl BorshDeserialize for Contacts {
     fn deserialize_reader<R: Read>(reader: &mut R) -> Result<Contacts, Error> {
-        let count = u32::deserialize_reader(reader)? as usize;
-        if count > TOLD_MAX {
-            return Err(Error::new(ErrorKind::InvalidData, format!("{count} contacts, at most {TOLD_MAX} are told")));
-        }
-        (0..count).map(|_| Contact::deserialize_reader(reader)).collect::<Result<_, _>>().map(Contacts)
+        read_list(reader, TOLD_MAX, "contacts").map(Contacts)
     }
 }
 
