@@ -52,6 +52,8 @@ impl Domain {
     pub const SEEN: Domain = Domain("aria/seen/v1");
     /// Checksum of a value in the store.
     pub const STORE_VALUE: Domain = Domain("aria/store-value/v1");
+    /// A chunk of a snapshot.
+    pub const SNAPSHOT_CHUNK: Domain = Domain("aria/snapshot-chunk/v1");
 
     /// Hash of bytes in this domain.
     pub fn hash(self, bytes: &[u8]) -> Digest {
@@ -91,7 +93,7 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 21] = [
+    const ALL: [Domain; 22] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
@@ -113,6 +115,7 @@ mod tests {
         Domain::SIGN_PROPOSAL,
         Domain::SEEN,
         Domain::STORE_VALUE,
+        Domain::SNAPSHOT_CHUNK,
     ];
 
     #[test]

@@ -4,6 +4,7 @@
 //! the set, each naming the set that follows; the record's place in the tree of a block; that block's header, and the
 //! precommits of more than two thirds of its set.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Header, verify_certificate};
@@ -13,6 +14,7 @@ use crate::error::{CertificateError, CodecError};
 use crate::ids::{BlockHash, ChainId, Digest, RecordId};
 use crate::limits::{CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, VALIDATOR_SET_BYTES_MAX};
 use crate::merkle::{MerkleError, RecordProof};
+use crate::store::{Store, StoreError};
 use crate::units::Height;
 
 /// Changes of the set in one proof. Who is further behind takes several: the set that one ends with is trusted next.
@@ -30,6 +32,65 @@ pub struct Trusted {
     pub chain_id: ChainId,
     /// Hash of a validator set of it.
     pub set_hash: Digest,
+}
+
+/// A header with all that shows to be final who trusts its set.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct FinalHeader {
+    /// The header.
+    pub header: Header,
+    /// Why it is final.
+    pub certificate: CommitCertificate,
+    /// Who voted on it.
+    pub validators: ValidatorSet,
+}
+
+impl FinalHeader {
+    /// The header of a height as a store has it, if it has it.
+    pub fn of(store: &dyn Store, height: Height) -> Result<Option<FinalHeader>, StoreError> {
+        let (Some(header), Some(certificate)) = (store.header(height)?, store.certificate(height)?) else {
+            return Ok(None);
+        };
+        let validators = store.validators(&header.validators_hash)?;
+        Ok(validators.map(|validators| FinalHeader { header, certificate, validators }))
+    }
+
+    /// Whether the trusted set made it final: the power that signed it and the power of all.
+    pub fn check(&self, trusted: &Trusted) -> Result<(u64, u64), LightError> {
+        let FinalHeader { header, certificate, validators } = self;
+        if header.chain_id != trusted.chain_id {
+            return Err(LightError::Chain { got: header.chain_id.clone(), expected: trusted.chain_id.clone() });
+        }
+        let got = validators.hash();
+        if got != trusted.set_hash {
+            return Err(LightError::Set { got, expected: trusted.set_hash });
+        }
+        let power = verify_certificate(header, &header.hash(), certificate, validators)?;
+        Ok((power, validators.total_power()))
+    }
+}
+
+/// The headers from `trusted` to below `height` after which another set votes, at most `limit`. Sets change where epochs end.
+pub fn set_changes(
+    store: &dyn Store,
+    (trusted, height): (Height, Height),
+    epoch_blocks: u64,
+    limit: usize,
+) -> Result<Vec<FinalHeader>, StoreError> {
+    let epoch = epoch_blocks.max(1);
+    let first = trusted.get() - trusted.get() % epoch + (epoch - 1);
+    let mut changes = Vec::new();
+    for last_of_epoch in (first..height.get()).step_by(usize::try_from(epoch).unwrap_or(usize::MAX)) {
+        let Some(header) = store.header(Height::new(last_of_epoch))? else { continue };
+        if header.validators_hash == header.next_validators_hash {
+            continue;
+        }
+        if changes.len() == limit {
+            break;
+        }
+        changes.extend(FinalHeader::of(store, header.height)?);
+    }
+    Ok(changes)
 }
 
 /// A final header: hex of the values' own encodings.
@@ -180,13 +241,12 @@ impl LightProof {
     }
 }
 
-impl LightStep {
-    /// A step of these values.
-    pub fn new(header: &Header, certificate: &CommitCertificate, validators: &ValidatorSet) -> LightStep {
+impl From<&FinalHeader> for LightStep {
+    fn from(step: &FinalHeader) -> LightStep {
         LightStep {
-            header: hex::encode(header.encode()),
-            certificate: hex::encode(certificate.encode()),
-            validators: hex::encode(validators.encode()),
+            header: hex::encode(step.header.encode()),
+            certificate: hex::encode(step.certificate.encode()),
+            validators: hex::encode(step.validators.encode()),
         }
     }
 }
@@ -198,18 +258,13 @@ fn final_header(
     validators: &str,
     trusted: &Trusted,
 ) -> Result<(Header, (u64, u64)), LightError> {
-    let set: ValidatorSet = decode("validators", validators)?;
-    let header: Header = decode("header", header)?;
-    let certificate: CommitCertificate = decode("certificate", certificate)?;
-    if header.chain_id != trusted.chain_id {
-        return Err(LightError::Chain { got: header.chain_id, expected: trusted.chain_id.clone() });
-    }
-    let got = set.hash();
-    if got != trusted.set_hash {
-        return Err(LightError::Set { got, expected: trusted.set_hash });
-    }
-    let power = verify_certificate(&header, &header.hash(), &certificate, &set)?;
-    Ok((header, (power, set.total_power())))
+    let step = FinalHeader {
+        validators: decode("validators", validators)?,
+        header: decode("header", header)?,
+        certificate: decode("certificate", certificate)?,
+    };
+    let power = step.check(trusted)?;
+    Ok((step.header, power))
 }
 
 fn decode<T: Versioned>(part: &'static str, text: &str) -> Result<T, LightError> {

@@ -23,9 +23,9 @@ pub mod sled;
 mod verify;
 
 pub use error::{Health, StoreError};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Restoring, Start, Tables};
 pub use memory::MemoryStore;
-pub use sled::{OpenOptions, OpenReport, SledStore};
+pub use sled::{OpenOptions, OpenReport, SledStore, SledTables};
 pub use verify::{ChainFault, FaultKind, LinkRules, verify_chain_links};
 
 /// What a block changes, as runtime found by executing it.
@@ -187,13 +187,16 @@ pub trait Store: Send + Sync {
     /// Which chain it holds.
     fn chain(&self) -> &StoredChain;
 
+    /// The lowest block that it has whole, genesis aside. A store that began with a snapshot has none below it.
+    fn base(&self) -> Height;
+
     /// The last final block.
     fn tip(&self) -> Result<Tip, StoreError>;
 
-    /// Header of the block at a height.
+    /// Header of the block at a height. Below [`Store::base`] there are only those after which another set votes.
     fn header(&self, height: Height) -> Result<Option<Header>, StoreError>;
 
-    /// The block at a height, whole.
+    /// The block at a height, whole; none below [`Store::base`].
     fn block(&self, height: Height) -> Result<Option<StoredBlock>, StoreError>;
 
     /// Height of the block of this hash.

@@ -4,7 +4,7 @@
 
 use aria_chain::block::FinalBlock;
 use aria_chain::ids::Digest;
-use aria_chain::light::{LIGHT_STEPS_MAX, LightError, LightProof, LightStep, Trusted};
+use aria_chain::light::{FinalHeader, LIGHT_STEPS_MAX, LightError, LightProof, LightStep, Trusted};
 use aria_chain::merkle::RecordTree;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
@@ -22,7 +22,8 @@ fn light(block: &FinalBlock, index: u32) -> LightProof {
 }
 
 fn step(block: &FinalBlock, members: u8) -> LightStep {
-    LightStep::new(block.header(), block.certificate(), &validators(members))
+    let (header, certificate) = (block.header().clone(), block.certificate().clone());
+    LightStep::from(&FinalHeader { header, certificate, validators: validators(members) })
 }
 
 fn trusted() -> Trusted {

@@ -1,11 +1,13 @@
 //! What the services of a node share of the chain: genesis, store, mempool, key, clock.
 
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, atomic::AtomicU64};
 
 use aria_chain::{
     block::{Header, ProposedBlock},
     codec::Versioned,
     evidence::Evidence,
+    ids::BlockHash,
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits},
     proof::VerifiedProof,
@@ -26,7 +28,28 @@ use crate::{
     consensus::talk::Gossip,
     error::NodeError,
     network::{Channel, Network},
+    snapshot::take::Snapshots,
 };
+
+/// A block that the user knows to be of the chain, from somebody whom they trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedBlock {
+    /// Its height, above genesis.
+    pub height: Height,
+    /// Its hash.
+    pub hash: BlockHash,
+}
+
+impl FromStr for TrustedBlock {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TrustedBlock, String> {
+        let form = || format!("`{text}` must be a height above 0 and a block hash: HEIGHT:HASH");
+        let (height, hash) = text.split_once(':').ok_or_else(form)?;
+        let height = height.parse().ok().filter(|height| *height > 0).ok_or_else(form)?;
+        Ok(TrustedBlock { height: Height::new(height), hash: hash.parse().map_err(|_| form())? })
+    }
+}
 
 /// The chain as this node holds it.
 pub struct Chain {
@@ -36,6 +59,10 @@ pub struct Chain {
     pub store: Arc<dyn Store>,
     /// This node's key.
     pub key: Arc<NodeKey>,
+    /// States of the past, for nodes that begin with one.
+    pub snapshots: Arc<Snapshots>,
+    /// A block that the user knows to be of this chain.
+    pub trusted: Option<TrustedBlock>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Told when a proof or evidence begins to wait.
@@ -58,6 +85,7 @@ impl Chain {
         store: Arc<dyn Store>,
         key: Arc<NodeKey>,
         clock: Arc<dyn Clock>,
+        (snapshots, trusted): (Arc<Snapshots>, Option<TrustedBlock>),
     ) -> Result<Chain, NodeError> {
         let tip = store.tip()?.height;
         let mempool = Mutex::new(Mempool::new(MempoolLimits::default()));
@@ -65,6 +93,8 @@ impl Chain {
             genesis,
             store,
             key,
+            snapshots,
+            trusted,
             clock,
             wake: Notify::new(),
             network: OnceLock::new(),
@@ -74,6 +104,11 @@ impl Chain {
             behind: AtomicU64::new(0),
             halted: OnceLock::new(),
         };
+        if let Some(block) = trusted
+            && let Some(header) = chain.store.header(block.height)?
+        {
+            chain.check_trusted(&header)?;
+        }
         let now = Timestamp::new(chain.clock.now_ms());
         for signed in chain.store.pending()? {
             let record = signed.record.id();
@@ -120,6 +155,17 @@ impl Chain {
         let tip = self.store.tip()?.height;
         let voters = Voters::above(tip, &self.view(), self.genesis.params());
         voters.map_err(|error| NodeError::Execution(error.to_string()))
+    }
+
+    /// Whether a header does not stand where the user trusts another one.
+    pub fn check_trusted(&self, header: &Header) -> Result<(), NodeError> {
+        match self.trusted {
+            Some(trusted) if trusted.height == header.height && trusted.hash != header.hash() => {
+                let (height, expected) = (header.height, trusted.hash);
+                Err(NodeError::NotTrusted { height, got: header.hash(), expected })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Header of the last final block.

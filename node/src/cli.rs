@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::chain::TrustedBlock;
+
 /// Kernel paths by name; which of them this CPU can run is seen when the model is loaded.
 const KERNELS: [&str; 5] = ["scalar", "avx2", "avx512-plain", "avx512", "neon"];
 
@@ -109,6 +111,15 @@ pub struct StartArgs {
     /// Chain to join: a genesis file [default: a local development chain of this node alone]
     #[arg(long, env = "ARIA_GENESIS", value_name = "FILE")]
     pub genesis: Option<PathBuf>,
+    /// Begin with a snapshot of the state that peers offer, without the blocks below; only in a new data directory
+    #[arg(long, env = "ARIA_FAST_START")]
+    pub fast_start: bool,
+    /// A block that is known to be of this chain, from somebody you trust: any other history is refused
+    #[arg(long, env = "ARIA_TRUST", value_name = "HEIGHT:HASH")]
+    pub trust: Option<TrustedBlock>,
+    /// Epochs between two snapshots of the state for others to begin with; 0 = none [default: 10]
+    #[arg(long, env = "ARIA_SNAPSHOT_EPOCHS", value_name = "EPOCHS")]
+    pub snapshot_epochs: Option<u64>,
     /// Allow a non-loopback address without an API key
     #[arg(long)]
     pub insecure: bool,

@@ -8,6 +8,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
+    chain::TrustedBlock,
     cli::{BackendChoice, LogFormat, StartArgs},
     error::NodeError,
 };
@@ -46,6 +47,10 @@ pub struct NodeSection {
     threads: Option<usize>,
     kernel: Option<String>,
     genesis: Option<PathBuf>,
+    #[serde(default)]
+    fast_start: bool,
+    trust: Option<String>,
+    snapshot_epochs: Option<u64>,
 }
 
 /// `[api]`: who may use the OpenAI door, and how much.
@@ -96,6 +101,12 @@ pub struct NodeConfig {
     pub kernel: Option<String>,
     /// Genesis file; none = the data directory's own, else a fresh local chain.
     pub genesis: Option<PathBuf>,
+    /// Whether a new store begins with a snapshot.
+    pub fast_start: bool,
+    /// A block that must be of the chain.
+    pub trust: Option<TrustedBlock>,
+    /// Epochs between snapshots; zero for none.
+    pub snapshot_epochs: u64,
     /// No key needed on a public address.
     pub insecure: bool,
     /// Browser origins.
@@ -154,12 +165,20 @@ impl NodeConfig {
             threads,
             kernel: flags.kernel.clone().or_else(|| file.node.kernel.clone()),
             genesis: flags.genesis.clone().or_else(|| file.node.genesis.clone()),
+            fast_start: flags.fast_start || file.node.fast_start,
+            trust: flags.trust.map_or_else(|| trusted(file), |trust| Ok(Some(trust)))?,
+            snapshot_epochs: flags.snapshot_epochs.or(file.node.snapshot_epochs).unwrap_or(SNAPSHOT_EPOCHS),
             insecure: flags.insecure,
             cors_origins: file.api.cors_origins.clone(),
             sessions_max,
             queue_max,
         })
     }
+}
+
+fn trusted(file: &ConfigFile) -> Result<Option<TrustedBlock>, NodeError> {
+    let parsed = file.node.trust.as_ref().map(|text| text.parse()).transpose();
+    parsed.map_err(|reason| NodeError::Value { name: "trust", reason })
 }
 
 /// Peers by flag, or else by the file. Each is a host and a port.
@@ -178,6 +197,8 @@ fn settle_bootstrap(flags: &StartArgs, file: &ConfigFile) -> Result<Vec<String>,
     }
 }
 
+/// A snapshot every so many epochs: a thousand blocks, three minutes of a busy chain and half a day of an idle one.
+const SNAPSHOT_EPOCHS: u64 = 10;
 /// Connections that a node keeps by itself.
 const BOOTSTRAP_MAX: usize = 64;
 /// More threads than any one machine this runs on has cores.

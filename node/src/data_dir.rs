@@ -82,6 +82,11 @@ impl DataDir {
         self.0.join("chain")
     }
 
+    /// Snapshots of the state, for others.
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
     /// What consensus must not forget of the height it works on.
     pub fn consensus(&self) -> Result<PathBuf, NodeError> {
         let path = self.0.join("wal");

@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use aria_chain::{ids::BlockHash, units::Height};
+
 /// Errors of the node. The binary prints them as they are.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -86,6 +88,18 @@ pub enum NodeError {
     /// The state transition refused a block of ours.
     #[error("block production stopped: {0}")]
     Execution(String),
+    /// The peers have another chain than the user trusts.
+    #[error(
+        "block {height} is {got} and not {expected}, which --trust names: this is another history; name other --bootstrap peers, or another data folder"
+    )]
+    NotTrusted {
+        /// Its height.
+        height: Height,
+        /// Its hash.
+        got: BlockHash,
+        /// As trusted.
+        expected: BlockHash,
+    },
     /// What consensus must not forget cannot be written.
     #[error("consensus stopped: {reason}; free some space or repair the disk, and start again")]
     NotWritten {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use aria_chain::codec::Versioned;
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::NodeId;
+use aria_chain::light::{FinalHeader, set_changes};
 use aria_chain::proof::SignedProof;
 use aria_chain::units::{Height, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::Chain;
 use crate::consensus::message::Message;
 use crate::consensus::run::Told;
-use crate::consensus::talk::{BLOCKS_BYTES_MAX, BLOCKS_MAX, Blocks, Gossip, Sync, WireFinal};
+use crate::consensus::talk::{BLOCKS_BYTES_MAX, BLOCKS_MAX, Blocks, Gossip, HEADERS_MAX, Headers, Sync, WireFinal};
 use crate::error::NodeError;
 use crate::network::{Channel, Network, PeerEvent, Received, Room};
 
@@ -173,24 +174,48 @@ impl Exchange {
 
     async fn sync(&self, peer: NodeId, bytes: &[u8], room: Room) -> Result<(), String> {
         match Sync::decode(bytes).map_err(|error| error.to_string())? {
-            Sync::Ask(from) => self.answer(peer, from),
             Sync::Blocks(Blocks(blocks)) => self.pass(Told::Blocks(peer, blocks, room)).await,
+            // Late answers to what this node asked when it began.
+            Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) => {}
+            question => self.answer(peer, question),
         }
         Ok(())
     }
 
-    /// Sends final blocks. Beyond so many answers at once a question is not answered, and the peer asks another node.
-    fn answer(&self, peer: NodeId, from: Height) {
+    /// Answers from store and snapshots. Beyond so many answers at once a question is not answered, and the peer asks another node.
+    fn answer(&self, peer: NodeId, question: Sync) {
         let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else { return };
         let (chain, network) = (Arc::clone(&self.chain), self.network.clone());
         drop(spawn_blocking(move || {
-            match read_blocks(&chain, from) {
-                Ok(blocks) => drop(network.send(&peer, Channel::Sync, &Sync::Blocks(Blocks(blocks)).encode())),
-                Err(error) => tracing::warn!(%error, %from, "cannot read blocks for a peer"),
+            match answer_to(&chain, question) {
+                Ok(Some(answer)) => drop(network.send(&peer, Channel::Sync, &answer.encode())),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "cannot read for a peer"),
             }
             drop(permit);
         }));
     }
+}
+
+/// What the store and the snapshots say to a question.
+fn answer_to(chain: &Chain, question: Sync) -> Result<Option<Sync>, NodeError> {
+    let store = &*chain.store;
+    Ok(match question {
+        Sync::Ask(from) => Some(Sync::Blocks(Blocks(read_blocks(chain, from)?))),
+        Sync::AskSnapshot => Some(Sync::Snapshot(chain.snapshots.offer(store)?.map(Box::new))),
+        Sync::AskChunk(height, index) => Some(Sync::Chunk(height, index, chain.snapshots.chunk(height, index))),
+        Sync::AskHeaders(from, to) => {
+            let mut headers = Vec::new();
+            if from > Height::ZERO {
+                headers.extend(FinalHeader::of(store, from)?);
+            }
+            let (span, limit) = ((from, to.min(chain.tip_height())), HEADERS_MAX - headers.len());
+            let changes = set_changes(store, span, chain.genesis.params().epoch_blocks, limit)?;
+            headers.extend(changes.into_iter().filter(|change| change.header.height > from));
+            Some(Sync::Headers(Headers(headers)))
+        }
+        Sync::Blocks(_) | Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) => None,
+    })
 }
 
 /// Verifies a proof and lets it wait. Returns its message for others, if it is new.

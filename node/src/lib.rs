@@ -9,6 +9,7 @@
 //! - [`network`]: peers, who they are and what they say
 //! - [`exchange`]: between peers and the rest of the node
 //! - [`consensus`]: from waiting proofs to final blocks
+//! - [`snapshot`]: states of the past, for nodes that begin with one
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
 //! - [`model`]: which model is served
 //! - [`supervisor`], [`clock`], [`telemetry`]: tasks, time, logs
@@ -31,5 +32,6 @@ pub mod model;
 pub mod network;
 pub mod node;
 pub mod services;
+pub mod snapshot;
 pub mod supervisor;
 pub mod telemetry;

@@ -43,6 +43,10 @@ use crate::{
     model::{self, Located},
     network::{Identity, Legacy, Network, NetworkConfig, book::Entry},
     services::{NodeServices, Served, legacy::LegacyDoor},
+    snapshot::{
+        fetch::{self, Begin},
+        take::Snapshots,
+    },
     supervisor::{Ended, Stage, Supervisor},
 };
 
@@ -54,6 +58,9 @@ const CONNECTIONS_MAX: usize = 512;
 
 /// How often the address book is written.
 const BOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a new node looks for a snapshot.
+const FAST_START_MAX: Duration = Duration::from_secs(15);
 
 /// Bytes of all key-value caches. A session of the 2B model takes 77 kB a token.
 const KV_BYTES_MAX: u64 = 2 << 30;
@@ -79,7 +86,12 @@ impl Node {
         let located = model::locate(&config.model, &dir.models())?;
         let kernel = kernel_of(config.kernel.as_deref())?;
         let metrics = install_metrics();
-        let chain = Arc::new(open_chain(config, &dir)?);
+        let key = Arc::new(NodeKey::load_or_create(&dir.key_file())?);
+        let genesis = settle_genesis(config, &dir, &key)?;
+        if config.fast_start {
+            fast_start(config, &dir, &key, &genesis, &stop).await?;
+        }
+        let chain = Arc::new(open_chain(config, &dir, key, genesis)?);
 
         let supervisor = Supervisor::default();
         let served: Arc<OnceLock<Served>> = Arc::default();
@@ -205,17 +217,54 @@ fn install_metrics() -> PrometheusHandle {
         .clone()
 }
 
-/// Genesis, key and store. The first start of a folder settles which chain it follows.
-fn open_chain(config: &NodeConfig, dir: &DataDir) -> Result<Chain, NodeError> {
-    let key = Arc::new(NodeKey::load_or_create(&dir.key_file())?);
-    let genesis = settle_genesis(config, dir, &key)?;
+/// Brings a snapshot from peers into a new folder, before anything else runs.
+async fn fast_start(
+    config: &NodeConfig,
+    dir: &DataDir,
+    key: &Arc<NodeKey>,
+    genesis: &Genesis,
+    stop: &CancellationToken,
+) -> Result<(), NodeError> {
+    let (store, patience) = (dir.chain(), FAST_START_MAX);
+    if store.exists() {
+        tracing::info!("there is a chain in this folder; --fast-start is for new ones");
+        return Ok(());
+    }
+    let own = |cause| NodeError::Bind { door: "peers", flag: "--host", address: SocketAddr::new(config.host, 0), cause };
+    let listener = TcpListener::bind((config.host, 0)).await.map_err(own)?;
+    // Nobody is told of this port: it is gone in a moment.
+    let nowhere = SocketAddr::new(config.host, 0);
+    let ending = stop.child_token();
+    let (known, settings) = (read_book(&dir.peers_file()), NetworkConfig::default());
+    let (network, events) =
+        Network::start((listener, nowhere), identity(key, genesis), settings, known, None, ending.clone());
+    config.bootstrap.iter().for_each(|address| network.dial(address.clone()));
+    tracing::info!(seconds = patience.as_secs(), "looking for a snapshot");
+    let begin = Begin { genesis, trusted: config.trust, store, patience };
+    let height = fetch::run(&begin, &network, events, stop).await;
+    ending.cancel();
+    match height? {
+        Some(height) => tracing::info!(%height, "begins with a snapshot"),
+        None => tracing::warn!("no peer has a snapshot that can be used; follows the chain from genesis"),
+    }
+    Ok(())
+}
+
+fn identity(key: &Arc<NodeKey>, genesis: &Genesis) -> Identity {
+    Identity { key: Arc::clone(key), chain_id: genesis.chain_id().clone(), genesis: genesis.block().hash() }
+}
+
+/// The store, and the node's view of it. The first start of a folder settles which chain it follows.
+fn open_chain(config: &NodeConfig, dir: &DataDir, key: Arc<NodeKey>, genesis: Genesis) -> Result<Chain, NodeError> {
     let node_id = key.node_id();
     let (store, report) = SledStore::open(&dir.chain(), &genesis.block(), &genesis.changes(), OpenOptions::default())?;
     for path in report.half_written_removed.iter().chain(&report.caches_moved) {
         tracing::warn!(path = %path.display(), "left over from an interrupted run; put aside, nothing is lost");
     }
     let store: Arc<dyn Store> = Arc::new(store);
-    let chain = Chain::new(genesis, store, key, Arc::new(SystemClock))?;
+    let every_blocks = config.snapshot_epochs.saturating_mul(genesis.params().epoch_blocks);
+    let snapshots = Arc::new(Snapshots::new(dir.snapshots(), every_blocks));
+    let chain = Chain::new(genesis, store, key, Arc::new(SystemClock), (snapshots, config.trust))?;
     if chain.voters()?.set.power_of(&node_id) == 0 {
         tracing::info!(%node_id, chain = %chain.genesis.chain_id(), "follows this chain without a vote");
     }
@@ -257,11 +306,7 @@ fn start_peers(
     legacy: LegacyDoor,
     tell: mpsc::Sender<consensus::run::Told>,
 ) {
-    let identity = Identity {
-        key: Arc::clone(&chain.key),
-        chain_id: chain.genesis.chain_id().clone(),
-        genesis: chain.genesis.block().hash(),
-    };
+    let identity = identity(&chain.key, &chain.genesis);
     let spawner = supervisor.spawner(Stage::Consensus);
     let (stop, book) = (spawner.stop().clone(), dir.peers_file());
     let (legacy, settings) = (Some(Box::new(legacy) as Box<dyn Legacy>), NetworkConfig::default());

@@ -105,6 +105,14 @@ pub enum StoreError {
         /// Last block that verifies, if one was found.
         sound: Option<Height>,
     },
+    /// There is a chain where none may be.
+    #[error("{path} holds chain {chain} already; a snapshot begins a new folder")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// Chain in the store.
+        chain: Box<StoredChain>,
+    },
     /// There is no chain.
     #[error("{path} holds no chain; start the node once, or name another --data-dir")]
     Empty {
@@ -231,6 +239,7 @@ impl StoreError {
             | StoreError::RolledBack { .. }
             | StoreError::TipDamaged { .. }
             | StoreError::Empty { .. }
+            | StoreError::NotEmpty { .. }
             | StoreError::Unreadable { .. }
             | StoreError::MovedAside { .. }
             | StoreError::Stopped { .. }

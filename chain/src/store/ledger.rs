@@ -23,7 +23,10 @@ use crate::record::{RecordEntry, RecordStatus};
 use crate::units::Height;
 
 mod listing;
+mod restore;
 mod writing;
+
+pub use restore::{Restoring, Start};
 
 use writing::{tip_of, write_certificate, write_evidence, write_header, write_set, write_state};
 
@@ -53,6 +56,7 @@ pub trait Tables: Send + Sync {
 pub struct Ledger<T> {
     tables: T,
     chain: StoredChain,
+    base: Height,
     /// The last block that is known to be on disk. Readers see nothing above it.
     tip: RwLock<Tip>,
     health: Mutex<Health>,
@@ -63,7 +67,7 @@ pub struct Ledger<T> {
 /// What tables hold.
 pub(super) enum Found<T> {
     /// A chain.
-    Chain(Ledger<T>),
+    Chain(Box<Ledger<T>>),
     /// No chain yet.
     Nothing(T),
 }
@@ -78,7 +82,7 @@ impl<T: Tables> Ledger<T> {
         let Some((chain_id, genesis_hash)) = chain else {
             return Err(damaged(Tree::Meta, schema::CHAIN, "it is missing"));
         };
-        Ledger::over(tables, StoredChain { chain_id, genesis_hash }, tip).map(Found::Chain)
+        Ledger::over(tables, StoredChain { chain_id, genesis_hash }, tip).map(|ledger| Found::Chain(Box::new(ledger)))
     }
 
     /// Writes the first block into empty tables.
@@ -100,9 +104,11 @@ impl<T: Tables> Ledger<T> {
     }
 
     fn over(tables: T, chain: StoredChain, tip: Tip) -> Result<Ledger<T>, StoreError> {
+        let base = read::<Height, T>(&tables, Tree::Meta, schema::BASE)?.unwrap_or(Height::ZERO);
         let ledger = Ledger {
             tables,
             chain,
+            base,
             tip: RwLock::new(tip),
             health: Mutex::new(Health::Writing),
             next_arrival: Mutex::new(0),
@@ -118,6 +124,11 @@ impl<T: Tables> Ledger<T> {
 
     fn is_final(&self, height: Height) -> bool {
         height <= self.tip_now().height
+    }
+
+    /// Whether the block at a height was never here, because this store began above it.
+    fn is_below_base(&self, height: Height) -> bool {
+        height < self.base && height != Height::ZERO
     }
 
     fn read<V: BorshDeserialize>(&self, tree: Tree, key: &[u8]) -> Result<Option<V>, StoreError> {
@@ -194,6 +205,10 @@ impl<T: Tables> Store for Ledger<T> {
         &self.chain
     }
 
+    fn base(&self) -> Height {
+        self.base
+    }
+
     fn tip(&self) -> Result<Tip, StoreError> {
         Ok(self.tip_now())
     }
@@ -207,11 +222,15 @@ impl<T: Tables> Store for Ledger<T> {
         match header {
             Some(header) if header.height == height => Ok(Some(header)),
             Some(header) => Err(damaged(Tree::Headers, &key, &format!("it has height {}", header.height))),
+            None if self.is_below_base(height) => Ok(None),
             None => Err(damaged(Tree::Headers, &key, "it is missing")),
         }
     }
 
     fn block(&self, height: Height) -> Result<Option<StoredBlock>, StoreError> {
+        if self.is_below_base(height) {
+            return Ok(None);
+        }
         let Some(header) = self.header(height)? else {
             return Ok(None);
         };
@@ -244,6 +263,9 @@ impl<T: Tables> Store for Ledger<T> {
         }
         let key = schema::block_key(height);
         if bytes.is_empty() {
+            if self.is_below_base(height) {
+                return Ok(None);
+            }
             return Err(damaged(Tree::Certificates, &key, "it is missing"));
         }
         CommitCertificate::decode(&bytes)
@@ -272,6 +294,9 @@ impl<T: Tables> Store for Ledger<T> {
     }
 
     fn record_ids(&self, height: Height) -> Result<Vec<RecordId>, StoreError> {
+        if self.is_below_base(height) {
+            return Ok(Vec::new());
+        }
         let count = self.header(height)?.map_or(0, |header| header.record_count);
         (0..count).map(|index| Ok(self.proof_at(height, index)?.record.id())).collect()
     }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::error::StoreError;
-use super::ledger::{Ledger, Tables, Visit};
+use super::ledger::{Ledger, Restoring, Tables, Visit};
 use super::schema::{Tree, Writes};
 use super::{Order, StateChanges, Tip};
 use crate::block::GenesisBlock;
@@ -25,6 +25,11 @@ impl MemoryStore {
     /// A store that holds the first block of a chain.
     pub fn new(genesis: &GenesisBlock, initial: &StateChanges) -> Result<MemoryStore, StoreError> {
         Ledger::create(MemoryTables::default(), genesis, initial)
+    }
+
+    /// A store that will begin with a snapshot.
+    pub fn restore() -> Restoring<MemoryTables> {
+        Restoring::new(MemoryTables::default())
     }
 }
 

@@ -27,7 +27,8 @@ const VALUE_HEAD_BYTES: usize = 9;
 /// A tree of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tree {
-    /// `"tip"` -> [`Tip`](super::Tip); `"chain"` -> chain id and genesis hash.
+    /// `"tip"` -> [`Tip`](super::Tip); `"chain"` -> chain id and genesis hash; `"base"` -> lowest whole block, if not all are
+    /// there.
     Meta,
     /// Height -> header.
     Headers,
@@ -98,6 +99,9 @@ pub const TIP: &[u8] = b"tip";
 
 /// Key of the chain's name in [`Tree::Meta`].
 pub const CHAIN: &[u8] = b"chain";
+
+/// Key of the lowest whole block in [`Tree::Meta`].
+pub const BASE: &[u8] = b"base";
 
 /// Where a record stands, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

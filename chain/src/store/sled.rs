@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
 use super::error::StoreError;
-use super::ledger::{Ledger, Tables, Visit};
+use super::ledger::{Ledger, Restoring, Tables, Visit};
 use super::schema::{Tree, Writes};
 use super::{Order, StateChanges, Tip};
 use crate::block::GenesisBlock;
@@ -62,6 +62,11 @@ impl SledStore {
     /// Opens the store in a folder that holds a chain, whichever it is.
     pub fn open_existing(path: &Path, options: OpenOptions) -> Result<(SledStore, OpenReport), StoreError> {
         open::open(path, None, options)
+    }
+
+    /// A store that will begin with a snapshot, in a folder that holds none.
+    pub fn restore(path: &Path, options: OpenOptions) -> Result<Restoring<SledTables>, StoreError> {
+        open::restore(path, options)
     }
 }
 

@@ -102,7 +102,7 @@ fn found_at(found: &Option<Height>) -> String {
     found.map_or_else(|| "nothing".to_owned(), |height| format!("height {height}"))
 }
 
-/// Checks all blocks from `from` to `to`, the tip at most, and names the first fault. `progress` hears of every height
+/// Checks all blocks that the store has from `from` to `to`, the tip at most, and names the first fault. `progress` hears of every height
 /// that is sound. Returns how many blocks were checked.
 pub fn verify_chain_links(
     store: &dyn Store,
@@ -113,13 +113,20 @@ pub fn verify_chain_links(
 ) -> Result<u64, ChainFault> {
     let tip = store.tip().map_err(|fault| ChainFault { height: to, kind: fault.into() })?;
     let to = to.min(tip.height);
+    let base = store.base();
     let mut below = match from.previous() {
-        Some(height) if height <= to => Some(header_at(store, height)?),
+        Some(height) if height <= to && height >= base => Some(header_at(store, height)?),
         _ => None,
     };
     let mut checked = 0;
     for number in from.get()..=to.get() {
         let height = Height::new(number);
+        if height < base {
+            if height == Height::ZERO {
+                verify_block(store, height, rules).map_err(|kind| ChainFault { height, kind })?;
+            }
+            continue;
+        }
         let header = verify_block(store, height, rules).and_then(|header| match &below {
             Some(below) => check_link(below, &header).map(|()| header),
             None => Ok(header),

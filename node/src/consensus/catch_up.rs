@@ -81,11 +81,15 @@ impl CatchUp {
         Some(peer)
     }
 
-    /// Whether an answer from this peer was asked for. It counts once.
-    pub fn answered(&mut self, peer: &NodeId) -> bool {
+    /// Whether an answer from this peer was asked for. It counts once. Who has none of the blocks, because it began above
+    /// them, is passed over.
+    pub fn answered(&mut self, peer: &NodeId, is_empty: bool, now_ms: u64) -> bool {
         let is_asked = self.asked.is_some_and(|(asked, ..)| asked == *peer);
         if is_asked {
             self.asked = None;
+            if is_empty {
+                self.passed_over.insert(*peer, now_ms.saturating_add(PASS_OVER_MS));
+            }
         }
         is_asked
     }
@@ -115,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn who_has_none_of_the_blocks_is_passed_over() {
+        let mut sync = CatchUp::default();
+        sync.heard(peer(1), at(50));
+        sync.heard(peer(2), at(60));
+        assert_eq!(sync.next_question(at(5), 0), Some(peer(2)));
+        assert!(sync.answered(&peer(2), true, 0));
+        assert_eq!(sync.next_question(at(5), 0), Some(peer(1)));
+    }
+
+    #[test]
     fn one_question_at_a_time_and_silence_is_passed_over() {
         let mut sync = CatchUp::default();
         sync.heard(peer(1), at(50));
@@ -122,9 +136,9 @@ mod tests {
         assert_eq!(sync.next_question(at(5), 0), Some(peer(2)));
         assert_eq!(sync.next_question(at(5), ANSWER_MAX_MS - 1), None);
         assert_eq!(sync.next_question(at(5), ANSWER_MAX_MS), Some(peer(1)));
-        assert!(!sync.answered(&peer(2)), "too late");
-        assert!(sync.answered(&peer(1)));
-        assert!(!sync.answered(&peer(1)), "once");
+        assert!(!sync.answered(&peer(2), false, ANSWER_MAX_MS), "too late");
+        assert!(sync.answered(&peer(1), false, ANSWER_MAX_MS));
+        assert!(!sync.answered(&peer(1), false, ANSWER_MAX_MS), "once");
         assert_eq!(sync.next_question(at(40), ANSWER_MAX_MS), Some(peer(1)));
         sync.gone(&peer(1));
         assert_eq!(sync.next_question(at(40), ANSWER_MAX_MS), None);

@@ -130,7 +130,8 @@ impl Hands {
             None => execute(block.block(), &chain.tip_header()?, &chain.view(), &chain.genesis)
                 .map_err(|error| NodeError::Execution(error.to_string()))?,
         };
-        chain.store.commit(block, &executed.changes)?;
+        chain.check_trusted(block.header())?;
+        chain.snapshots.commit(&chain.store, block, &executed.changes)?;
         self.executed.clear();
         let height = block.header().height;
         chain.accused().remove(block.block().evidence());

@@ -205,7 +205,7 @@ impl Loop {
 
     /// Commits blocks of the past, each checked as if it were new: proofs, certificate, parent, state.
     fn take_blocks(&mut self, peer: NodeId, blocks: Vec<WireFinal>) -> Result<(), NodeError> {
-        if !self.catch_up.answered(&peer) {
+        if !self.catch_up.answered(&peer, blocks.is_empty(), self.now_ms()) {
             return Ok(());
         }
         for WireFinal { header, body, certificate } in blocks {
@@ -224,6 +224,9 @@ impl Loop {
                 Ok(block) => block,
                 Err(fault) => return self.blame(&peer, &format!("it sent a block that is not final: {fault}")),
             };
+            if let Err(error) = self.chain.check_trusted(block.header()) {
+                return self.blame(&peer, &error.to_string());
+            }
             let committed = self.commit(&block)?;
             self.drive(committed)?;
         }
@@ -238,10 +241,14 @@ impl Loop {
         Ok(())
     }
 
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Asks a peer for blocks if this node lacks some.
     fn ask(&mut self) {
         let Some(network) = self.chain.network.get() else { return };
-        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.now_ms();
         let next = self.driver.height();
         let Some(tip) = next.previous() else { return };
         self.chain.behind.store(self.catch_up.behind(tip), std::sync::atomic::Ordering::Relaxed);

@@ -5,6 +5,7 @@ use aria_chain::certificate::CommitCertificate;
 use aria_chain::codec::{Versioned, read_list};
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::BlockHash;
+use aria_chain::light::FinalHeader;
 use aria_chain::limits::PROOF_BYTES_MAX;
 use aria_chain::proof::SignedProof;
 use aria_chain::units::Height;
@@ -12,11 +13,15 @@ use borsh::io::{Error, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::message::MESSAGE_BYTES_MAX;
+use crate::snapshot::Offer;
 
 /// Blocks in one answer.
 pub const BLOCKS_MAX: usize = 64;
 /// Bytes of one answer; the first block may be longer.
 pub const BLOCKS_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+
+/// Headers in one answer.
+pub const HEADERS_MAX: usize = 64;
 
 /// A small message, on the channel of gossip.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -53,12 +58,34 @@ pub enum Sync {
     Ask(Height),
     /// Final blocks without a gap, from the height that was asked for.
     Blocks(Blocks),
+    /// Asks for the newest snapshot.
+    AskSnapshot,
+    /// It, if there is one.
+    Snapshot(Option<Box<Offer>>),
+    /// Asks for a chunk of the snapshot of a height.
+    AskChunk(Height, u32),
+    /// Its bytes; none where the sender has no such chunk, or no longer.
+    Chunk(Height, u32, Option<Vec<u8>>),
+    /// Asks for the way from one height to another.
+    AskHeaders(Height, Height),
+    /// The final header of the first height, unless that is genesis, and those up to the other after which another set votes.
+    Headers(Headers),
 }
 
 impl Versioned for Sync {
     const NAME: &'static str = "sync message";
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+}
+
+/// At most [`HEADERS_MAX`] headers.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
+pub struct Headers(pub Vec<FinalHeader>);
+
+impl BorshDeserialize for Headers {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> Result<Headers, Error> {
+        read_list(reader, HEADERS_MAX, "headers").map(Headers)
+    }
 }
 
 /// At most [`BLOCKS_MAX`] blocks.

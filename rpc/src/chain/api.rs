@@ -108,6 +108,8 @@ fn status(services: &dyn Services, _: &Arguments) -> Answer {
         "chain_id": node.chain_id,
         "genesis_hash": node.genesis_hash,
         "height": tip.height,
+        // The lowest block that this node has whole; genesis is always there.
+        "base_height": services.store().base(),
         "hash": tip.hash,
         "timestamp": tip.timestamp_ms,
         "state_root": tip.state_root,

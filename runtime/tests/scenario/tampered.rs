@@ -30,6 +30,10 @@ impl Tampered {
 }
 
 impl Store for Tampered {
+    fn base(&self) -> Height {
+        self.inner.base()
+    }
+
     fn block(&self, height: Height) -> Result<Option<StoredBlock>, StoreError> {
         Ok(self.inner.block(height)?.and_then(&self.block))
     }

@@ -10,7 +10,7 @@ use super::witness::Witness;
 use super::{Opened, SledStore, SledTables, guard, io_error};
 use crate::block::GenesisBlock;
 use crate::ids::BlockHash;
-use crate::store::ledger::{Found, Ledger};
+use crate::store::ledger::{Found, Ledger, Restoring};
 use crate::store::schema::Tree;
 use crate::store::verify::{LinkRules, verify_block};
 use crate::store::{StateChanges, Store, StoreError, StoredChain};
@@ -69,24 +69,14 @@ pub(super) fn open(
         }
         None => {}
     }
-    let lock = FolderLock::take(path)?;
-    folder::check_format(path)?;
-    let mut report = OpenReport { half_written_removed: folder::remove_half_written(path)?, ..OpenReport::default() };
-    let database = open_database(path, options, &mut report)?;
-    let (witness, witnessed) = Witness::open(path)?;
-    let tables = SledTables {
-        opened: Mutex::new(Some(Arc::new(opened(path, database)?))),
-        path: path.to_owned(),
-        options,
-        witness: Mutex::new(witness),
-        _lock: lock,
-    };
+    let mut report = OpenReport::default();
+    let (tables, witnessed) = tables(path, options, &mut report)?;
     let ledger = match (Ledger::existing(tables)?, genesis) {
         (Found::Chain(ledger), genesis) => {
             check_chain(path, &ledger, genesis)?;
             check_witness(path, &ledger, witnessed)?;
             check_tip(path, &ledger)?;
-            ledger
+            *ledger
         }
         (Found::Nothing(_), _) if witnessed.is_some() => {
             let committed = witnessed.map_or(Height::ZERO, |(height, _)| height);
@@ -101,6 +91,39 @@ pub(super) fn open(
         }
     };
     Ok((ledger, report))
+}
+
+/// Tables in a folder that holds no chain, to be filled with a state.
+pub(super) fn restore(path: &Path, options: OpenOptions) -> Result<Restoring<SledTables>, StoreError> {
+    folder::create(path)?;
+    let (tables, _) = tables(path, options, &mut OpenReport::default())?;
+    match Ledger::existing(tables)? {
+        Found::Nothing(tables) => Ok(Restoring::new(tables)),
+        Found::Chain(ledger) => {
+            Err(StoreError::NotEmpty { path: path.to_owned(), chain: Box::new(ledger.chain().clone()) })
+        }
+    }
+}
+
+/// Takes the folder, opens its database, and says what had been committed.
+fn tables(
+    path: &Path,
+    options: OpenOptions,
+    report: &mut OpenReport,
+) -> Result<(SledTables, Option<(Height, BlockHash)>), StoreError> {
+    let lock = FolderLock::take(path)?;
+    folder::check_format(path)?;
+    report.half_written_removed = folder::remove_half_written(path)?;
+    let database = open_database(path, options, report)?;
+    let (witness, witnessed) = Witness::open(path)?;
+    let tables = SledTables {
+        opened: Mutex::new(Some(Arc::new(opened(path, database)?))),
+        path: path.to_owned(),
+        options,
+        witness: Mutex::new(witness),
+        _lock: lock,
+    };
+    Ok((tables, witnessed))
 }
 
 /// Opens the database; where it is damaged, once more without its caches; and if that fails too, moves it aside.
