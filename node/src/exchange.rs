@@ -198,7 +198,7 @@ impl Exchange {
 }
 
 /// What the store and the snapshots say to a question.
-fn answer_to(chain: &Chain, question: Sync) -> Result<Option<Sync>, NodeError> {
+pub(crate) fn answer_to(chain: &Chain, question: Sync) -> Result<Option<Sync>, NodeError> {
     let store = &*chain.store;
     Ok(match question {
         Sync::Ask(from) => Some(Sync::Blocks(Blocks(read_blocks(chain, from)?))),

@@ -230,7 +230,8 @@ async fn fast_start(
         tracing::info!("there is a chain in this folder; --fast-start is for new ones");
         return Ok(());
     }
-    let own = |cause| NodeError::Bind { door: "peers", flag: "--host", address: SocketAddr::new(config.host, 0), cause };
+    let own =
+        |cause| NodeError::Bind { door: "peers", flag: "--host", address: SocketAddr::new(config.host, 0), cause };
     let listener = TcpListener::bind((config.host, 0)).await.map_err(own)?;
     // Nobody is told of this port: it is gone in a moment.
     let nowhere = SocketAddr::new(config.host, 0);

@@ -81,3 +81,6 @@ fn read_digests<R: Read>(reader: &mut R) -> Result<Vec<Digest>, Error> {
 fn read_entries<R: Read>(reader: &mut R) -> Result<Vec<StateEntry>, Error> {
     read_list(reader, ENTRIES_MAX, "entries")
 }
+
+#[cfg(test)]
+mod tests;

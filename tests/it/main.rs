@@ -9,3 +9,4 @@ mod epochs;
 mod hostile;
 mod network;
 mod slice;
+mod snapshot;

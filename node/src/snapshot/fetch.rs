@@ -325,8 +325,9 @@ impl Talk<'_> {
             if let Some(offer) = newest.and_then(|at| self.offers.remove(at)) {
                 return Some(offer);
             }
-            // Answers to nothing that is still asked.
-            self.next(until).await?;
+            self.hear(until).await?;
+            // Answers to what is no longer asked.
+            self.ready.clear();
         }
     }
 
@@ -346,30 +347,32 @@ impl Talk<'_> {
 
     /// The next answer of any peer, offers aside. None: it is late, or this node stops.
     async fn next(&mut self, until: Instant) -> Option<(NodeId, Sync)> {
-        loop {
-            if let Some(answer) = self.ready.pop_front() {
-                return Some(answer);
-            }
-            let event = tokio::select! {
-                () = self.stop.cancelled() => return None,
-                () = tokio::time::sleep_until(until.into()) => return None,
-                event = self.events.recv() => event?,
-            };
-            match event {
-                PeerEvent::Connected(peer) => {
-                    self.network.send(&peer, Channel::Sync, &Sync::AskSnapshot.encode());
-                }
-                PeerEvent::Frame(peer, Channel::Sync, received) => match Sync::decode(&received.bytes) {
-                    Ok(Sync::Snapshot(Some(offer))) => {
-                        self.offers.retain(|(other, _)| *other != peer);
-                        self.offers.push_back((peer, *offer));
-                    }
-                    Ok(Sync::Snapshot(None)) => tracing::info!(%peer, "has no snapshot"),
-                    Ok(answer) => self.ready.push_back((peer, answer)),
-                    Err(fault) => self.network.ban(&peer, &fault.to_string(), BAN),
-                },
-                PeerEvent::Frame(..) | PeerEvent::Disconnected(_) => {}
-            }
+        while self.ready.is_empty() {
+            self.hear(until).await?;
         }
+        self.ready.pop_front()
+    }
+
+    /// Takes the next event.
+    async fn hear(&mut self, until: Instant) -> Option<()> {
+        let event = tokio::select! {
+            () = self.stop.cancelled() => return None,
+            () = tokio::time::sleep_until(until.into()) => return None,
+            event = self.events.recv() => event?,
+        };
+        match event {
+            PeerEvent::Connected(peer) => drop(self.network.send(&peer, Channel::Sync, &Sync::AskSnapshot.encode())),
+            PeerEvent::Frame(peer, Channel::Sync, received) => match Sync::decode(&received.bytes) {
+                Ok(Sync::Snapshot(Some(offer))) => {
+                    self.offers.retain(|(other, _)| *other != peer);
+                    self.offers.push_back((peer, *offer));
+                }
+                Ok(Sync::Snapshot(None)) => tracing::info!(%peer, "has no snapshot"),
+                Ok(answer) => self.ready.push_back((peer, answer)),
+                Err(fault) => self.network.ban(&peer, &fault.to_string(), BAN),
+            },
+            PeerEvent::Frame(..) | PeerEvent::Disconnected(_) => {}
+        }
+        Some(())
     }
 }

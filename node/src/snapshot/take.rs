@@ -171,14 +171,12 @@ impl Snapshots {
     pub fn offer(&self, store: &dyn Store) -> Result<Option<Offer>, StoreError> {
         for (_, folder) in self.ready().into_iter().rev() {
             // A file that is gone or damaged is a snapshot less.
-            let Some(manifest) =
-                fs::read(folder.join(MANIFEST)).ok().and_then(|bytes| Manifest::decode(&bytes).ok())
+            let Some(manifest) = fs::read(folder.join(MANIFEST)).ok().and_then(|bytes| Manifest::decode(&bytes).ok())
             else {
                 continue;
             };
             let Ok(above) = manifest.height.next() else { continue };
-            if let (Some(last), Some(next)) =
-                (FinalHeader::of(store, manifest.height)?, FinalHeader::of(store, above)?)
+            if let (Some(last), Some(next)) = (FinalHeader::of(store, manifest.height)?, FinalHeader::of(store, above)?)
             {
                 return Ok(Some(Offer { manifest, last, next }));
             }
