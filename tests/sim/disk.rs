@@ -53,6 +53,12 @@ impl Disk {
         self.dies_in = None;
     }
 
+    /// A disk with all that was written to this one, which does not fail.
+    pub(crate) fn copy(&self) -> Disk {
+        let durable = self.durable.iter().chain(&self.volatile).cloned().collect();
+        Disk { height: self.height, durable, mark: self.mark, flaws: self.flaws, ..Disk::default() }
+    }
+
     pub(crate) fn records(&self) -> Vec<Record> {
         self.durable.clone()
     }

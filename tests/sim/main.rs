@@ -8,6 +8,7 @@
 mod disk;
 mod faults;
 mod liar;
+mod locks;
 mod node;
 mod safety;
 mod world;

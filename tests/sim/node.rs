@@ -100,6 +100,12 @@ impl SimNode {
         }
     }
 
+    /// The same node on a copy of its disk, not started.
+    pub(crate) fn twin(&self) -> SimNode {
+        let disk = Rc::new(std::cell::RefCell::new(self.disk.borrow().copy()));
+        SimNode { disk, chain: self.chain.clone(), ..SimNode::new(Arc::clone(&self.key)) }
+    }
+
     pub(crate) fn id(&self) -> NodeId {
         self.key.node_id()
     }

@@ -112,3 +112,24 @@ fn a_lost_log_is_found_by_the_guard() {
     }
     assert!(refused > 0, "a node that forgot its votes is stopped before it contradicts them");
 }
+
+#[test]
+fn every_log_leads_back_to_where_its_node_was() {
+    let mut checked = 0;
+    for seed in seeds(20) {
+        let mut world = World::new(seed, &[2, 1, 1, 1]);
+        world.weather = Weather { delay_ms: (1, 700), loss_percent: 15, double_percent: 5 };
+        world.start_all();
+        for step in 0..50 {
+            let time = 10 + world.source.below(300);
+            world.run_for(time);
+            if step % 10 == 9 {
+                let victim = usize::try_from(world.source.below(4)).unwrap();
+                world.crash(victim);
+                world.start(victim);
+            }
+            checked += (0..4).filter(|index| world.check_replay(*index)).count();
+        }
+    }
+    assert!(checked > 500, "only {checked} logs were read");
+}

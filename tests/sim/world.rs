@@ -90,6 +90,10 @@ pub(crate) struct World {
     pub(crate) trace: Digest,
     /// Percent of actions at which a node may die between two of them.
     pub(crate) dies_between_percent: u64,
+    /// Whether the network loses a message between two nodes.
+    pub(crate) loses: Box<dyn FnMut(usize, usize, &Message) -> bool>,
+    /// Everything that somebody published, byte for byte.
+    published: BTreeSet<Digest>,
 }
 
 impl World {
@@ -126,6 +130,8 @@ impl World {
             double_signed: Vec::new(),
             trace: Digest::ZERO,
             dies_between_percent: 0,
+            loses: Box::new(|_, _, _| false),
+            published: BTreeSet::new(),
         }
     }
 
@@ -242,7 +248,7 @@ impl World {
     }
 
     fn deliver(&mut self, from: usize, to: usize, message: Message) {
-        if self.cut.contains(&(from, to)) {
+        if self.cut.contains(&(from, to)) || (self.loses)(from, to, &message) {
             return;
         }
         if let Some(mut liar) = self.liars.remove(&to) {
@@ -323,6 +329,7 @@ impl World {
         match action {
             Action::Publish(message) => {
                 self.watch(index, &message);
+                self.published.insert(Domain::BLOCK.hash(&message.encode()));
                 for peer in (0..self.nodes.len()).filter(|peer| *peer != index) {
                     self.send(index, peer, message.clone());
                 }
@@ -402,6 +409,28 @@ impl World {
         if *self.said.entry(place).or_insert(value) != value {
             self.double_signed.push(place);
         }
+    }
+
+    /// Reads the log of a living node with another driver: it must come to the same round, and say nothing that was not said.
+    /// Whether there was anything to read.
+    pub(crate) fn check_replay(&self, index: usize) -> bool {
+        let Some(driver) = self.nodes[index].driver.as_ref().filter(|driver| !driver.is_waiting()) else { return false };
+        let mut twin = self.nodes[index].twin();
+        if twin.disk.borrow().records().is_empty() {
+            return false;
+        }
+        let actions = twin.start(&self.shared);
+        let again = twin.driver.as_ref();
+        let seed = self.seed;
+        let again = again.unwrap_or_else(|| panic!("seed {seed}: the log of node {index} is refused: {:?}", twin.halted));
+        assert_eq!((again.height(), again.round()), (driver.height(), driver.round()), "seed {seed}, node {index}");
+        for action in actions {
+            if let Action::Publish(message) = action {
+                let is_old = self.published.contains(&Domain::BLOCK.hash(&message.encode()));
+                assert!(is_old, "seed {seed}: node {index} would now say {message:?}");
+            }
+        }
+        true
     }
 
     /// A node asks a peer for the blocks above its tip.
