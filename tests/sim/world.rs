@@ -67,6 +67,9 @@ enum Due {
 /// One honest thing said in one place.
 type Said = (NodeId, u64, i64, u8);
 
+/// Says of a message from one node to another whether it is lost.
+pub(crate) type Rule = Box<dyn FnMut(usize, usize, &Message) -> bool>;
+
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) source: Source,
@@ -91,7 +94,7 @@ pub(crate) struct World {
     /// Percent of actions at which a node may die between two of them.
     pub(crate) dies_between_percent: u64,
     /// Whether the network loses a message between two nodes.
-    pub(crate) loses: Box<dyn FnMut(usize, usize, &Message) -> bool>,
+    pub(crate) loses: Rule,
     /// Everything that somebody published, byte for byte.
     published: BTreeSet<Digest>,
 }
@@ -414,7 +417,9 @@ impl World {
     /// Reads the log of a living node with another driver: it must come to the same round, and say nothing that was not said.
     /// Whether there was anything to read.
     pub(crate) fn check_replay(&self, index: usize) -> bool {
-        let Some(driver) = self.nodes[index].driver.as_ref().filter(|driver| !driver.is_waiting()) else { return false };
+        let Some(driver) = self.nodes[index].driver.as_ref().filter(|driver| !driver.is_waiting()) else {
+            return false;
+        };
         let mut twin = self.nodes[index].twin();
         if twin.disk.borrow().records().is_empty() {
             return false;
@@ -422,7 +427,8 @@ impl World {
         let actions = twin.start(&self.shared);
         let again = twin.driver.as_ref();
         let seed = self.seed;
-        let again = again.unwrap_or_else(|| panic!("seed {seed}: the log of node {index} is refused: {:?}", twin.halted));
+        let again =
+            again.unwrap_or_else(|| panic!("seed {seed}: the log of node {index} is refused: {:?}", twin.halted));
         assert_eq!((again.height(), again.round()), (driver.height(), driver.round()), "seed {seed}, node {index}");
         for action in actions {
             if let Action::Publish(message) = action {

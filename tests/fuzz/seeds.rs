@@ -1,0 +1,113 @@
+//! Makes the first inputs of the corpus from the data directory of a node: `aria-fuzz-seeds DATA_DIR CORPUS_DIR`.
+//!
+//! Sound values of every kind, which the fuzzer then takes apart.
+
+use std::path::{Path, PathBuf};
+
+use aria_chain::codec::Versioned;
+use aria_chain::evidence::{Evidence, Said};
+use aria_chain::ids::BlockHash;
+use aria_chain::keys::NodeKey;
+use aria_chain::light::{FinalHeader, LightProof, LightStep};
+use aria_chain::merkle::RecordTree;
+use aria_chain::store::{OpenOptions, SledStore, Store};
+use aria_chain::units::{Height, Round as ChainRound};
+use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Proposal, Round, SignedMessage, Vote, VoteType};
+use aria_node::consensus::crypto::{sign_proposal, sign_vote};
+use aria_node::consensus::message::Message;
+use aria_node::consensus::talk::{Blocks, Gossip, Headers, Sync, WireFinal};
+use aria_node::network::discover::Acquaintance;
+use aria_node::snapshot::{Manifest, Offer, chunk_digest};
+use aria_tests::decoders::chain_id;
+
+fn main() {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(data), Some(corpus)) = (arguments.next(), arguments.next()) else {
+        eprintln!("use: aria-fuzz-seeds DATA_DIR CORPUS_DIR");
+        std::process::exit(2);
+    };
+    let (store, _) = SledStore::open_existing(&data.join("chain"), OpenOptions::default()).expect("a stopped node");
+    let tip = store.tip().expect("readable").height;
+    let full = (1..=tip.get()).map(Height::new).filter_map(|height| store.block(height).expect("readable"));
+    let full = full.filter(|block| !block.body.proofs.is_empty()).take(2);
+    for (number, block) in full.enumerate() {
+        let keep = |name: &str, bytes: &[u8]| keep(&corpus, name, number, bytes);
+        let (header, body) = (block.header.clone(), block.body.clone());
+        let certificate = block.certificate.expect("above genesis");
+        let proof = body.proofs[0].clone();
+        let final_header = FinalHeader::of(&store, header.height).expect("readable").expect("there");
+        keep("header", &header.encode());
+        keep("body", &body.encode());
+        keep("certificate", &certificate.encode());
+        keep("validators", &final_header.validators.encode());
+        keep("proof", &proof.encode());
+        keep("gossip", &Gossip::Proof(Box::new(proof)).encode());
+        let ids = store.record_ids(header.height).expect("readable");
+        let path = RecordTree::new(header.height, &ids).and_then(|tree| tree.proof(0)).expect("a tree");
+        keep("record-proof", &serde_json::to_vec(&path).expect("text"));
+        let step = LightStep::from(&final_header);
+        let light = LightProof::new(vec![step.clone()], path, step);
+        keep("light-proof", &serde_json::to_vec(&light).expect("text"));
+        speak(&corpus, number, (header.clone(), body.clone()));
+        let wire = WireFinal { header, body, certificate };
+        keep("sync", &Sync::Blocks(Blocks(vec![wire])).encode());
+        show(&corpus, number, &data, final_header);
+    }
+}
+
+/// Votes and proposals about a block, and evidence, under a key that everybody knows.
+fn speak(corpus: &Path, number: usize, block: (aria_chain::block::Header, aria_chain::block::Body)) {
+    let (key, chain, hash) = (NodeKey::from_seed(&[7; 32]), chain_id(), block.0.hash());
+    let (height, me) = (block.0.height, Address(key.node_id()));
+    for (place, value) in [NilOrVal::Nil, NilOrVal::Val(BlockId(hash))].into_iter().enumerate() {
+        let vote = Vote { kind: VoteType::Precommit, height: At(height), round: Round::new(1), value, voter: me };
+        let signature = sign_vote(&key, &chain, &vote);
+        keep(corpus, "message", 10 * number + place, &Message::Vote(SignedMessage::new(vote, signature)).encode());
+    }
+    let value = BlockId(hash);
+    let proposal = Proposal { height: At(height), round: Round::new(0), value, pol_round: Round::Nil, proposer: me };
+    let signature = sign_proposal(&key, &chain, &proposal);
+    let signed = SignedMessage::new(proposal, signature);
+    keep(corpus, "message", 10 * number + 2, &Message::Proposal(signed, Some(Box::new(block))).encode());
+    let said = |block: Option<BlockHash>| {
+        (Said::Prevote(block), key.sign_prevote(&chain, height, ChainRound::ZERO, block.as_ref()))
+    };
+    let piece = Evidence::new(key.node_id(), height, ChainRound::ZERO, said(Some(hash)), said(None));
+    keep(corpus, "evidence", number, &piece.encode());
+    keep(corpus, "gossip", 10 * number + 1, &Gossip::Evidence(Box::new(piece)).encode());
+    keep(corpus, "gossip", 10 * number + 2, &Gossip::Tip(height, hash).encode());
+    keep(corpus, "acquaintance", 0, &Acquaintance::Ask.encode());
+    // Version, one version of frames, name and genesis of the chain, a port.
+    let name = chain.as_str().as_bytes();
+    let length = u8::try_from(name.len()).expect("short");
+    let hello = [&[2, 1, 0, 0, 0, 2, 0, length, 0, 0, 0], name, &[9; 32], &[0x3d, 0x22]].concat();
+    keep(corpus, "hello", 0, &hello);
+}
+
+/// What a peer says of its snapshots.
+fn show(corpus: &Path, number: usize, data: &Path, header: FinalHeader) {
+    let keep = |name: &str, place: usize, bytes: &[u8]| keep(corpus, name, 10 * number + place, bytes);
+    let height = header.header.height;
+    let folders = std::fs::read_dir(data.join("snapshots")).into_iter().flatten().flatten();
+    for folder in folders.take(1) {
+        let chunk = std::fs::read(folder.path().join("0")).expect("a chunk");
+        let manifest = Manifest { height, chunks: vec![chunk_digest(&chunk)] };
+        keep("manifest", 0, &manifest.encode());
+        keep("chunk", 0, &chunk);
+        keep("sync", 1, &Sync::Chunk(height, 0, Some(chunk)).encode());
+        let offer = Offer { manifest, last: header.clone(), next: header.clone() };
+        keep("sync", 2, &Sync::Snapshot(Some(Box::new(offer))).encode());
+    }
+    keep("sync", 3, &Sync::Headers(Headers(vec![header.clone(), header])).encode());
+    let questions =
+        [Sync::Ask(height), Sync::AskSnapshot, Sync::AskChunk(height, 3), Sync::AskHeaders(Height::ZERO, height)];
+    for (place, question) in (4..).zip(questions) {
+        keep("sync", place, &question.encode());
+    }
+}
+
+fn keep(corpus: &Path, name: &str, number: usize, bytes: &[u8]) {
+    let folder = corpus.join(name);
+    std::fs::create_dir_all(&folder).expect("the corpus can be written");
+    std::fs::write(folder.join(format!("seed-{number}")), bytes).expect("the corpus can be written");
+}
