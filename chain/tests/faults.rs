@@ -22,15 +22,15 @@ const FOLDER: &str = "ARIA_TEST_FAULTS_FOLDER";
 const BLOCKS: u64 = 40;
 
 /// Proofs of each block: the database gets several segments of its log.
-const PROOFS: u64 = 8;
+const PROOFS: u64 = 16;
 
 /// A store of some blocks, closed twice, so that it has a snapshot.
 fn filled(path: &Path) {
     let mut chain = Chain::new(1);
     let (store, _) = open(path, &chain).unwrap();
     for height in 1..=BLOCKS {
-        store.put_pending(&proof(height * 10 + 9)).unwrap();
-        let (block, changes) = chain.next((0..PROOFS).map(|index| proof(height * 10 + index)).collect());
+        store.put_pending(&proof(height * 20 + 19)).unwrap();
+        let (block, changes) = chain.next((0..PROOFS).map(|index| proof(height * 20 + index)).collect());
         store.commit(&block, &changes).unwrap();
     }
     drop(store);
@@ -215,17 +215,20 @@ fn altered_bytes_of_a_record_are_found_and_named() {
     assert!(fault.contains("height"), "{fault}");
 }
 
+/// Places in a database that are damaged, one after the other.
+const PLACES: usize = 200;
+
 #[test]
 fn a_database_beyond_repair_is_moved_not_deleted() {
     let mut copies = Copies::new();
     let look = OpenOptions { repair: false, ..OpenOptions::default() };
     let length = fs::read(copies.folder.path().join("original/db/db")).unwrap().len();
     let mut unreadable = 0;
-    for step in 0..40 {
+    for step in 0..PLACES {
         // Without its snapshots the database reads all of its log, and gives up at some damages.
         let path = copies.next();
         files(&path, "snap.").iter().for_each(|snap| fs::remove_file(snap).unwrap());
-        flip(&path.join("db").join("db"), length / 40 * step + 131 * step % 997);
+        flip(&path.join("db").join("db"), length / PLACES * step + 131 * step % (length / PLACES));
         let Err(StoreError::Unreadable { committed, .. }) = SledStore::open_existing(&path, look).map(|_| ()) else {
             fs::remove_dir_all(path).unwrap();
             continue;
@@ -271,10 +274,10 @@ fn a_store_of_another_chain_or_a_newer_program_is_refused() {
         matches!(&refused, StoreError::OtherChain { found, .. } if found.genesis_hash == Chain::new(1).genesis.hash())
     );
     assert!(refused.to_string().contains("use its own genesis file"), "{refused}");
-    fs::write(path.join("format"), "3\n").unwrap();
+    fs::write(path.join("format"), "4\n").unwrap();
     let refused = open(&path, &Chain::new(1)).map(|_| ()).unwrap_err();
-    assert_eq!(refused, StoreError::NewerFormat { path: path.clone(), found: 3, known: 2 });
-    fs::write(path.join("format"), "2\n").unwrap();
+    assert_eq!(refused, StoreError::NewerFormat { path: path.clone(), found: 4, known: 3 });
+    fs::write(path.join("format"), "3\n").unwrap();
     whole(&path);
 }
 
@@ -326,7 +329,7 @@ fn child_that_fills_its_disk() {
     let (store, _) = open(Path::new(&folder), &chain).unwrap();
     chain.resume(&store.tip().unwrap());
     for height in store.tip().unwrap().height.get() + 1.. {
-        let proofs = (0..8).map(|index| proof(height * 10 + index)).collect();
+        let proofs = (0..8).map(|index| proof(height * 20 + index)).collect();
         let (block, changes) = chain.next(proofs);
         let Err(fault) = store.commit(&block, &changes) else {
             println!("\nblock {height}");

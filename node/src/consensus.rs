@@ -13,8 +13,10 @@
 //! - [`hands`]: blocks made, checked and committed
 //! - [`talk`]: what else nodes say to each other
 //! - [`catch_up`]: whom to ask for blocks
+//! - [`ahead`]: their proofs, verified while others are written
 //! - [`run`]: the loop
 
+pub mod ahead;
 pub mod catch_up;
 pub mod context;
 pub mod crypto;

@@ -28,7 +28,7 @@ mod writing;
 
 pub use restore::{Restoring, Start};
 
-use writing::{tip_of, write_certificate, write_evidence, write_header, write_set, write_state};
+use writing::{Lists, tip_of, write_certificate, write_evidence, write_header, write_set, write_state};
 
 /// Receives keys and values of a scan in order; returns whether to go on.
 pub(super) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'v;
@@ -395,8 +395,10 @@ impl<T: Tables> Store for Ledger<T> {
             write_certificate(&mut writes, block.certificate());
             write_evidence(&mut writes, block);
             changes.validators.iter().for_each(|set| write_set(&mut writes, set));
-            self.write_records(&mut writes, block, &mut statuses)?;
-            self.write_statuses(&mut writes, statuses)?;
+            let mut lists = Lists::default();
+            self.write_records(&mut writes, &mut lists, block, &mut statuses)?;
+            self.write_statuses(&mut writes, &mut lists, statuses)?;
+            lists.write(&mut writes);
             write_state(&mut writes, &changes.entries)?;
             writes.put_borsh(Tree::Meta, schema::TIP.to_vec(), &tip);
             self.tables.apply(writes, Some(&tip))?;

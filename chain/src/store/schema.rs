@@ -16,7 +16,7 @@ use crate::record::RecordStatus;
 use crate::units::Height;
 
 /// Format of the whole store, written beside the data. A program refuses every other one.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Version byte of every value.
 const VALUE_VERSION: u8 = 1;
@@ -42,11 +42,11 @@ pub enum Tree {
     Hashes,
     /// Record id -> height, index, status.
     Records,
-    /// Node, height, index -> record id.
+    /// Node, height -> indexes of records in the block, ascending.
     Nodes,
-    /// Model, height, index -> record id.
+    /// Model, height -> the same.
     Models,
-    /// Status, height, index -> record id.
+    /// Status, height -> the same.
     Statuses,
     /// Hash of a validator set -> the set.
     Validators,
@@ -144,7 +144,12 @@ pub fn status_prefix(status: RecordStatus) -> Vec<u8> {
     vec![status as u8]
 }
 
-/// Height and index at the end of an index key.
+/// Height at the end of the key of a list of indexes.
+pub fn height_of(key: &[u8]) -> Option<Height> {
+    key.last_chunk::<8>().map(|height| Height::new(u64::from_be_bytes(*height)))
+}
+
+/// Height and index at the end of a key.
 pub fn place_of(key: &[u8]) -> Option<(Height, u32)> {
     let place = key.last_chunk::<12>()?;
     let (height, index) = place.split_first_chunk::<8>()?;

@@ -93,6 +93,18 @@ impl CatchUp {
         }
         is_asked
     }
+
+    /// This node was busy until now: the peer that was asked has its time from here on.
+    pub fn wait_from(&mut self, now_ms: u64) {
+        if let Some((_, since, _)) = &mut self.asked {
+            *since = now_ms;
+        }
+    }
+
+    /// Whatever was asked is no longer wanted.
+    pub fn forget_question(&mut self) {
+        self.asked = None;
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aria_chain::block::{Body, FinalBlock, ProposedBlock};
+use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock};
+use aria_chain::evidence::Evidence;
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
 use aria_chain::proof::{SignedProof, VerifiedProof};
@@ -13,6 +14,7 @@ use aria_runtime::propose::{Slot, propose};
 use aria_runtime::rules::record::RecordFault;
 use malachite_types::Round;
 
+use super::ahead::{Verified, with_verified};
 use super::message::WireBlock;
 use crate::chain::Chain;
 use crate::error::NodeError;
@@ -64,6 +66,18 @@ impl Hands {
 
     /// Verifies a block that somebody else made and executes it. None: it is not valid, or not now.
     pub fn check(&mut self, (header, body): WireBlock) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
+        let Body { evidence, proofs } = body;
+        let verified = self.verify_shared(proofs);
+        self.check_verified(header, evidence, verified)
+    }
+
+    /// The same, the proofs being verified.
+    pub fn check_verified(
+        &mut self,
+        header: Header,
+        evidence: Vec<Evidence>,
+        proofs: Verified,
+    ) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
         let chain = &self.chain;
         let (height, proposer, params) = (header.height, header.proposer, chain.genesis.params());
         let now = Timestamp::new(chain.clock.now_ms());
@@ -74,8 +88,7 @@ impl Hands {
         if let Err(fault) = check_clock(&header, now, params) {
             return refused(fault.to_string());
         }
-        let Body { evidence, proofs } = body;
-        let checked = self.verified(proofs).and_then(|proofs| {
+        let checked = proofs.and_then(|proofs| {
             ProposedBlock::of_verified(header, evidence, proofs, chain.genesis.chain_id(), params.stamp_zero_digits)
                 .map_err(|fault| fault.to_string())
         });
@@ -90,36 +103,22 @@ impl Hands {
         Ok(Some(Arc::new(block)))
     }
 
-    /// Proofs of a block, verified. Those that wait here were verified when they came; the others are shared among threads.
-    fn verified(&self, proofs: Vec<SignedProof>) -> Result<Vec<VerifiedProof>, String> {
-        let known: Vec<Option<VerifiedProof>> = {
-            let mempool = self.chain.mempool();
-            let waiting =
-                |proof: &SignedProof| mempool.get(&proof.record.id()).filter(|own| own.proof() == proof).cloned();
-            proofs.iter().map(waiting).collect()
-        };
-        let mut work: Vec<(SignedProof, Option<VerifiedProof>)> = proofs.into_iter().zip(known).collect();
-        let missing = work.iter().filter(|(_, known)| known.is_none()).count();
-        let threads =
-            std::thread::available_parallelism().map_or(1, usize::from).min(missing.div_ceil(PROOFS_PER_THREAD));
-        let chain_id = self.chain.genesis.chain_id();
-        let verify = |part: &mut [(SignedProof, Option<VerifiedProof>)]| {
-            for (proof, known) in part.iter_mut().filter(|(_, known)| known.is_none()) {
-                *known = Some(proof.clone().verify(chain_id).map_err(|fault| fault.to_string())?);
-            }
-            Ok::<(), String>(())
-        };
-        if threads <= 1 {
-            verify(&mut work)?;
-            return Ok(work.into_iter().filter_map(|(_, known)| known).collect());
+    /// Proofs of a block, verified by several threads where there are many.
+    fn verify_shared(&self, mut proofs: Vec<SignedProof>) -> Verified {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.min(proofs.len().div_ceil(PROOFS_PER_THREAD));
+        let part = proofs.len().div_ceil(threads.max(1)).max(1);
+        let mut parts = Vec::new();
+        while !proofs.is_empty() {
+            let rest = proofs.split_off(part.min(proofs.len()));
+            parts.push(std::mem::replace(&mut proofs, rest));
         }
-        let part = work.len().div_ceil(threads).max(1);
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = work.chunks_mut(part).map(|part| scope.spawn(|| verify(part))).collect();
-            // A panic below is a defect of ours; it goes on up.
-            parts.into_iter().try_for_each(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })?;
-        Ok(work.into_iter().filter_map(|(_, known)| known).collect())
+        let mut verified = Vec::new();
+        with_verified(parts, &|part| verify(&self.chain, part), |_, part| {
+            verified.extend(part?);
+            Ok(true)
+        })
+        .map(|()| verified)
     }
 
     /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.
@@ -147,4 +146,19 @@ impl Hands {
         tracing::info!(%height, hash = %block.hash(), records, %round, "final block");
         Ok(())
     }
+}
+
+/// Proofs, verified. Those that wait here were verified when they came.
+pub fn verify(chain: &Chain, proofs: Vec<SignedProof>) -> Verified {
+    let known: Vec<Option<VerifiedProof>> = {
+        let mempool = chain.mempool();
+        let waiting = |proof: &SignedProof| mempool.get(&proof.record.id()).filter(|own| own.proof() == proof).cloned();
+        proofs.iter().map(waiting).collect()
+    };
+    let chain_id = chain.genesis.chain_id();
+    let one = |(proof, known): (SignedProof, Option<VerifiedProof>)| match known {
+        Some(known) => Ok(known),
+        None => proof.verify(chain_id).map_err(|fault| fault.to_string()),
+    };
+    proofs.into_iter().zip(known).map(one).collect()
 }

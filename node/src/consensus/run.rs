@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aria_chain::block::FinalBlock;
+use aria_chain::block::{FinalBlock, Header};
+use aria_chain::certificate::CommitCertificate;
 use aria_chain::codec::Versioned;
 use aria_chain::evidence::Evidence;
 use aria_chain::hash::Domain;
@@ -16,11 +17,12 @@ use malachite_types::{LinearTimeouts, Round, Timeout};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::{Verified, with_verified};
 use super::catch_up::CatchUp;
 use super::context::WorkSet;
 use super::driver::{Action, Driver, Event, Fatal, Setup};
 use super::guard::{FileGuard, GuardError};
-use super::hands::Hands;
+use super::hands::{self, Hands};
 use super::log::{FileLog, Record};
 use super::message::Message;
 use super::talk::{Gossip, Sync, WireFinal};
@@ -203,34 +205,65 @@ impl Loop {
         }
     }
 
-    /// Commits blocks of the past, each checked as if it were new: proofs, certificate, parent, state.
+    /// Commits blocks of the past, each checked as if it were new: proofs, certificate, parent, state. The question for those
+    /// above leaves before, so that the answer is here when these are done.
     fn take_blocks(&mut self, peer: NodeId, blocks: Vec<WireFinal>) -> Result<(), NodeError> {
         if !self.catch_up.answered(&peer, blocks.is_empty(), self.now_ms()) {
             return Ok(());
         }
-        for WireFinal { header, body, certificate } in blocks {
-            let height = header.height;
-            if height != self.driver.height() {
-                // Consensus was faster with the first ones.
-                if height < self.driver.height() {
-                    continue;
-                }
-                return self.blame(&peer, "it sent blocks with a gap");
-            }
-            let Some(block) = self.hands.check((header, body))? else {
-                return self.blame(&peer, "it sent a final block that is not valid");
-            };
-            let block = match FinalBlock::new(Arc::unwrap_or_clone(block), certificate, self.driver.set().set()) {
-                Ok(block) => block,
-                Err(fault) => return self.blame(&peer, &format!("it sent a block that is not final: {fault}")),
-            };
-            if let Err(error) = self.chain.check_trusted(block.header()) {
-                return self.blame(&peer, &error.to_string());
-            }
-            let committed = self.commit(&block)?;
-            self.drive(committed)?;
+        let next = self.driver.height();
+        let missing: Vec<WireFinal> = blocks.into_iter().skip_while(|block| block.header.height < next).collect();
+        if let Some(last) = missing.last() {
+            self.ask_above(last.header.height);
         }
-        Ok(())
+        let mut rest = Vec::with_capacity(missing.len());
+        let mut proofs = Vec::with_capacity(missing.len());
+        for WireFinal { header, body, certificate } in missing {
+            proofs.push(body.proofs);
+            rest.push(Some((header, body.evidence, certificate)));
+        }
+        let chain = Arc::clone(&self.chain);
+        let mut fault = None;
+        with_verified(proofs, &|proofs| hands::verify(&chain, proofs), |index, proofs| {
+            let (header, evidence, certificate) = rest[index].take().expect("each comes once");
+            fault = self.take_block(header, evidence, certificate, proofs)?;
+            Ok::<bool, NodeError>(fault.is_none())
+        })?;
+        self.catch_up.wait_from(self.now_ms());
+        match fault {
+            Some(reason) => {
+                // What was asked above the false block leads nowhere.
+                self.catch_up.forget_question();
+                self.blame(&peer, &reason)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Commits one. What is wrong with it, if anything is.
+    fn take_block(
+        &mut self,
+        header: Header,
+        evidence: Vec<Evidence>,
+        certificate: CommitCertificate,
+        proofs: Verified,
+    ) -> Result<Option<String>, NodeError> {
+        if header.height != self.driver.height() {
+            return Ok(Some("it sent blocks with a gap".into()));
+        }
+        let Some(block) = self.hands.check_verified(header, evidence, proofs)? else {
+            return Ok(Some("it sent a final block that is not valid".into()));
+        };
+        let block = match FinalBlock::new(Arc::unwrap_or_clone(block), certificate, self.driver.set().set()) {
+            Ok(block) => block,
+            Err(fault) => return Ok(Some(format!("it sent a block that is not final: {fault}"))),
+        };
+        if let Err(error) = self.chain.check_trusted(block.header()) {
+            return Ok(Some(error.to_string()));
+        }
+        let committed = self.commit(&block)?;
+        self.drive(committed)?;
+        Ok(None)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the end of a step that may fail")]
@@ -241,18 +274,23 @@ impl Loop {
         Ok(())
     }
 
+    /// The clock of catching up.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Asks a peer for blocks if this node lacks some.
     fn ask(&mut self) {
-        let Some(network) = self.chain.network.get() else { return };
-        let now_ms = self.now_ms();
-        let next = self.driver.height();
-        let Some(tip) = next.previous() else { return };
+        let Some(tip) = self.driver.height().previous() else { return };
         self.chain.behind.store(self.catch_up.behind(tip), std::sync::atomic::Ordering::Relaxed);
-        if let Some(peer) = self.catch_up.next_question(tip, now_ms) {
+        self.ask_above(tip);
+    }
+
+    /// Asks for what is above a block that this node has, or is about to have.
+    fn ask_above(&mut self, tip: Height) {
+        let Some(network) = self.chain.network.get() else { return };
+        let Ok(next) = tip.next() else { return };
+        if let Some(peer) = self.catch_up.next_question(tip, self.now_ms()) {
             network.send(&peer, Channel::Sync, &Sync::Ask(next).encode());
         }
     }

@@ -1,6 +1,7 @@
 //! A node begins with what real peers on loopback offer, some of whom lie.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use aria_chain::block::FinalBlock;
@@ -120,7 +121,9 @@ struct Outcome {
 
 /// What a new node makes of these peers.
 async fn begin(folder: &std::path::Path, peers: &[&Network], trusted: Option<TrustedBlock>) -> Outcome {
-    let (own, events, stop) = network(9).await;
+    // Those who run at one time are different nodes.
+    static SEED: AtomicU8 = AtomicU8::new(100);
+    let (own, events, stop) = network(SEED.fetch_add(1, Ordering::Relaxed)).await;
     for peer in peers {
         own.dial(peer.address().to_string());
     }

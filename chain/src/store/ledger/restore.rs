@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::error::StoreError;
 use super::super::schema::{self, Tree, Writes};
 use super::super::{StateEntry, StoredChain, Tip};
-use super::writing::{write_certificate, write_evidence, write_header, write_set, write_state};
+use super::writing::{Lists, write_certificate, write_evidence, write_header, write_set, write_state};
 use super::{Ledger, Tables};
 use crate::block::{FinalBlock, GenesisBlock};
 use crate::certificate::ValidatorSet;
@@ -74,7 +74,9 @@ impl<T: Tables> Restoring<T> {
         writes.put_borsh(Tree::Meta, schema::BASE.to_vec(), &block.height);
         writes.put_borsh(Tree::Meta, schema::TIP.to_vec(), &tip);
         let ledger = Ledger::over(self.tables, chain, tip)?;
-        ledger.write_records(&mut writes, start.block, &mut BTreeMap::new())?;
+        let mut lists = Lists::default();
+        ledger.write_records(&mut writes, &mut lists, start.block, &mut BTreeMap::new())?;
+        lists.write(&mut writes);
         ledger.tables.apply(writes, Some(&tip))?;
         Ok(Ledger { base: block.height, ..ledger })
     }

@@ -1,6 +1,7 @@
 //! What a commit writes, and which blocks it takes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use super::super::error::StoreError;
 use super::super::schema::{self, Place, Tree, Writes};
@@ -41,6 +42,7 @@ impl<T: Tables> Ledger<T> {
     pub(super) fn write_records(
         &self,
         writes: &mut Writes,
+        lists: &mut Lists,
         block: &FinalBlock,
         statuses: &mut BTreeMap<RecordId, RecordStatus>,
     ) -> Result<(), StoreError> {
@@ -51,14 +53,13 @@ impl<T: Tables> Ledger<T> {
                 return Err(StoreError::RecordTwice { record: id });
             }
             let status = statuses.remove(&id).unwrap_or(RecordStatus::Included);
-            let place = schema::place_key(height, index);
             let record = proof.record();
             for stage in &record.stages {
-                put_index(writes, Tree::Nodes, &schema::node_prefix(&stage.node_id), &place, &id);
+                self.list(lists, Tree::Nodes, schema::node_prefix(&stage.node_id), height)?.insert(index);
             }
-            put_index(writes, Tree::Models, &schema::model_prefix(&record.model_id), &place, &id);
-            put_index(writes, Tree::Statuses, &schema::status_prefix(status), &place, &id);
-            writes.put(Tree::Proofs, place, &proof.proof().encode());
+            self.list(lists, Tree::Models, schema::model_prefix(&record.model_id), height)?.insert(index);
+            self.list(lists, Tree::Statuses, schema::status_prefix(status), height)?.insert(index);
+            writes.put(Tree::Proofs, schema::place_key(height, index), &proof.proof().encode());
             writes.put_borsh(Tree::Records, id.as_bytes().to_vec(), &Place { height, index, status });
             writes.remove(Tree::Pending, id.as_bytes().to_vec());
         }
@@ -69,6 +70,7 @@ impl<T: Tables> Ledger<T> {
     pub(super) fn write_statuses(
         &self,
         writes: &mut Writes,
+        lists: &mut Lists,
         statuses: BTreeMap<RecordId, RecordStatus>,
     ) -> Result<(), StoreError> {
         for (id, status) in statuses {
@@ -79,12 +81,46 @@ impl<T: Tables> Ledger<T> {
                 }
                 return Err(StoreError::UnknownRecord { record: id });
             };
-            let place = schema::place_key(old.height, old.index);
-            writes.remove(Tree::Statuses, [schema::status_prefix(old.status), place.clone()].concat());
-            put_index(writes, Tree::Statuses, &schema::status_prefix(status), &place, &id);
+            self.list(lists, Tree::Statuses, schema::status_prefix(old.status), old.height)?.remove(&old.index);
+            self.list(lists, Tree::Statuses, schema::status_prefix(status), old.height)?.insert(old.index);
             writes.put_borsh(Tree::Records, id.as_bytes().to_vec(), &Place { status, ..old });
         }
         Ok(())
+    }
+
+    /// The records of a block below a prefix, as this commit has them so far.
+    fn list<'l>(
+        &self,
+        lists: &'l mut Lists,
+        tree: Tree,
+        prefix: Vec<u8>,
+        height: Height,
+    ) -> Result<&'l mut BTreeSet<u32>, StoreError> {
+        let key = [prefix, schema::block_key(height)].concat();
+        Ok(match lists.0.entry((tree, key)) {
+            Entry::Occupied(list) => list.into_mut(),
+            Entry::Vacant(free) => {
+                // What stands above the tip was never committed.
+                let known = if self.is_final(height) { self.read::<BTreeSet<u32>>(tree, &free.key().1)? } else { None };
+                free.insert(known.unwrap_or_default())
+            }
+        })
+    }
+}
+
+/// Lists of indexes that a commit changes. One list of many is a write where each record by itself would be one.
+#[derive(Default)]
+pub(super) struct Lists(BTreeMap<(Tree, Vec<u8>), BTreeSet<u32>>);
+
+impl Lists {
+    pub(super) fn write(self, writes: &mut Writes) {
+        for ((tree, key), list) in self.0 {
+            if list.is_empty() {
+                writes.remove(tree, key);
+            } else {
+                writes.put_borsh(tree, key, &list);
+            }
+        }
     }
 }
 
@@ -128,8 +164,4 @@ pub(super) fn write_state(writes: &mut Writes, entries: &[(Vec<u8>, Option<Vec<u
         }
     }
     Ok(())
-}
-
-fn put_index(writes: &mut Writes, tree: Tree, prefix: &[u8], place: &[u8], id: &RecordId) {
-    writes.put(tree, [prefix, place].concat(), id.as_bytes());
 }
