@@ -89,7 +89,7 @@ fn a_full_disk_is_said_and_loses_nothing_that_was_acknowledged() {
 }
 
 /// Asks until the connection breaks; the record's id, if the whole answer came.
-fn try_ask(address: &str, body: &Value) -> Option<String> {
+pub(crate) fn try_ask(address: &str, body: &Value) -> Option<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     let text = body.to_string();

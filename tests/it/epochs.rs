@@ -4,17 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aria_chain::codec::Versioned;
-use aria_chain::ids::{BlockHash, ChainId};
+use aria_chain::ids::BlockHash;
 use aria_chain::keys::NodeKey;
-use aria_chain::units::Height;
-use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Round, SignedMessage, Vote, VoteType};
-use aria_node::consensus::crypto::sign_vote;
-use aria_node::consensus::message::Message;
-use aria_node::network::{Channel, Identity, Network, NetworkConfig};
+use aria_node::consensus::context::{BlockId, NilOrVal};
 use aria_tests::devnet::Member;
 use aria_tests::{Devnet, aria};
 use serde_json::{Value, json};
+
+use crate::stranger::Stranger;
 
 /// Blocks come by themselves, and an epoch is over in seconds.
 const SHORT: &[(&str, i64)] = &[("epoch_blocks", 8), ("heartbeat_ms", 250)];
@@ -82,57 +79,6 @@ fn who_is_away_loses_its_vote_and_gets_it_back() {
     network.terminate();
 }
 
-/// A connection to nodes under a key of the test's own choice.
-struct Stranger {
-    runtime: tokio::runtime::Runtime,
-    network: Network,
-    chain_id: ChainId,
-    key: Arc<NodeKey>,
-}
-
-impl Stranger {
-    /// Connects to all members but one, whose place it takes.
-    fn connect(network: &Devnet, key: Arc<NodeKey>, except: usize) -> Stranger {
-        let genesis = network.members[0].result("chain_getHeader", json!([0]));
-        let chain_id: ChainId = genesis["chain_id"].as_str().unwrap().parse().unwrap();
-        let hash: BlockHash = genesis["hash"].as_str().unwrap().parse().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let identity = Identity { key: Arc::clone(&key), chain_id: chain_id.clone(), genesis: hash };
-        let peers = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let stop = tokio_util::sync::CancellationToken::new();
-            let (peers, mut events) =
-                Network::start((listener, address), identity, NetworkConfig::default(), Vec::new(), None, stop);
-            // Whatever they say is read, so that nobody takes it for a slow peer.
-            tokio::spawn(async move { while events.recv().await.is_some() {} });
-            peers
-        });
-        let others: Vec<String> = network.bootstrap(Some(except)).split(',').map(ToOwned::to_owned).collect();
-        let count = others.len();
-        runtime.block_on(async { others.into_iter().for_each(|address| peers.dial(address)) });
-        let begun = Instant::now();
-        while peers.peers().len() < count {
-            assert!(begun.elapsed() < PATIENCE, "nobody answers");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Stranger { runtime, network: peers, chain_id, key }
-    }
-
-    fn vote(&self, height: u64, value: NilOrVal<BlockId>) -> Message {
-        let voter = Address(self.key.node_id());
-        let vote =
-            Vote { kind: VoteType::Prevote, height: At(Height::new(height)), round: Round::new(0), value, voter };
-        let signature = sign_vote(&self.key, &self.chain_id, &vote);
-        Message::Vote(SignedMessage::new(vote, signature))
-    }
-
-    fn say(&self, message: &Message) {
-        let _inside = self.runtime.enter();
-        self.network.broadcast(Channel::Consensus, &message.encode(), None);
-    }
-}
-
 #[test]
 fn who_votes_twice_is_accused_on_chain_slashed_and_excluded() {
     let folder = tempfile::tempdir().unwrap();
@@ -143,7 +89,7 @@ fn who_votes_twice_is_accused_on_chain_slashed_and_excluded() {
     let liar = key.node_id().to_string();
     let bond = |network: &Devnet| network.members[0].result("chain_getAccount", json!([liar]))["bond"].clone();
     assert_eq!(bond(&network), json!("1000000000000"));
-    let stranger = Stranger::connect(&network, key, 3);
+    let stranger = Stranger::connect(&network, key, Some(3));
     let found = {
         let begun = Instant::now();
         loop {
@@ -182,7 +128,7 @@ fn who_shouts_is_dropped_and_the_others_go_on() {
     let network = Devnet::start(folder.path(), 4);
     let key = Arc::new(NodeKey::from_seed(&[77; 32]));
     let shouter = key.node_id().to_string();
-    let stranger = Stranger::connect(&network, key, 4);
+    let stranger = Stranger::connect(&network, key, None);
     // Well-formed votes by nobody that matters, as fast as the connections take them.
     let flood = std::thread::spawn(move || {
         let begun = Instant::now();

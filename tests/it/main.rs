@@ -10,3 +10,4 @@ mod hostile;
 mod network;
 mod slice;
 mod snapshot;
+mod stranger;

@@ -1,32 +1,60 @@
 //! Many nodes: real processes that agree on one chain, through kills and for newcomers.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use aria_chain::keys::NodeKey;
 use aria_tests::{Devnet, Node, aria};
 use serde_json::json;
+
+use crate::crash::try_ask;
+use crate::stranger::Stranger;
 
 fn one(hashes: &[String]) -> &str {
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "two blocks at one height: {hashes:?}");
     &hashes[0]
 }
 
+/// How long validators are killed in an ordinary run. `ARIA_KILL_SECONDS` asks for longer.
+const KILL_SECONDS: u64 = 40;
+
 #[test]
 fn four_validators_keep_one_chain_through_kill_9() {
+    let asked = std::env::var("ARIA_KILL_SECONDS").ok().and_then(|text| text.parse().ok());
+    let span = Duration::from_secs(asked.unwrap_or(KILL_SECONDS));
     let folder = tempfile::tempdir().unwrap();
     let mut network = Devnet::start(folder.path(), 4);
     let everyone = [0, 1, 2, 3];
+    let wire = Stranger::connect(&network, Arc::new(NodeKey::from_seed(&[90; 32])), None);
     let record = network.members[1].ask("What is a block?");
     let height = network.members[3].sealed(&record);
     one(&network.hashes_at(&everyone, height));
     let proof = network.members[2].result("chain_getRecordProof", json!([record]));
     assert_eq!(network.members[0].result("chain_verifyRecordProof", json!([proof])), json!(true), "{proof}");
 
+    // Whoever is alive answers somebody all the time.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let load = {
+        let is_over = Arc::clone(&is_over);
+        let ports: Vec<u16> = network.members.iter().map(|member| member.base_port + 1).collect();
+        std::thread::spawn(move || {
+            let mut acknowledged = Vec::new();
+            for turn in (0_usize..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                let body = json!({"model": "aria-tiny", "messages": [{"role": "user", "content": format!("What is {turn}?")}], "max_tokens": 4});
+                acknowledged.extend(try_ask(&format!("127.0.0.1:{}", ports[turn % ports.len()]), &body));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            acknowledged
+        })
+    };
     let mut records = vec![record];
     let begun = Instant::now();
-    let mut victim = 0;
-    while begun.elapsed() < Duration::from_secs(12) {
-        victim = (victim + 1) % 4;
+    let mut kills = 0;
+    while begun.elapsed() < span {
+        kills += 1;
+        let victim = kills % 4;
         network.kill(victim);
         let others: Vec<usize> = everyone.into_iter().filter(|index| *index != victim).collect();
         // Three of four go on; what one of them acknowledged, all have.
@@ -36,16 +64,30 @@ fn four_validators_keep_one_chain_through_kill_9() {
         records.push(record);
         network.start_again(victim);
     }
+    is_over.store(true, Ordering::Relaxed);
+    let acknowledged = load.join().unwrap();
+    for record in &acknowledged {
+        network.members[0].sealed(record);
+    }
     let height = network.members.iter().map(aria_tests::devnet::Member::height).max().unwrap();
     one(&network.hashes_at(&everyone, height));
     for member in &network.members {
-        for record in &records {
+        for record in records.iter().chain(acknowledged.last()) {
             member.sealed(record);
         }
         let log = member.log();
         assert!(!log.contains("signed two different messages"), "{log}");
+        assert_eq!(member.result("chain_getEvidence", json!([]))["evidence"], json!([]));
     }
-    assert!(records.len() > 3, "{records:?}");
+    let heard = wire.heard.lock().unwrap();
+    assert!(heard.contradictions.is_empty(), "{:?}", heard.contradictions);
+    let places = heard.places();
+    let answers = records.len() + acknowledged.len();
+    println!(
+        "{kills} kills in {span:?}, {answers} answers in {height} blocks, {places} signed statements heard, no two in one place"
+    );
+    assert!(kills > 3 && places > 3 * usize::try_from(height).unwrap(), "{kills} kills, {places} heard");
+    drop(heard);
     network.terminate();
 }
 

@@ -1,0 +1,117 @@
+//! A connection to nodes under a key of the test's own choice, that speaks and listens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aria_chain::codec::Versioned;
+use aria_chain::ids::{BlockHash, ChainId, NodeId};
+use aria_chain::keys::NodeKey;
+use aria_chain::units::Height;
+use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Round, SignedMessage, Vote, VoteType};
+use aria_node::consensus::crypto::sign_vote;
+use aria_node::consensus::message::Message;
+use aria_node::network::{Channel, Identity, Network, NetworkConfig, PeerEvent};
+use aria_tests::Devnet;
+use serde_json::json;
+
+/// Longest wait for nodes to answer the first call.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Who said, at which height and round, in which step.
+type Place = (NodeId, u64, i64, &'static str);
+
+/// What was heard on the wire: one thing in each place, and places with more.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    said: HashMap<Place, Option<BlockHash>>,
+    pub(crate) contradictions: Vec<Place>,
+}
+
+impl Heard {
+    /// Places in which somebody signed something.
+    pub(crate) fn places(&self) -> usize {
+        self.said.len()
+    }
+
+    fn hear(&mut self, message: &Message) {
+        let (place, value) = match message {
+            Message::Vote(vote) => {
+                let step = if vote.kind == VoteType::Prevote { "prevote" } else { "precommit" };
+                let value = match &vote.value {
+                    NilOrVal::Val(block) => Some(block.0),
+                    NilOrVal::Nil => None,
+                };
+                ((vote.voter.0, vote.height.0.get(), vote.round.as_i64(), step), value)
+            }
+            Message::Proposal(proposal, _) => {
+                let place = (proposal.proposer.0, proposal.height.0.get(), proposal.round.as_i64(), "proposal");
+                (place, Some(proposal.value.0))
+            }
+            Message::Polka(_) | Message::Skip(_) => return,
+        };
+        if *self.said.entry(place).or_insert(value) != value {
+            self.contradictions.push(place);
+        }
+    }
+}
+
+/// A connection to nodes under a key of the test's own choice.
+pub(crate) struct Stranger {
+    runtime: tokio::runtime::Runtime,
+    network: Network,
+    chain_id: ChainId,
+    key: Arc<NodeKey>,
+    pub(crate) heard: Arc<Mutex<Heard>>,
+}
+
+impl Stranger {
+    /// Connects to all members, but for one whose place it may take.
+    pub(crate) fn connect(network: &Devnet, key: Arc<NodeKey>, except: Option<usize>) -> Stranger {
+        let genesis = network.members[0].result("chain_getHeader", json!([0]));
+        let chain_id: ChainId = genesis["chain_id"].as_str().unwrap().parse().unwrap();
+        let hash: BlockHash = genesis["hash"].as_str().unwrap().parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let identity = Identity { key: Arc::clone(&key), chain_id: chain_id.clone(), genesis: hash };
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let ear = Arc::clone(&heard);
+        let peers = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let stop = tokio_util::sync::CancellationToken::new();
+            let (peers, mut events) =
+                Network::start((listener, address), identity, NetworkConfig::default(), Vec::new(), None, stop);
+            // Whatever they say is read, so that nobody takes it for a slow peer.
+            tokio::spawn(async move {
+                while let Some(event) = events.recv().await {
+                    if let PeerEvent::Frame(_, Channel::Consensus, received) = event {
+                        ear.lock().unwrap().hear(&Message::decode(&received.bytes).expect("nodes speak well"));
+                    }
+                }
+            });
+            peers
+        });
+        let others: Vec<String> = network.bootstrap(except).split(',').map(ToOwned::to_owned).collect();
+        let count = others.len();
+        runtime.block_on(async { others.into_iter().for_each(|address| peers.dial(address)) });
+        let begun = Instant::now();
+        while peers.peers().len() < count {
+            assert!(begun.elapsed() < PATIENCE, "nobody answers");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Stranger { runtime, network: peers, chain_id, key, heard }
+    }
+
+    pub(crate) fn vote(&self, height: u64, value: NilOrVal<BlockId>) -> Message {
+        let voter = Address(self.key.node_id());
+        let vote =
+            Vote { kind: VoteType::Prevote, height: At(Height::new(height)), round: Round::new(0), value, voter };
+        let signature = sign_vote(&self.key, &self.chain_id, &vote);
+        Message::Vote(SignedMessage::new(vote, signature))
+    }
+
+    pub(crate) fn say(&self, message: &Message) {
+        let _inside = self.runtime.enter();
+        self.network.broadcast(Channel::Consensus, &message.encode(), None);
+    }
+}
