@@ -18,7 +18,7 @@ use aria_chain::keys::NodeKey;
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::units::Height;
 use aria_node::consensus::talk::Gossip;
-use aria_node::network::{Channel, Identity, Network, NetworkConfig};
+use aria_node::network::{Channel, Identity, Kept, Network, NetworkConfig};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +99,7 @@ async fn connect(identity: Identity, address: String) -> Network {
     let bound = listener.local_addr().expect("bound");
     let config = NetworkConfig { outbound_max: 0, ..NetworkConfig::default() };
     let (network, mut events) =
-        Network::start((listener, bound), identity, config, Vec::new(), None, CancellationToken::new());
+        Network::start((listener, bound), identity, config, Kept::default(), None, CancellationToken::new());
     tokio::spawn(async move { while events.recv().await.is_some() {} });
     network.dial(address);
     network

@@ -87,6 +87,9 @@ pub struct StartArgs {
     /// Peers to connect to, host:port, separated by commas
     #[arg(long, env = "ARIA_BOOTSTRAP", value_delimiter = ',', value_name = "HOST:PORT")]
     pub bootstrap: Vec<String>,
+    /// Find nodes of the same chain on the local network by multicast DNS, and be found
+    #[arg(long, env = "ARIA_MDNS")]
+    pub mdns: bool,
     /// Port of the OpenAI API (0 = any free port) [default: 3000]
     #[arg(long, env = "ARIA_API_PORT")]
     pub api_port: Option<u16>,

@@ -39,6 +39,8 @@ pub struct NodeSection {
     port: Option<u16>,
     #[serde(default)]
     bootstrap: Vec<String>,
+    #[serde(default)]
+    mdns: bool,
     api_port: Option<u16>,
     rpc_port: Option<u16>,
     dashboard_port: Option<u16>,
@@ -85,6 +87,8 @@ pub struct NodeConfig {
     pub port: u16,
     /// Peers to connect to, `host:port` each.
     pub bootstrap: Vec<String>,
+    /// Whether nodes of the local network are looked for.
+    pub mdns: bool,
     /// OpenAI API.
     pub api_port: u16,
     /// JSON-RPC.
@@ -153,6 +157,7 @@ impl NodeConfig {
             host: flags.host.or(file.node.host).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: flags.port.or(file.node.port).unwrap_or(8765),
             bootstrap: settle_bootstrap(flags, file)?,
+            mdns: flags.mdns || file.node.mdns,
             api_port: flags.api_port.or(file.node.api_port).unwrap_or(3000),
             rpc_port: flags.rpc_port.or(file.node.rpc_port).unwrap_or(9944),
             dashboard_port: flags.dashboard_port.or(file.node.dashboard_port).unwrap_or(8080),

@@ -4,7 +4,7 @@
 //! are ([`handshake`]). After that a connection carries binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
 //! connections, frames, queues, what one peer may send in a second. A slow or noisy peer is dropped with a reason in the log.
 //!
-//! In reading order: `tls`, [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`].
+//! In reading order: `tls`, [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`], `lan`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use aria_chain::ids::{BlockHash, ChainId, NodeId};
 use aria_chain::keys::NodeKey;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,12 @@ pub mod book;
 pub mod dial;
 pub mod discover;
 pub mod handshake;
+mod lan;
 pub mod peer;
 pub mod peers;
 mod tls;
 
-use book::{Book, Entry};
+use book::Entry;
 pub use peers::PeerInfo;
 use peers::Peers;
 
@@ -151,6 +153,9 @@ pub enum NetworkError {
     /// The connection itself.
     #[error("connection: {0}")]
     Connection(String),
+    /// Multicast on the local network.
+    #[error("the local network cannot be asked: {0}")]
+    Lan(String),
     /// A peer that this node does not speak to for a while.
     #[error("{node} is banned: {reason}")]
     Banned {
@@ -164,6 +169,28 @@ pub enum NetworkError {
     Duplicate(NodeId),
 }
 
+/// What a node keeps of its peers over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where nodes can be dialled.
+    #[serde(default)]
+    pub nodes: Vec<Entry>,
+    /// Who stays out.
+    #[serde(default)]
+    pub bans: Vec<Ban>,
+}
+
+/// A node that stays out for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Who.
+    pub node_id: NodeId,
+    /// Until when, in seconds since 1970.
+    pub until_s: u64,
+    /// Why.
+    pub reason: String,
+}
+
 /// All peers of a node.
 #[derive(Clone)]
 pub struct Network {
@@ -175,18 +202,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// Accepts peers on `listener`, which is bound to `address`, until `stop`, and dials those that `known` tells of; events come
+    /// Accepts peers on `listener`, which is bound to `address`, until `stop`, and dials those that `kept` tells of; events come
     /// out of the receiver. Older nodes get their replies from `legacy`; without it they are not let in.
     pub fn start(
         (listener, address): (TcpListener, SocketAddr),
         identity: Identity,
         config: NetworkConfig,
-        known: Vec<Entry>,
+        kept: Kept,
         legacy: Option<Box<dyn Legacy>>,
         stop: CancellationToken,
     ) -> (Network, mpsc::Receiver<PeerEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let peers = Arc::new(Peers::new((identity, address.port()), Book::new(known), config, legacy, events));
+        let peers = Arc::new(Peers::new((identity, address.port()), kept, config, legacy, events));
         tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
         tokio::spawn(discover::keep_company(Arc::clone(&peers), stop.clone()));
         (Network { address, peers, stop, runtime: tokio::runtime::Handle::current() }, receiver)
@@ -200,6 +227,13 @@ impl Network {
     /// Keeps a connection to an address (`host:port`) for as long as the node runs.
     pub fn dial(&self, address: String) {
         self.runtime.spawn(dial::keep(Arc::clone(&self.peers), address, self.stop.clone()));
+    }
+
+    /// Tells the local network that this node is here, and dials those that say so too.
+    pub fn look_around(&self) -> Result<(), NetworkError> {
+        let _inside = self.runtime.enter();
+        let begun = lan::look_around(Arc::clone(&self.peers), self.address, self.stop.clone());
+        begun.map_err(|error| NetworkError::Lan(error.to_string()))
     }
 
     /// Queues a frame for one peer. False: it is not connected, or too slow and now dropped.
@@ -217,9 +251,9 @@ impl Network {
         self.peers.list()
     }
 
-    /// Where nodes can be dialled, to be kept over a restart.
-    pub fn book(&self) -> Vec<Entry> {
-        self.peers.book().entries()
+    /// What is to be kept over a restart.
+    pub fn kept(&self) -> Kept {
+        Kept { nodes: self.peers.book().entries(), bans: self.peers.kept_bans() }
     }
 
     /// Who is kept out, for how long and why.

@@ -41,7 +41,7 @@ use crate::{
     error::NodeError,
     exchange,
     model::{self, Located},
-    network::{Identity, Legacy, Network, NetworkConfig, book::Entry},
+    network::{Identity, Kept, Legacy, Network, NetworkConfig},
     services::{NodeServices, Served, legacy::LegacyDoor},
     snapshot::{
         fetch::{self, Begin},
@@ -316,22 +316,32 @@ fn start_peers(
     for address in &config.bootstrap {
         network.dial(address.clone());
     }
+    if config.mdns
+        && let Err(error) = network.look_around()
+    {
+        tracing::warn!(%error, "nobody on the local network is found by itself");
+    }
     // It is set here and nowhere else.
     let _ = chain.network.set(network.clone());
     let chain = Arc::clone(chain);
     supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
 }
 
-/// Nodes that were reached before. A book that cannot be read is begun anew: it is a help, and nothing rests on it.
-fn read_book(path: &Path) -> Vec<Entry> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(_) => return Vec::new(),
-    };
-    serde_json::from_str(&text).unwrap_or_else(|error| {
-        tracing::warn!(path = %path.display(), %error, "the address book is damaged and begun anew");
-        Vec::new()
-    })
+/// Nodes that were reached before, and those that stay out. A file that is damaged is begun anew: it is a help, and nothing
+/// rests on it.
+fn read_book(path: &Path) -> Kept {
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the address book is damaged and begun anew");
+            Kept::default()
+        }),
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "the address book cannot be read and is begun anew");
+            }
+            Kept::default()
+        }
+    }
 }
 
 /// Writes the book now and then, and at the end.
@@ -339,7 +349,7 @@ async fn keep_book(network: Network, dir: DataDir, stop: CancellationToken) {
     let mut written = None;
     loop {
         let is_over = tokio::time::timeout(BOOK_EVERY, stop.cancelled()).await.is_ok();
-        let (book, dir) = (network.book(), dir.clone());
+        let (book, dir) = (network.kept(), dir.clone());
         if written.as_ref() != Some(&book) {
             let text = serde_json::to_string_pretty(&book).expect("a book is text");
             let write = tokio::task::spawn_blocking(move || dir.write_private(&dir.peers_file(), text.as_bytes()));

@@ -11,7 +11,7 @@ use aria_chain::units::Height;
 use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Round, SignedMessage, Vote, VoteType};
 use aria_node::consensus::crypto::sign_vote;
 use aria_node::consensus::message::Message;
-use aria_node::network::{Channel, Identity, Network, NetworkConfig, PeerEvent};
+use aria_node::network::{Channel, Identity, Kept, Network, NetworkConfig, PeerEvent};
 use aria_tests::Devnet;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ impl Stranger {
             let address = listener.local_addr().unwrap();
             let stop = tokio_util::sync::CancellationToken::new();
             let (peers, mut events) =
-                Network::start((listener, address), identity, NetworkConfig::default(), Vec::new(), None, stop);
+                Network::start((listener, address), identity, NetworkConfig::default(), Kept::default(), None, stop);
             // Whatever they say is read, so that nobody takes it for a slow peer.
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {

@@ -11,9 +11,12 @@ use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::book::Book;
+use super::discover::now_s;
 use super::tls::Tls;
-use super::{Channel, Identity, Legacy, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
+use super::{Ban, Channel, Identity, Kept, Legacy, NetworkConfig, NetworkError, PeerEvent, ROOM_KIB, Room};
 
+/// Longest ban that is kept over a restart: ten years, for clocks that were wrong.
+const BAN_S_MAX: u64 = 10 * 366 * 24 * 3_600;
 /// Bans that are remembered; the oldest end first.
 const BANS_MAX: usize = 1_024;
 /// Places of a queue that gossip leaves free for what matters more.
@@ -92,22 +95,27 @@ pub(super) struct Peers {
 impl Peers {
     pub(super) fn new(
         (identity, port): (Identity, u16),
-        book: Book,
+        kept: Kept,
         config: NetworkConfig,
         legacy: Option<Box<dyn Legacy>>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Peers {
         let tls = Tls::new(&identity.key);
+        let (now, now_s) = (Instant::now(), now_s());
+        let ends = |ban: Ban| {
+            (ban.node_id, (now + Duration::from_secs(ban.until_s.saturating_sub(now_s).min(BAN_S_MAX)), ban.reason))
+        };
+        let bans = kept.bans.into_iter().take(BANS_MAX).map(ends).collect();
         Peers {
             tls,
             port,
-            book: Mutex::new(book),
+            book: Mutex::new(Book::new(kept.nodes)),
             identity,
             config,
             legacy,
             events,
             room: Arc::new(Semaphore::new(ROOM_KIB)),
-            table: Mutex::default(),
+            table: Mutex::new(Table { bans, ..Table::default() }),
         }
     }
 
@@ -207,6 +215,17 @@ impl Peers {
         let mut bans: Vec<_> = left.filter(|(_, left, _)| !left.is_zero()).collect();
         bans.sort_by_key(|(node, ..)| *node);
         bans
+    }
+
+    /// The bans by the clock on the wall.
+    pub(super) fn kept_bans(&self) -> Vec<Ban> {
+        let now_s = now_s();
+        let kept = |(node_id, left, reason): (NodeId, Duration, String)| Ban {
+            node_id,
+            until_s: now_s + left.as_secs(),
+            reason,
+        };
+        self.bans().into_iter().map(kept).collect()
     }
 
     pub(super) fn ban(&self, node: &NodeId, reason: &str, time: Duration) {

@@ -31,7 +31,7 @@ async fn node_with(identity: Identity, config: NetworkConfig) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let bound = listener.local_addr().expect("bound");
     let (id, stop, address) = (identity.key.node_id(), CancellationToken::new(), bound.to_string());
-    let (network, events) = Network::start((listener, bound), identity, config, Vec::new(), None, stop.clone());
+    let (network, events) = Network::start((listener, bound), identity, config, Kept::default(), None, stop.clone());
     Node { id, address, network, events, stop }
 }
 
@@ -145,11 +145,51 @@ async fn a_lost_peer_is_dialled_again() {
         (listener, bound),
         identity(2, "aria-test"),
         NetworkConfig::default(),
-        Vec::new(),
+        Kept::default(),
         None,
         CancellationToken::new(),
     );
     assert_eq!(a.connected().await, b.id);
+}
+
+#[tokio::test]
+async fn a_ban_outlives_a_restart() {
+    let (mut a, b) = (node(1).await, node(2).await);
+    a.network.ban(&b.id, "lies", Duration::from_secs(600));
+    let kept = serde_json::from_str::<Kept>(&serde_json::to_string(&a.network.kept()).expect("text")).expect("read");
+    assert_eq!((kept.bans.len(), kept.bans[0].reason.as_str()), (1, "lies"));
+    a.stop.cancel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let bound = listener.local_addr().expect("bound");
+    let (again, mut events) = Network::start(
+        (listener, bound),
+        identity(1, "aria-test"),
+        NetworkConfig::default(),
+        kept,
+        None,
+        CancellationToken::new(),
+    );
+    let (node, left, _) = again.bans().remove(0);
+    assert!(node == b.id && left > Duration::from_secs(590) && left <= Duration::from_secs(600));
+    b.network.dial(bound.to_string());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(events.try_recv().is_err() && a.events.try_recv().is_err(), "nobody is let in");
+    again.ban(&b.id, "", Duration::ZERO);
+    assert_eq!(again.kept().bans, []);
+}
+
+/// Real multicast, on loopback alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_one_chain_find_each_other_on_the_local_network() {
+    let (mut a, mut b, other) =
+        (node(1).await, node(2).await, node_with(identity(3, "aria-other"), NetworkConfig::default()).await);
+    for node in [&a, &b, &other] {
+        node.network.look_around().expect("loopback has multicast");
+    }
+    assert_eq!((a.connected().await, b.connected().await), (b.id, a.id));
+    assert!(other.network.peers().is_empty());
+    let known: BTreeSet<NodeId> = a.network.kept().nodes.iter().map(|entry| entry.node_id).collect();
+    assert!(known.contains(&b.id) && !known.contains(&other.id), "{known:?}");
 }
 
 #[tokio::test]
@@ -366,8 +406,8 @@ async fn a_node_finds_its_peers_again_by_its_book() {
     let (mut a, b) = (node(1).await, node(2).await);
     a.network.dial(b.address.clone());
     a.connected().await;
-    let known = a.network.book();
-    assert_eq!(known.iter().map(|entry| entry.node_id).collect::<Vec<_>>(), [b.id]);
+    let known = a.network.kept();
+    assert_eq!(known.nodes.iter().map(|entry| entry.node_id).collect::<Vec<_>>(), [b.id]);
     a.stop.cancel();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let bound = listener.local_addr().expect("bound");
@@ -390,9 +430,10 @@ async fn nobody_pushes_addresses() {
     // One answer to one question. Who cannot be reached is tried three times in half a minute before it is forgotten.
     socket.send(say(known(7))).await.expect("sent");
     socket.send(say(known(8))).await.expect("sent");
-    until("the answer is noted", || a.network.book().iter().any(|entry| entry.node_id == NodeId::new([7; 32]))).await;
+    until("the answer is noted", || a.network.kept().nodes.iter().any(|entry| entry.node_id == NodeId::new([7; 32])))
+        .await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(a.network.book().iter().all(|entry| entry.node_id != NodeId::new([8; 32])));
+    assert!(a.network.kept().nodes.iter().all(|entry| entry.node_id != NodeId::new([8; 32])));
     // Too many at once is no message.
     let many = discover::Acquaintance::Known(discover::Contacts(vec![contact(9); 33]));
     socket.send(say(many)).await.expect("sent");

@@ -25,7 +25,7 @@ use crate::chain::{Chain, TrustedBlock};
 use crate::clock::SystemClock;
 use crate::consensus::talk::Sync;
 use crate::exchange::answer_to;
-use crate::network::{Channel, Identity, Network, NetworkConfig, PeerEvent};
+use crate::network::{Channel, Identity, Kept, Network, NetworkConfig, PeerEvent};
 use crate::node::DEVNET;
 
 const EPOCH: u64 = 4;
@@ -89,7 +89,7 @@ async fn network(seed: u8) -> (Network, tokio::sync::mpsc::Receiver<PeerEvent>, 
     let address = listener.local_addr().expect("bound");
     // Nobody is introduced to anybody.
     let config = NetworkConfig { outbound_max: 0, ..NetworkConfig::default() };
-    let (network, events) = Network::start((listener, address), identity, config, Vec::new(), None, stop.clone());
+    let (network, events) = Network::start((listener, address), identity, config, Kept::default(), None, stop.clone());
     (network, events, stop)
 }
 
