@@ -118,7 +118,10 @@ impl Exchange {
 
     async fn gossip(&self, peer: NodeId, bytes: &[u8], proofs: &mut Vec<(NodeId, SignedProof)>) -> Result<(), String> {
         match Gossip::decode(bytes).map_err(|error| error.to_string())? {
-            Gossip::Tip(height, _) => self.pass(Told::Tip(peer, height)).await,
+            Gossip::Tip(height, _) => {
+                self.network.note_height(&peer, height);
+                self.pass(Told::Tip(peer, height)).await;
+            }
             Gossip::Proof(proof) => {
                 let is_known = proofs.iter().any(|(_, other)| *other == *proof)
                     || self.chain.mempool().contains(&proof.record.id());

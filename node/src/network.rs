@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aria_chain::ids::{BlockHash, ChainId, NodeId};
 use aria_chain::keys::NodeKey;
+use aria_chain::units::Height;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -244,6 +245,11 @@ impl Network {
     /// Queues a frame for all peers but one.
     pub fn broadcast(&self, channel: Channel, bytes: &[u8], except: Option<&NodeId>) {
         self.peers.broadcast(channel, &peer::frame(channel, bytes), except);
+    }
+
+    /// Notes where a peer says it is, for who asks about peers.
+    pub fn note_height(&self, node: &NodeId, height: Height) {
+        self.peers.note_height(node, height);
     }
 
     /// Who is connected.

@@ -152,6 +152,8 @@ impl Services for NodeServices {
             connected_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
             bytes_received: peer.bytes.0,
             bytes_sent: peer.bytes.1,
+            height: peer.height.map(aria_chain::units::Height::get),
+            round_trip_us: peer.round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         };
         (Some(network.address()), network.peers().into_iter().map(view).collect())
     }

@@ -341,6 +341,10 @@ pub struct PeerView {
     pub bytes_received: u64,
     /// Bytes that were sent to it.
     pub bytes_sent: u64,
+    /// The last block that it says it has.
+    pub height: Option<u64>,
+    /// From the last ping to its answer, in microseconds.
+    pub round_trip_us: Option<u64>,
 }
 
 /// Proofs that wait for a block.

@@ -75,7 +75,10 @@ async fn peers(setting: &Setting) -> anyhow::Result<ExitCode> {
     let view = rpc(&node.rpc, "net_listPeers", json!([])).await?;
     let empty = "no peers; name some with `aria node start --bootstrap HOST:PORT` or `aria network add HOST:PORT`";
     list(setting, &view, "peers", empty, |peer| {
-        format!("{}  {:<22} {}", text(peer, "node_id"), text(peer, "address"), text(peer, "direction"))
+        let height = peer["height"].as_u64().map_or("-".to_owned(), |height| format!("block {height}"));
+        let round_ms = peer["round_trip_us"].as_f64().map_or("-".to_owned(), |time| format!("{:.2} ms", time / 1e3));
+        let (node, address, direction) = (text(peer, "node_id"), text(peer, "address"), text(peer, "direction"));
+        format!("{node}  {address:<22} {direction:<8}  {height:<12} {round_ms}")
     })
 }
 

@@ -203,7 +203,7 @@ async fn live(
     peers.send(&node, Channel::Peers, &frame(Channel::Peers, &Acquaintance::Ask.encode()));
     let (sink, stream) = socket.split();
     let read = read(stream, (node, address), &peers, number);
-    let write = write(sink, queue, peers.config.ping_every);
+    let write = write(sink, queue, &peers, (&node, number));
     // A peer that is there is told before anything that it says.
     let told = peers.events.send(PeerEvent::Connected(node)).await;
     let reason = tokio::select! {
@@ -260,7 +260,8 @@ async fn read(
                     return "this node stops".into();
                 }
             }
-            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Ping(_) => {}
+            Message::Pong(_) => peers.ponged(&node, number),
             Message::Close(_) => return "closed by the peer".into(),
             Message::Text(_) | Message::Frame(_) => return "speaks text on a binary connection".into(),
         }
@@ -268,15 +269,23 @@ async fn read(
 }
 
 /// Sends what is queued, and a ping now and then. Returns why it ended.
-async fn write(mut sink: SplitSink<Secure, Message>, mut queue: mpsc::Receiver<Bytes>, ping_every: Duration) -> String {
-    let mut ping = tokio::time::interval(ping_every);
+async fn write(
+    mut sink: SplitSink<Secure, Message>,
+    mut queue: mpsc::Receiver<Bytes>,
+    peers: &Peers,
+    (node, number): (&NodeId, u64),
+) -> String {
+    let mut ping = tokio::time::interval(peers.config.ping_every);
     loop {
         let message = tokio::select! {
             frame = queue.recv() => match frame {
                 Some(frame) => Message::Binary(frame),
                 None => return "dropped".into(),
             },
-            _ = ping.tick() => Message::Ping(Bytes::new()),
+            _ = ping.tick() => {
+                peers.pinged(node, number);
+                Message::Ping(Bytes::new())
+            }
         };
         let sent = async {
             sink.feed(message).await?;

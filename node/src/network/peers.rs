@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use aria_chain::ids::NodeId;
+use aria_chain::units::Height;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,10 @@ pub struct PeerInfo {
     pub since: Duration,
     /// Bytes that came from it, and that were queued for it.
     pub bytes: (u64, u64),
+    /// The last block that it says it has.
+    pub height: Option<Height>,
+    /// From the last ping to its answer.
+    pub round_trip: Option<Duration>,
 }
 
 /// A connection whose peer has proven its key.
@@ -45,6 +50,9 @@ pub(super) struct Link {
     since: Instant,
     received: u64,
     sent: u64,
+    height: Option<Height>,
+    pinged: Option<Instant>,
+    round_trip: Option<Duration>,
     number: u64,
     pub(super) end: CancellationToken,
 }
@@ -52,7 +60,8 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(queue: mpsc::Sender<Bytes>, address: SocketAddr, is_dialled: bool) -> Link {
         let (since, end) = (Instant::now(), CancellationToken::new());
-        Link { queue, address, is_dialled, since, received: 0, sent: 0, number: 0, end }
+        let (height, pinged, round_trip) = (None, None, None);
+        Link { queue, address, is_dialled, since, received: 0, sent: 0, height, pinged, round_trip, number: 0, end }
     }
 
     /// Queues a frame; where there is no room, gossip is left out and for anything else the peer is dropped.
@@ -181,6 +190,29 @@ impl Peers {
         }
     }
 
+    /// Notes that a ping leaves now.
+    pub(super) fn pinged(&self, node: &NodeId, number: u64) {
+        if let Some(link) = self.table().links.get_mut(node).filter(|link| link.number == number) {
+            link.pinged = Some(Instant::now());
+        }
+    }
+
+    /// Notes that its answer is here.
+    pub(super) fn ponged(&self, node: &NodeId, number: u64) {
+        if let Some(link) = self.table().links.get_mut(node).filter(|link| link.number == number)
+            && let Some(pinged) = link.pinged.take()
+        {
+            link.round_trip = Some(pinged.elapsed());
+        }
+    }
+
+    /// Notes where a peer says it is.
+    pub(super) fn note_height(&self, node: &NodeId, height: Height) {
+        if let Some(link) = self.table().links.get_mut(node) {
+            link.height = Some(height);
+        }
+    }
+
     pub(super) fn send(&self, to: &NodeId, channel: Channel, frame: &Bytes) -> bool {
         self.table().links.get_mut(to).is_some_and(|link| link.push(to, channel, frame))
     }
@@ -202,6 +234,8 @@ impl Peers {
                 is_dialled: link.is_dialled,
                 since: link.since.elapsed(),
                 bytes: (link.received, link.sent),
+                height: link.height,
+                round_trip: link.round_trip,
             })
             .collect();
         peers.sort_by_key(|peer| peer.node_id);

@@ -91,7 +91,10 @@ async fn peers_know_each_other_and_exchange_frames() {
     assert_eq!(a.frame().await, (b.id, Channel::Gossip, b"news".to_vec()));
     assert!(!a.network.send(&NodeId::new([3; 32]), Channel::Gossip, b"nobody"));
     let info = &b.network.peers()[0];
-    assert!(info.node_id == a.id && !info.is_dialled && info.bytes.0 > FRAME as u64);
+    assert!(info.node_id == a.id && !info.is_dialled && info.bytes.0 > FRAME as u64 && info.height.is_none());
+    b.network.note_height(&a.id, Height::new(7));
+    until("the first ping is answered", || b.network.peers()[0].round_trip.is_some()).await;
+    assert_eq!(b.network.peers()[0].height, Some(Height::new(7)));
 }
 
 const FRAME: usize = 1_000_000;

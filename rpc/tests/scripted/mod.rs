@@ -326,6 +326,8 @@ impl Services for Scripted {
             connected_ms: 5,
             bytes_received: 6,
             bytes_sent: 7,
+            height: Some(3),
+            round_trip_us: None,
         };
         ("127.0.0.1:9".parse().ok(), vec![peer])
     }
