@@ -96,3 +96,47 @@ fn health_and_metrics_tell_what_happens() {
     assert_eq!(metrics.status, 200);
     assert!(metrics.body.lines().any(|line| line.starts_with("aria_") && !line.ends_with(" 0")), "{}", metrics.body);
 }
+
+#[test]
+fn amounts_and_work_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    for question in ["What is one?", "What is two?"] {
+        node.sealed(node.ask(question)["aria"]["record_id"].as_str().unwrap());
+    }
+    let number = |value: &Value| value.as_str().unwrap().parse::<u128>().unwrap();
+    let supply = node.result("chain_getSupply", json!([]));
+    let (mut sum, mut bonded, mut cursor) = (0, 0, Value::Null);
+    loop {
+        let page = node.result("chain_listAccounts", json!({"limit": 1, "cursor": cursor}));
+        for account in page["accounts"].as_array().unwrap() {
+            sum += number(&account["balance"]) + number(&account["bond"]);
+            bonded += number(&account["bond"]);
+        }
+        cursor = page["next_cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!((sum, bonded), (number(&supply["total"]), number(&supply["bonded"])), "{supply}");
+    assert_eq!(number(&supply["genesis"]) + number(&supply["issued"]) - number(&supply["burned"]), sum);
+    assert!(number(&supply["issued"]) > 0, "{supply}");
+
+    let own = node.ready["node_id"].clone();
+    let work = node.result("chain_getWork", json!([own]));
+    assert!(
+        number(&work["epochs"][0]["work"]) > 0 && work["epochs"][0]["work"] == work["epochs"][0]["network"],
+        "{work}"
+    );
+    let stats = node.result("chain_getNetworkStats", json!({"epochs": 1}));
+    assert_eq!((&stats["total"]["records"], &stats["validators"]), (&json!(2), &json!(1)), "{stats}");
+    assert_eq!(stats["total"]["rewards"], supply["issued"], "{stats}");
+    let listed = node.result("chain_listRecords", json!([]));
+    let tokens: u64 =
+        listed["records"].as_array().unwrap().iter().map(|record| record["tokens_generated"].as_u64().unwrap()).sum();
+    assert_eq!(stats["total"]["generated_tokens"], json!(tokens));
+    for params in [json!([0]), json!([101]), json!(["x"])] {
+        let error = node.call("chain_getNetworkStats", params)["error"].take();
+        assert_eq!((&error["code"], &error["data"]["param"]), (&json!(-32602), &json!("epochs")));
+    }
+}

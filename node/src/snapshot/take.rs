@@ -103,6 +103,11 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Whether a walk is under way. A snapshot that is due meanwhile is left out.
+    pub fn is_taking(&self) -> bool {
+        self.scan().is_some()
+    }
+
     /// The state at the end of an epoch is the one that the next epoch's first header names.
     fn is_due(&self, height: Height) -> bool {
         self.every_blocks > 0 && height.get().saturating_add(1).is_multiple_of(self.every_blocks)

@@ -64,6 +64,9 @@ fn chain(folder: &std::path::Path, blocks: u64) -> Arc<Chain> {
         let block = FinalBlock::new(block, certificate, &set).expect("final");
         chain.snapshots.commit(&chain.store, &block, &executed.changes).expect("committed");
         chain.advance(block.block());
+        while chain.snapshots.is_taking() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     Arc::new(chain)
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    light, subscribe, views, votes,
+    ledger, light, subscribe, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -54,6 +54,10 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_verifyRecordProof", &["proof"], verify_record_proof),
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
     ("chain_getAccount", &["id"], get_account),
+    ("chain_listAccounts", &["limit", "cursor"], ledger::list_accounts),
+    ("chain_getSupply", &[], ledger::get_supply),
+    ("chain_getWork", &["node", "epochs"], ledger::get_work),
+    ("chain_getNetworkStats", &["epochs"], ledger::get_network_stats),
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),
