@@ -14,7 +14,7 @@ use aria_chain::{
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
     AccountView, BanView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus,
-    PeerView, Readiness, Services, VerifyView,
+    PeerView, Readiness, Services, VerifyView, WaitingProof,
 };
 use aria_runtime::{
     state::Reader,
@@ -189,6 +189,29 @@ impl Services for NodeServices {
         self.chain.check_includable(&proof)?;
         self.chain.acknowledge(proof).map_err(|error| error.to_string())?;
         Ok(id)
+    }
+
+    fn waiting(&self, record: &aria_chain::ids::RecordId) -> Option<WaitingProof> {
+        let mempool = self.chain.mempool();
+        let found = mempool.iter().find(|(_, proof)| proof.record_id() == *record);
+        found.map(|(since, proof)| WaitingProof { proof: proof.clone(), since_ms: since.get() })
+    }
+
+    fn waiting_after(&self, after: Option<&aria_chain::ids::RecordId>, limit: usize) -> Vec<WaitingProof> {
+        let mempool = self.chain.mempool();
+        // Who was shown last may be in a block by now; then the page begins anew.
+        let after = after.filter(|after| mempool.contains(after));
+        let rest = mempool.iter().skip_while(|(_, proof)| after.is_some_and(|after| proof.record_id() != *after));
+        rest.skip(usize::from(after.is_some()))
+            .take(limit)
+            .map(|(since, proof)| WaitingProof { proof: proof.clone(), since_ms: since.get() })
+            .collect()
+    }
+
+    fn simulate(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String> {
+        let proof = proof.verify(self.chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+        self.chain.check_includable(&proof)?;
+        Ok(proof.record_id())
     }
 
     fn mempool(&self) -> MempoolView {

@@ -52,6 +52,15 @@ pub trait Services: Send + Sync + 'static {
     /// Proofs that wait for a block.
     fn mempool(&self) -> MempoolView;
 
+    /// A proof that waits, with when it came, milliseconds since 1970.
+    fn waiting(&self, record: &aria_chain::ids::RecordId) -> Option<WaitingProof>;
+
+    /// Up to `limit` of those that wait, in the order in which blocks take them, behind `after`.
+    fn waiting_after(&self, after: Option<&aria_chain::ids::RecordId>, limit: usize) -> Vec<WaitingProof>;
+
+    /// Whether a proof could be in the next block. The error says which rule it breaks. *Blocks.*
+    fn simulate(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String>;
+
     /// Makes a signed proof wait to be sealed, on disk; the same proof again is no new one. The error says which rule it breaks. *Blocks.*
     fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String>;
 
@@ -358,6 +367,15 @@ pub struct MempoolView {
     pub pending_max: usize,
     /// Arrival of the oldest, milliseconds since 1970.
     pub oldest_ms: Option<u64>,
+}
+
+/// A proof that waits.
+#[derive(Debug, Clone)]
+pub struct WaitingProof {
+    /// The proof.
+    pub proof: aria_chain::proof::VerifiedProof,
+    /// When it came, milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 /// Money and merit of a node.

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use aria_chain::codec::Versioned;
 use aria_chain::keys::NodeKey;
+use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_tests::{Devnet, Node, aria};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::crash::try_ask;
 use crate::stranger::Stranger;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 fn one(hashes: &[String]) -> &str {
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "two blocks at one height: {hashes:?}");
@@ -140,6 +146,34 @@ fn two_of_four_wait_and_go_on_when_a_third_returns() {
         network.members[1].result("chain_getRecord", json!([waiting])).is_null(),
         "half of the power decides nothing"
     );
+    // What waits can be looked at, on the other node too, and page by page.
+    let second = network.members[0].ask("What is a vote?");
+    let begun = Instant::now();
+    let seen = loop {
+        let (first, rest): (Value, Value) = {
+            let page = network.members[1].result("mempool_list", json!([1]));
+            let rest = network.members[1].result("mempool_list", json!({"cursor": page["next_cursor"]}));
+            (page["waiting"][0]["id"].clone(), rest["waiting"][0]["id"].clone())
+        };
+        if first != rest && !first.is_null() && !rest.is_null() {
+            break [first, rest];
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "both wait on the other node: {first} {rest}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(seen, [json!(waiting), json!(second)], "in the order of their arrival");
+    let one_waiting = network.members[1].result("mempool_get", json!([waiting]));
+    assert_eq!(one_waiting["proof"]["record"]["id"].as_str().or(one_waiting["id"].as_str()), Some(waiting.as_str()));
+    assert_eq!(network.members[1].result("mempool_get", json!([first])), json!(null), "it is in a block");
+    // A proof that is in a block can be in no other.
+    let (store, _) =
+        SledStore::open_existing(&network.members[3].data_dir.join("chain"), OpenOptions::default()).unwrap();
+    let sealed = store.proof(&first.parse().unwrap()).unwrap().unwrap();
+    drop(store);
+    let verdict = network.members[0].result("mempool_simulate", json!([hex(&sealed.encode())]));
+    assert_eq!(verdict["accepted"], json!(false), "{verdict}");
+    assert!(verdict["reason"].as_str().unwrap().contains("request"), "{verdict}");
+
     network.start_again(3);
     let height = network.members[3].sealed(&waiting);
     one(&network.hashes_at(&[0, 1, 3], height));

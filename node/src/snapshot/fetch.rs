@@ -24,8 +24,9 @@ use crate::consensus::talk::{Headers, Sync, WireFinal};
 use crate::error::NodeError;
 use crate::network::{Channel, Network, PeerEvent};
 
-/// How long an answer may take.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long an answer may take, and how often in a row a peer may owe one: who serves many leaves some questions open.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+const OWED_MAX: u32 = 3;
 /// How long a peer that lied stays out.
 const BAN: Duration = Duration::from_secs(3_600);
 /// Chunks asked of one peer at a time.
@@ -198,9 +199,9 @@ async fn download(talk: &mut Talk<'_>, first: NodeId, offer: &Offer, folder: &Pa
     let (height, digests) = (offer.manifest.height, &offer.manifest.chunks);
     let mut missing: VecDeque<usize> = (0..digests.len()).collect();
     let mut asked: HashMap<usize, (NodeId, Instant)> = HashMap::new();
-    // Whoever is here may have it too; who has not says so and is not asked again.
-    let mut helpers: BTreeMap<NodeId, bool> = talk.network.peers().iter().map(|peer| (peer.node_id, true)).collect();
-    helpers.insert(first, true);
+    // Whoever is here may have it too; who has not says so and is not asked again. With the answers that each owes.
+    let mut helpers: BTreeMap<NodeId, u32> = talk.network.peers().iter().map(|peer| (peer.node_id, 0)).collect();
+    helpers.insert(first, 0);
     let (mut said, mut done) = (Instant::now(), 0);
     while done < digests.len() {
         let now = Instant::now();
@@ -208,11 +209,11 @@ async fn download(talk: &mut Talk<'_>, first: NodeId, offer: &Offer, folder: &Pa
             asked.iter().filter(|(_, (_, since))| now - *since > ANSWER_MAX).map(|(index, _)| *index).collect();
         for index in late {
             if let Some((peer, _)) = asked.remove(&index) {
-                helpers.insert(peer, false);
+                *helpers.entry(peer).or_default() += 1;
             }
             missing.push_back(index);
         }
-        for (&peer, _) in helpers.iter().filter(|(_, is_of_use)| **is_of_use) {
+        for (&peer, _) in helpers.iter().filter(|(_, owed)| **owed < OWED_MAX) {
             while asked.values().filter(|(other, _)| *other == peer).count() < ASKED_MAX {
                 let Some(index) = missing.pop_front() else { break };
                 let number = u32::try_from(index).expect("chunks are few");
@@ -239,12 +240,13 @@ async fn download(talk: &mut Talk<'_>, first: NodeId, offer: &Offer, folder: &Pa
             Some(bytes) if chunk_digest(&bytes) == digests[index] => {
                 let path = folder.join(index.to_string());
                 std::fs::write(&path, &bytes).map_err(|cause| NodeError::DataDir { path, cause })?;
+                helpers.insert(peer, 0);
                 done += 1;
             }
             // Another peer's snapshot of this height may be cut otherwise: only its author has promised these chunks.
             other => {
                 missing.push_back(index);
-                helpers.insert(peer, false);
+                helpers.insert(peer, OWED_MAX);
                 if peer == first && other.is_some() {
                     return Err(Refused::Lie("its chunk is not the one that it listed".into()));
                 }
@@ -331,15 +333,20 @@ impl Talk<'_> {
         }
     }
 
-    /// Asks one peer, and waits for its answer.
+    /// Asks one peer, more than once if need be, and waits for its answer.
     async fn ask<T>(&mut self, peer: NodeId, question: Sync, wanted: impl Fn(Sync) -> Option<T>) -> Option<T> {
-        self.network.send(&peer, Channel::Sync, &question.encode());
-        let until = Instant::now() + ANSWER_MAX;
-        while let Some((from, answer)) = self.next(until).await {
-            if from == peer
-                && let Some(found) = wanted(answer)
-            {
-                return Some(found);
+        for _ in 0..OWED_MAX {
+            self.network.send(&peer, Channel::Sync, &question.encode());
+            let until = Instant::now() + ANSWER_MAX;
+            while let Some((from, answer)) = self.next(until).await {
+                if from == peer
+                    && let Some(found) = wanted(answer)
+                {
+                    return Some(found);
+                }
+            }
+            if self.stop.is_cancelled() {
+                break;
             }
         }
         None

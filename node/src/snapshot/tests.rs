@@ -234,6 +234,19 @@ async fn who_says_nothing_or_has_nothing_is_not_waited_for_long() {
     )
     .await;
     assert_eq!(begin(fresh.path(), &[&empty], None).await.height, None);
+    // Who is busy leaves a question or two open.
+    let mut heard = 0;
+    let (busy, _) = peer(
+        5,
+        &chain,
+        Box::new(move |answer| {
+            heard += u32::from(matches!(answer, Sync::Headers(_) | Sync::Chunk(..)));
+            (heard != 1 && heard != 3 || matches!(answer, Sync::Snapshot(_) | Sync::Blocks(_))).then_some(answer)
+        }),
+    )
+    .await;
+    let patient = tempfile::tempdir().expect("a folder");
+    assert_eq!(begin(patient.path(), &[&busy], None).await.height, Some(AT));
     // One has the way and no chunks; the other, of whom nothing was known, has them.
     let (mute, _) = peer(
         3,

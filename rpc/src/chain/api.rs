@@ -4,7 +4,7 @@
 use aria_chain::{
     codec::Versioned,
     ids::{ModelId, NodeId, RecordId},
-    limits::PROOF_BYTES_MAX,
+    limits::{PAGE_RECORDS_MAX, PROOF_BYTES_MAX},
     merkle::{RecordProof, RecordTree},
     proof::SignedProof,
     record::RecordStatus,
@@ -22,7 +22,7 @@ use super::{
     arguments::{Arguments, BlockRef, invalid},
     ledger, light, subscribe, views, votes,
 };
-use crate::services::{Readiness, Services};
+use crate::services::{Readiness, Services, WaitingProof};
 
 /// The OpenRPC document, kept by hand.
 pub const OPENRPC: &str = include_str!("../../openrpc.json");
@@ -61,7 +61,10 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),
+    ("mempool_list", &["limit", "cursor"], mempool_list),
+    ("mempool_get", &["id"], mempool_get),
     ("mempool_submit", &["proof"], mempool_submit),
+    ("mempool_simulate", &["proof"], mempool_simulate),
     ("net_info", &[], net_info),
     ("net_listPeers", &[], net_list_peers),
     ("model_list", &[], model_list),
@@ -277,8 +280,8 @@ fn mempool_status(services: &dyn Services, _: &Arguments) -> Answer {
     Ok(json!(services.mempool()))
 }
 
-/// Takes the bytes of a signed proof, in hex, and gives the id of its record.
-fn mempool_submit(services: &dyn Services, arguments: &Arguments) -> Answer {
+/// The bytes of a signed proof, in hex.
+fn signed_proof(arguments: &Arguments) -> Result<SignedProof, ErrorObjectOwned> {
     let Some(text) = arguments.get("proof").and_then(Value::as_str) else {
         return Err(invalid("proof", "must be hex"));
     };
@@ -286,8 +289,55 @@ fn mempool_submit(services: &dyn Services, arguments: &Arguments) -> Answer {
         return Err(invalid("proof", format!("must be at most {PROOF_BYTES_MAX} bytes")));
     }
     let bytes = hex::decode(text).map_err(|_| invalid("proof", "must be hex"))?;
-    let proof = SignedProof::decode(&bytes).map_err(|error| invalid("proof", error))?;
-    let id = services.submit(proof).map_err(|reason| {
+    SignedProof::decode(&bytes).map_err(|error| invalid("proof", error))
+}
+
+fn waiting_view(waiting: &WaitingProof) -> Value {
+    let record = waiting.proof.record();
+    json!({
+        "id": waiting.proof.record_id(),
+        "kind": "proof",
+        "since": waiting.since_ms,
+        "bytes": waiting.proof.size_bytes(),
+        "model_id": record.model_id,
+        "node_ids": record.stages.iter().map(|stage| stage.node_id).collect::<Vec<_>>(),
+        "requester": waiting.proof.proof().request.requester,
+        "expiry": waiting.proof.proof().request.expiry,
+    })
+}
+
+/// What waits for a block, page by page. The cursor is the last id shown.
+fn mempool_list(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let limit = arguments.opt_u64("limit")?.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
+    let after = arguments.opt_parse::<RecordId>("cursor")?;
+    let mut waiting = services.waiting_after(after.as_ref(), limit + 1);
+    let is_more = waiting.len() > limit;
+    waiting.truncate(limit);
+    let next = waiting.last().filter(|_| is_more).map(|last| last.proof.record_id());
+    Ok(json!({"waiting": waiting.iter().map(waiting_view).collect::<Vec<Value>>(), "next_cursor": next}))
+}
+
+fn mempool_get(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let waiting = services.waiting(&arguments.parse("id")?);
+    Ok(waiting.map_or(Value::Null, |waiting| {
+        let mut view = waiting_view(&waiting);
+        view["proof"] = views::useful_work_proof(waiting.proof.proof());
+        view
+    }))
+}
+
+/// What would become of a proof, without submitting it.
+fn mempool_simulate(services: &dyn Services, arguments: &Arguments) -> Answer {
+    Ok(match services.simulate(signed_proof(arguments)?) {
+        Ok(id) => json!({"accepted": true, "id": id, "reason": null}),
+        Err(reason) => json!({"accepted": false, "id": null, "reason": reason}),
+    })
+}
+
+/// Takes the bytes of a signed proof, in hex, and gives the id of its record.
+fn mempool_submit(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let id = services.submit(signed_proof(arguments)?).map_err(|reason| {
         ErrorObjectOwned::owned(
             REJECTED,
             format!("the proof is refused: {reason}"),

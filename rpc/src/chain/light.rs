@@ -1,6 +1,6 @@
 //! Light proofs: what somebody without the chain needs to see that a record is final.
 
-use aria_chain::ids::RecordId;
+use aria_chain::ids::{Digest, RecordId};
 use aria_chain::light::{FinalHeader, LIGHT_STEPS_MAX, LightProof, LightStep, set_changes};
 use aria_chain::merkle::RecordTree;
 use aria_chain::units::Height;
@@ -34,8 +34,26 @@ pub(super) fn get_light_proof(services: &dyn Services, arguments: &Arguments) ->
     }
     let last = FinalHeader::of(&*store, entry.height).map_err(|error| unavailable(&error))?;
     let last = last.ok_or_else(|| no_proof(format!("block {} is gone", entry.height)))?;
+    let begun = store.header(trusted).map_err(|error| unavailable(&error))?;
+    if !begun.is_some_and(|begun| is_linked(begun.validators_hash, &steps, &last)) {
+        return Err(no_proof(format!(
+            "this node began with a snapshot and does not have every change of the set since block {trusted}; trust a later block, \
+             or ask another node"
+        )));
+    }
     let steps = steps.iter().map(LightStep::from).collect();
     serde_json::to_value(LightProof::new(steps, path, (&last).into())).map_err(no_proof)
+}
+
+/// Whether each header is by the set that the one before names, the first by `trusted`.
+fn is_linked(trusted: Digest, steps: &[FinalHeader], last: &FinalHeader) -> bool {
+    let mut set = trusted;
+    let is_step = |step: &FinalHeader| {
+        let is_next = step.header.validators_hash == set;
+        set = step.header.next_validators_hash;
+        is_next
+    };
+    steps.iter().all(is_step) && last.header.validators_hash == set
 }
 
 fn too_far(why: &str) -> ErrorObjectOwned {

@@ -32,7 +32,7 @@ use aria_rpc::{
     services::{
         AccountView, AriaExtension, BanView, CancelGuard, Finished, GenerateCall, GenerateError, Generation,
         GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services,
-        TokenChance, VerifyView,
+        TokenChance, VerifyView, WaitingProof,
     },
 };
 use aria_runtime::{
@@ -350,6 +350,18 @@ impl Services for Scripted {
     }
 
     fn submit(&self, proof: SignedProof) -> Result<RecordId, String> {
+        Ok(proof.record.id())
+    }
+
+    fn waiting(&self, _: &RecordId) -> Option<WaitingProof> {
+        None
+    }
+
+    fn waiting_after(&self, _: Option<&RecordId>, _: usize) -> Vec<WaitingProof> {
+        Vec::new()
+    }
+
+    fn simulate(&self, proof: SignedProof) -> Result<RecordId, String> {
         Ok(proof.record.id())
     }
 
