@@ -1,4 +1,4 @@
-//! Makes the first inputs of the corpus from the data directory of a node: `aria-fuzz-seeds DATA_DIR CORPUS_DIR`.
+//! Makes the first inputs of the corpus from the data directory of a node: `cargo run -p aria-tests --example fuzz-seeds -- DATA_DIR CORPUS_DIR`.
 //!
 //! Sound values of every kind, which the fuzzer then takes apart.
 
@@ -23,7 +23,7 @@ use aria_tests::decoders::chain_id;
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(data), Some(corpus)) = (arguments.next(), arguments.next()) else {
-        eprintln!("use: aria-fuzz-seeds DATA_DIR CORPUS_DIR");
+        eprintln!("name the data directory of a node that is stopped, and the folder of the corpus");
         std::process::exit(2);
     };
     let (store, _) = SledStore::open_existing(&data.join("chain"), OpenOptions::default()).expect("a stopped node");
