@@ -192,7 +192,8 @@ impl Member {
             if let Some(height) = found["block"].as_u64().or_else(|| found["height"].as_u64()) {
                 return height;
             }
-            assert!(begun.elapsed() < PATIENCE, "record {record} was not sealed: {found}");
+            let waiting = || self.result("mempool_get", json!([record]));
+            assert!(begun.elapsed() < PATIENCE, "record {record} was not sealed, and waits as {}", waiting());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

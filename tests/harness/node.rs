@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::http::{self, Answer};
 
 /// Longest wait for anything a node does in a test. Generous: machines that build software are slow at times.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The `aria` program, beside these tests in the build folder. `cargo test --workspace` builds it with them, because the
 /// node's own package has a test that needs it; after a change, run the tests so, or build the program first.

@@ -50,7 +50,7 @@ fn four_validators_keep_one_chain_through_kill_9() {
             for turn in (0_usize..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
                 let body = json!({"model": "aria-tiny", "messages": [{"role": "user", "content": format!("What is {turn}?")}], "max_tokens": 4});
                 acknowledged.extend(try_ask(&format!("127.0.0.1:{}", ports[turn % ports.len()]), &body));
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(25));
             }
             acknowledged
         })
