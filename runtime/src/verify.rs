@@ -176,6 +176,7 @@ impl Replay<'_> {
         let (store, rules) = (self.store, LinkRules { stamp_zero_digits: self.genesis.params().stamp_zero_digits });
         let top = store.tip().map_err(|error| (Height::ZERO, error.into()))?;
         let first = self.report.from.max(store.base());
+        self.report.from = first;
         for number in first.get()..=to.min(top.height).get() {
             let height = Height::new(number);
             verify_chain_links(store, height, height, rules, &mut |_| ())

@@ -65,7 +65,14 @@ fn a_newcomer_begins_with_a_snapshot_and_follows() {
     node.kill();
     let offline = aria(fresh.path(), &["--json", "ledger", "verify"]);
     let offline: Value = serde_json::from_slice(&offline.stdout).unwrap();
-    assert_eq!(offline["ok"], json!(true), "{offline}");
+    assert_eq!((&offline["ok"], &offline["from"]), (&json!(true), &json!(base)), "{offline}");
+    let stats = aria(fresh.path(), &["--json", "ledger", "stats"]);
+    let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert_eq!(stats["base_height"], json!(base), "{stats}");
+    let export = aria(fresh.path(), &["ledger", "export"]);
+    assert!(String::from_utf8_lossy(&export.stderr).contains(&format!("--from {base}")));
+    let export = aria(fresh.path(), &["ledger", "export", "--from", &base.to_string(), "--to", &base.to_string()]);
+    assert_eq!(String::from_utf8_lossy(&export.stdout).lines().count(), 1);
     let node = newcomer(&network, fresh.path(), &["--fast-start"]);
     let height = old.sealed(&old.ask("Are you still there?"));
     let status = wait_for(height, || node.result("chain_status", json!([])));

@@ -46,13 +46,16 @@ pub(super) async fn stats(setting: &Setting) -> anyhow::Result<ExitCode> {
     let source = Source::open(setting)?;
     let status = source.status().await?;
     let mut totals = Totals::default();
-    for height in 0..=status["height"].as_u64().unwrap_or_default() {
+    // A node that began with a snapshot has no records below.
+    let base = status["base_height"].as_u64().unwrap_or_default();
+    for height in base..=status["height"].as_u64().unwrap_or_default() {
         totals.add(&source.block(height).await?);
     }
     let per_token = if totals.tokens == 0 { Value::Null } else { json!(totals.energy_mj / totals.tokens as f64) };
     let view = json!({
         "chain_id": status["chain_id"],
         "height": status["height"],
+        "base_height": base,
         "hash": status["hash"],
         "records": totals.records,
         "tokens_generated": totals.tokens,
@@ -121,7 +124,14 @@ fn style() -> ProgressStyle {
 
 pub(super) async fn export(setting: &Setting, args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let source = Source::open(setting)?;
-    let tip = source.status().await?["height"].as_u64().unwrap_or_default();
+    let status = source.status().await?;
+    let height = |name: &str| status[name].as_u64().unwrap_or_default();
+    let (tip, base) = (height("height"), height("base_height"));
+    if args.from < base {
+        anyhow::bail!(
+            "this node began with a snapshot and has no blocks below {base}: add --from {base}, or ask another node"
+        );
+    }
     let mut out: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(BufWriter::new(
             File::create(path).with_context(|| format!("{} cannot be written", path.display()))?,
@@ -158,7 +168,8 @@ impl Source {
             Source::Running(url) => Ok(rpc(url, "chain_status", json!([])).await?),
             Source::Resting(store) => {
                 let tip = store.tip()?;
-                Ok(json!({"chain_id": store.chain().chain_id, "height": tip.height, "hash": tip.hash}))
+                let (chain_id, base) = (&store.chain().chain_id, store.base());
+                Ok(json!({"chain_id": chain_id, "height": tip.height, "base_height": base, "hash": tip.hash}))
             }
         }
     }
