@@ -72,6 +72,8 @@ impl Exchange {
     async fn on(&self, event: PeerEvent, proofs: &mut Vec<(NodeId, SignedProof)>) {
         match event {
             PeerEvent::Connected(peer) => self.greet(&peer),
+            // One of two connections ended: what the peer said since on the other still holds.
+            PeerEvent::Disconnected(peer) if self.network.is_connected(&peer) => {}
             PeerEvent::Disconnected(peer) => self.pass(Told::Gone(peer)).await,
             PeerEvent::Frame(peer, channel, Received { bytes, room }) => {
                 let outcome = match channel {

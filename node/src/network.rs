@@ -252,6 +252,11 @@ impl Network {
         self.peers.note_height(node, height);
     }
 
+    /// Whether there is a connection to a peer.
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.peers.is_connected(node)
+    }
+
     /// Who is connected.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.peers.list()

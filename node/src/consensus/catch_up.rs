@@ -81,13 +81,15 @@ impl CatchUp {
         Some(peer)
     }
 
-    /// Whether an answer from this peer was asked for. It counts once. Who has none of the blocks, because it began above
-    /// them, is passed over.
-    pub fn answered(&mut self, peer: &NodeId, is_empty: bool, now_ms: u64) -> bool {
-        let is_asked = self.asked.is_some_and(|(asked, ..)| asked == *peer);
+    /// Whether blocks from this peer that begin at `first` were asked for. They count once. Who has none of the blocks, because
+    /// it began above them, is passed over. What begins elsewhere answers a question of before.
+    pub fn answered(&mut self, peer: &NodeId, first: Option<Height>, now_ms: u64) -> bool {
+        let is_asked = self
+            .asked
+            .is_some_and(|(asked, _, tip)| asked == *peer && first.is_none_or(|first| Some(tip) == first.previous()));
         if is_asked {
             self.asked = None;
-            if is_empty {
+            if first.is_none() {
                 self.passed_over.insert(*peer, now_ms.saturating_add(PASS_OVER_MS));
             }
         }
@@ -136,7 +138,7 @@ mod tests {
         sync.heard(peer(1), at(50));
         sync.heard(peer(2), at(60));
         assert_eq!(sync.next_question(at(5), 0), Some(peer(2)));
-        assert!(sync.answered(&peer(2), true, 0));
+        assert!(sync.answered(&peer(2), None, 0));
         assert_eq!(sync.next_question(at(5), 0), Some(peer(1)));
     }
 
@@ -148,9 +150,10 @@ mod tests {
         assert_eq!(sync.next_question(at(5), 0), Some(peer(2)));
         assert_eq!(sync.next_question(at(5), ANSWER_MAX_MS - 1), None);
         assert_eq!(sync.next_question(at(5), ANSWER_MAX_MS), Some(peer(1)));
-        assert!(!sync.answered(&peer(2), false, ANSWER_MAX_MS), "too late");
-        assert!(sync.answered(&peer(1), false, ANSWER_MAX_MS));
-        assert!(!sync.answered(&peer(1), false, ANSWER_MAX_MS), "once");
+        assert!(!sync.answered(&peer(2), Some(at(6)), ANSWER_MAX_MS), "too late");
+        assert!(!sync.answered(&peer(1), Some(at(9)), ANSWER_MAX_MS), "of another question");
+        assert!(sync.answered(&peer(1), Some(at(6)), ANSWER_MAX_MS));
+        assert!(!sync.answered(&peer(1), Some(at(6)), ANSWER_MAX_MS), "once");
         assert_eq!(sync.next_question(at(40), ANSWER_MAX_MS), Some(peer(1)));
         sync.gone(&peer(1));
         assert_eq!(sync.next_question(at(40), ANSWER_MAX_MS), None);

@@ -10,7 +10,7 @@ use aria_chain::certificate::CommitCertificate;
 use aria_chain::codec::Versioned;
 use aria_chain::evidence::Evidence;
 use aria_chain::hash::Domain;
-use aria_chain::ids::{Digest, NodeId};
+use aria_chain::ids::{BlockHash, Digest, NodeId};
 use aria_chain::store::Health;
 use aria_chain::units::Height;
 use malachite_types::{LinearTimeouts, Round, Timeout};
@@ -36,6 +36,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 const SEEN_MAX: usize = 65_536;
 /// How long a peer that lied stays out.
 const BAN: Duration = Duration::from_secs(3_600);
+/// How often peers are told where this node is, where no block tells them.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long a proposer that found nothing to seal waits before it looks again.
 const BUILD_AGAIN: Duration = Duration::from_millis(50);
 
@@ -129,6 +131,8 @@ struct Loop {
     seen: HashSet<Digest>,
     /// Who said what is being heard.
     speaker: Option<NodeId>,
+    /// When peers were last told where this node is.
+    tip_told: Instant,
     /// Zero of the clock of catching up, which no one sets.
     begun: Instant,
 }
@@ -162,6 +166,7 @@ impl Loop {
             catch_up: CatchUp::default(),
             seen: HashSet::new(),
             speaker: None,
+            tip_told: Instant::now(),
             begun: Instant::now(),
         };
         work.perform(actions)?;
@@ -208,7 +213,7 @@ impl Loop {
     /// Commits blocks of the past, each checked as if it were new: proofs, certificate, parent, state. The question for those
     /// above leaves before, so that the answer is here when these are done.
     fn take_blocks(&mut self, peer: NodeId, blocks: Vec<WireFinal>) -> Result<(), NodeError> {
-        if !self.catch_up.answered(&peer, blocks.is_empty(), self.now_ms()) {
+        if !self.catch_up.answered(&peer, blocks.first().map(|block| block.header.height), self.now_ms()) {
             return Ok(());
         }
         let next = self.driver.height();
@@ -314,6 +319,11 @@ impl Loop {
         {
             self.build(round)?;
         }
+        // Who missed the news asks for the block only when it hears them again.
+        if now.saturating_duration_since(self.tip_told) >= TELL_EVERY {
+            let tip = self.chain.store.tip()?;
+            self.tell_tip(tip.height, tip.hash);
+        }
         self.ask();
         Ok(())
     }
@@ -392,12 +402,18 @@ impl Loop {
         self.last_block_ms = block.header().timestamp_ms.get();
         self.wanted = None;
         self.seen.clear();
-        if let Some(network) = self.chain.network.get() {
-            network.broadcast(Channel::Gossip, &Gossip::Tip(height, block.hash()).encode(), None);
-        }
+        self.tell_tip(height, block.hash());
         let (voters, set) = (self.chain.voters()?, self.driver.set());
         let set = if set.is_of(&voters) { set.clone() } else { WorkSet::new(voters) };
         Ok(Event::Committed(height, set))
+    }
+
+    /// Tells all peers where this node is.
+    fn tell_tip(&mut self, height: Height, hash: BlockHash) {
+        self.tip_told = Instant::now();
+        if let Some(network) = self.chain.network.get() {
+            network.broadcast(Channel::Gossip, &Gossip::Tip(height, hash).encode(), None);
+        }
     }
 
     /// Keeps evidence for a block, and tells the others.
