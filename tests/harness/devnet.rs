@@ -1,5 +1,6 @@
 //! A network of nodes as processes, started by the program's own command; nodes are killed and started again one by one.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::http;
-use crate::node::{PATIENCE, aria, command};
+use crate::node::{PATIENCE, aria, command, command_with_log};
 
 /// A running network; all of its processes are killed when it is dropped.
 #[derive(Debug)]
@@ -104,7 +105,9 @@ impl Devnet {
     pub fn start_again(&mut self, index: usize) {
         let (genesis, bootstrap) = (self.genesis(), self.bootstrap(Some(index)));
         let member = &mut self.members[index];
-        let mut command = command(&member.data_dir);
+        let mut command = command_with_log(&member.data_dir, "info");
+        let log = File::options().append(true).create(true).open(member.data_dir.join("node.log"));
+        command.stderr(log.expect("the log can be written"));
         command
             .args(["--json", "node", "start", "--threads", "1", "--bootstrap", &bootstrap, "--genesis"])
             .arg(genesis);
@@ -198,7 +201,7 @@ impl Member {
         }
     }
 
-    /// Its log, if the network started it.
+    /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir.join("node.log")).unwrap_or_default()
     }

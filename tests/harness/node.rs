@@ -40,13 +40,17 @@ pub fn aria(data_dir: &Path, arguments: &[&str]) -> Output {
 }
 
 pub(crate) fn command(data_dir: &Path) -> Command {
+    command_with_log(data_dir, "error")
+}
+
+pub(crate) fn command_with_log(data_dir: &Path, filter: &str) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ARIA_") {
             command.env_remove(name);
         }
     }
-    command.arg("--data-dir").arg(data_dir).args(["--log", "error"]);
+    command.arg("--data-dir").arg(data_dir).args(["--log", filter]);
     command
 }
 

@@ -4,15 +4,16 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use aria_chain::proof::{SignedProof, VerifiedProof};
+use aria_chain::proof::VerifiedProof;
 
 /// The outcome for the proofs of one block.
 pub type Verified = Result<Vec<VerifiedProof>, String>;
 
 /// The proofs of some blocks.
-struct Ahead<'v> {
-    verify: &'v (dyn Fn(Vec<SignedProof>) -> Verified + Sync),
-    blocks: Vec<Mutex<Vec<SignedProof>>>,
+struct Ahead<'v, T> {
+    verify: &'v (dyn Fn(T) -> Verified + Sync),
+    /// Each until somebody begins it.
+    blocks: Vec<Mutex<Option<T>>>,
     /// The next block that nobody has begun.
     next: AtomicUsize,
     outcomes: Mutex<Vec<Option<Verified>>>,
@@ -21,15 +22,15 @@ struct Ahead<'v> {
 }
 
 /// Calls `each` for block after block with its verified proofs, until it says that it is enough. `verify` runs on all cores meanwhile.
-pub fn with_verified<E>(
-    blocks: Vec<Vec<SignedProof>>,
-    verify: &(dyn Fn(Vec<SignedProof>) -> Verified + Sync),
+pub fn with_verified<T: Send, E>(
+    blocks: Vec<T>,
+    verify: &(dyn Fn(T) -> Verified + Sync),
     mut each: impl FnMut(usize, Verified) -> Result<bool, E>,
 ) -> Result<(), E> {
     let count = blocks.len();
     let ahead = Ahead {
         verify,
-        blocks: blocks.into_iter().map(Mutex::new).collect(),
+        blocks: blocks.into_iter().map(|block| Mutex::new(Some(block))).collect(),
         next: AtomicUsize::new(0),
         outcomes: Mutex::new((0..count).map(|_| None).collect()),
         is_one_done: Condvar::new(),
@@ -55,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ahead<'_> {
+impl<T> Ahead<'_, T> {
     /// Verifies the next block, if there is one.
     fn verify_one(&self) -> bool {
         if self.is_over.load(Ordering::Relaxed) {
@@ -63,7 +64,7 @@ impl Ahead<'_> {
         }
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let Some(block) = self.blocks.get(index) else { return false };
-        let proofs = std::mem::take(&mut *lock(block));
+        let Some(proofs) = lock(block).take() else { return true };
         // Whoever waits for this block must hear of it, also where a defect of ours ends this thread.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.verify)(proofs)));
         lock(&self.outcomes)[index] = Some(outcome.unwrap_or_else(|_| Err("its verification panicked".into())));
@@ -97,13 +98,13 @@ mod tests {
 
     fn run(count: usize, fails_at: Option<usize>, stops_at: usize) -> (Vec<(usize, bool)>, Result<(), usize>) {
         let calls = AtomicUsize::new(0);
-        let verify = |_| {
+        let verify = |()| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
             std::thread::yield_now();
             if Some(call) == fails_at { Err("bad".to_owned()) } else { Ok(Vec::new()) }
         };
         let mut seen = Vec::new();
-        let outcome = with_verified(vec![Vec::new(); count], &verify, |index, verified| {
+        let outcome = with_verified(vec![(); count], &verify, |index, verified| {
             seen.push((index, verified.is_ok()));
             if index == stops_at { Err(index) } else { Ok(seen.len() < 50) }
         });
@@ -129,9 +130,9 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_outcome() {
-        let verify = |_| -> Verified { panic!("a defect") };
+        let verify = |()| -> Verified { panic!("a defect") };
         let mut outcomes = Vec::new();
-        let all = with_verified(vec![Vec::new(); 3], &verify, |_, verified| {
+        let all = with_verified(vec![(); 3], &verify, |_, verified| {
             outcomes.push(verified.is_err());
             Ok::<bool, ()>(true)
         });

@@ -103,22 +103,23 @@ impl Hands {
         Ok(Some(Arc::new(block)))
     }
 
-    /// Proofs of a block, verified by several threads where there are many.
-    fn verify_shared(&self, mut proofs: Vec<SignedProof>) -> Verified {
+    /// Proofs of a block, verified by several threads where there are many that do not wait here.
+    fn verify_shared(&self, proofs: Vec<SignedProof>) -> Verified {
+        let mut work = with_known(&self.chain, proofs);
+        let missing = work.iter().filter(|(_, known)| known.is_none()).count();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.min(proofs.len().div_ceil(PROOFS_PER_THREAD));
-        let part = proofs.len().div_ceil(threads.max(1)).max(1);
+        let part = work.len().div_ceil(cores.min(missing.div_ceil(PROOFS_PER_THREAD)).max(1)).max(1);
         let mut parts = Vec::new();
-        while !proofs.is_empty() {
-            let rest = proofs.split_off(part.min(proofs.len()));
-            parts.push(std::mem::replace(&mut proofs, rest));
+        while !work.is_empty() {
+            let rest = work.split_off(part.min(work.len()));
+            parts.push(std::mem::replace(&mut work, rest));
         }
         let mut verified = Vec::new();
-        with_verified(parts, &|part| verify(&self.chain, part), |_, part| {
+        let outcome = with_verified(parts, &|part| verify_rest(&self.chain, part), |_, part| {
             verified.extend(part?);
             Ok(true)
-        })
-        .map(|()| verified)
+        });
+        outcome.map(|()| verified)
     }
 
     /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.
@@ -148,17 +149,31 @@ impl Hands {
     }
 }
 
+/// A proof, and the same verified if it waits here.
+type Known = (SignedProof, Option<VerifiedProof>);
+
 /// Proofs, verified. Those that wait here were verified when they came.
 pub fn verify(chain: &Chain, proofs: Vec<SignedProof>) -> Verified {
-    let known: Vec<Option<VerifiedProof>> = {
-        let mempool = chain.mempool();
-        let waiting = |proof: &SignedProof| mempool.get(&proof.record.id()).filter(|own| own.proof() == proof).cloned();
-        proofs.iter().map(waiting).collect()
-    };
+    verify_rest(chain, with_known(chain, proofs))
+}
+
+fn with_known(chain: &Chain, proofs: Vec<SignedProof>) -> Vec<Known> {
+    let mempool = chain.mempool();
+    let known = |proof: &SignedProof| mempool.get(&proof.record.id()).filter(|own| own.proof() == proof).cloned();
+    proofs
+        .into_iter()
+        .map(|proof| {
+            let known = known(&proof);
+            (proof, known)
+        })
+        .collect()
+}
+
+fn verify_rest(chain: &Chain, work: Vec<Known>) -> Verified {
     let chain_id = chain.genesis.chain_id();
-    let one = |(proof, known): (SignedProof, Option<VerifiedProof>)| match known {
+    let one = |(proof, known): Known| match known {
         Some(known) => Ok(known),
         None => proof.verify(chain_id).map_err(|fault| fault.to_string()),
     };
-    proofs.into_iter().zip(known).map(one).collect()
+    work.into_iter().map(one).collect()
 }
