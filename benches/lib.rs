@@ -111,7 +111,7 @@ pub fn block(
     let heartbeat_ms = genesis.params().heartbeat_ms;
     let timestamp = Timestamp::new(parent.timestamp_ms.get() + heartbeat_ms);
     let slot = Slot { parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
-    let proposal = propose(slot, [], proofs, view, genesis).expect("a slot of the only validator");
+    let proposal = propose(slot, proofs.into(), view, genesis).expect("a slot of the only validator");
     assert!(proposal.skipped.is_empty(), "every proof was made for this block: {:?}", proposal.skipped);
     let (block, executed) = proposal.block.expect("a heartbeat is due at the least");
     let (height, hash) = (block.header().height, block.hash());

@@ -11,9 +11,13 @@ use crate::error::{BlockError, CertificateError};
 use crate::evidence::Evidence;
 use crate::hash::Domain;
 use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
-use crate::limits::{BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BODY_BYTES_MAX, HEADER_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
+use crate::limits::{
+    BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX, HEADER_BYTES_MAX,
+    STAMP_ZERO_DIGITS_MAX,
+};
 use crate::merkle;
 use crate::proof::{SignedProof, VerifiedProof};
+use crate::transaction::{SignedTransaction, VerifiedTransaction};
 use crate::units::{Height, Round, Timestamp};
 
 /// All that a block's hash covers. Its first encoded byte is the version.
@@ -35,6 +39,8 @@ pub struct Header {
     pub records_root: Digest,
     /// Number of records.
     pub record_count: u32,
+    /// Number of transactions.
+    pub transaction_count: u32,
     /// Number of pieces of evidence.
     pub evidence_count: u32,
     /// Digest over every byte of its body.
@@ -52,7 +58,7 @@ pub struct Header {
 
 impl Versioned for Header {
     const NAME: &'static str = "header";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = HEADER_BYTES_MAX;
 }
 
@@ -64,7 +70,7 @@ impl Header {
 
     /// Whether it carries nothing: such a block is a heartbeat.
     pub fn is_empty(&self) -> bool {
-        self.record_count == 0 && self.evidence_count == 0
+        self.record_count == 0 && self.transaction_count == 0 && self.evidence_count == 0
     }
 }
 
@@ -74,6 +80,9 @@ pub struct Body {
     /// What validators are accused of, in order.
     #[borsh(deserialize_with = "crate::codec::bounded::evidence")]
     pub evidence: Vec<Evidence>,
+    /// What accounts order, in order.
+    #[borsh(deserialize_with = "crate::codec::bounded::transactions")]
+    pub transactions: Vec<SignedTransaction>,
     /// Proofs in their order.
     #[borsh(deserialize_with = "crate::codec::bounded::proofs")]
     pub proofs: Vec<SignedProof>,
@@ -81,15 +90,42 @@ pub struct Body {
 
 impl Versioned for Body {
     const NAME: &'static str = "body";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = BODY_BYTES_MAX;
 }
 
-/// Digest over every byte of evidence and proofs, in order.
-pub fn body_root(evidence: &[Evidence], proofs: &[VerifiedProof]) -> Digest {
-    let evidence: Vec<Digest> = evidence.iter().map(Evidence::digest).collect();
-    let proofs: Vec<Digest> = proofs.iter().map(VerifiedProof::digest).collect();
-    Domain::BODY.hash_of(&(evidence, proofs))
+/// What a block carries, every signature of its transactions and proofs being checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedBody {
+    /// See [`Body::evidence`].
+    pub evidence: Vec<Evidence>,
+    /// See [`Body::transactions`].
+    pub transactions: Vec<VerifiedTransaction>,
+    /// See [`Body::proofs`].
+    pub proofs: Vec<VerifiedProof>,
+}
+
+impl From<Vec<VerifiedProof>> for VerifiedBody {
+    /// A body with nothing but proofs.
+    fn from(proofs: Vec<VerifiedProof>) -> VerifiedBody {
+        VerifiedBody { proofs, ..VerifiedBody::default() }
+    }
+}
+
+impl VerifiedBody {
+    /// Digest over every byte of it, in order.
+    pub fn root(&self) -> Digest {
+        let evidence: Vec<Digest> = self.evidence.iter().map(Evidence::digest).collect();
+        let transactions: Vec<Digest> = self.transactions.iter().map(VerifiedTransaction::digest).collect();
+        let proofs: Vec<Digest> = self.proofs.iter().map(VerifiedProof::digest).collect();
+        Domain::BODY.hash_of(&(evidence, transactions, proofs))
+    }
+
+    /// Length of the transactions and proofs.
+    pub fn size_bytes(&self) -> usize {
+        let transactions: usize = self.transactions.iter().map(VerifiedTransaction::size_bytes).sum();
+        self.proofs.iter().map(VerifiedProof::size_bytes).sum::<usize>() + transactions
+    }
 }
 
 /// Whether a hash starts with this many zero hex digits.
@@ -119,8 +155,6 @@ pub struct Draft {
     pub validators_hash: Digest,
     /// Hash of the set that will vote on the block above.
     pub next_validators_hash: Digest,
-    /// What validators are accused of.
-    pub evidence: Vec<Evidence>,
 }
 
 /// A block that is well formed and whose every proof and piece of evidence is verified. Whether it fits on the chain's state, runtime tells.
@@ -128,23 +162,24 @@ pub struct Draft {
 pub struct ProposedBlock {
     header: Header,
     hash: BlockHash,
-    evidence: Vec<Evidence>,
-    proofs: Vec<VerifiedProof>,
+    body: VerifiedBody,
 }
 
 impl ProposedBlock {
-    /// Builds a block from verified proofs and finds its stamp.
-    pub fn seal(draft: Draft, proofs: Vec<VerifiedProof>, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
+    /// Builds a block and finds its stamp.
+    pub fn seal(draft: Draft, body: VerifiedBody, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
         if zero_digits > STAMP_ZERO_DIGITS_MAX {
             return Err(BlockError::StampTooHard { digits: zero_digits });
         }
-        check_evidence(&draft.evidence, &draft.chain_id)?;
-        let records = record_ids(draft.height, &proofs)?;
+        check_evidence(&body.evidence, &draft.chain_id)?;
+        check_transactions(body.transactions.len())?;
+        let records = record_ids(draft.height, &body)?;
         let mut header = Header {
             records_root: merkle::records_root(draft.height, &records),
-            record_count: count_of(&proofs),
-            evidence_count: count_of(&draft.evidence),
-            body_root: body_root(&draft.evidence, &proofs),
+            record_count: count_of(&body.proofs),
+            transaction_count: count_of(&body.transactions),
+            evidence_count: count_of(&body.evidence),
+            body_root: body.root(),
             chain_id: draft.chain_id,
             height: draft.height,
             round: draft.round,
@@ -161,21 +196,23 @@ impl ProposedBlock {
             header.nonce += 1;
             hash = header.hash();
         }
-        Ok(ProposedBlock { header, hash, evidence: draft.evidence, proofs })
+        Ok(ProposedBlock { header, hash, body })
     }
 
     /// Checks a block that somebody else built: every rule that needs no state, every signature of every proof.
     pub fn check(header: Header, body: Body, chain_id: &ChainId, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
         check_count(&header, body.proofs.len())?;
-        let proofs = verify_proofs(body.proofs, chain_id)?;
-        ProposedBlock::of_verified(header, body.evidence, proofs, chain_id, zero_digits)
+        check_transaction_count(&header, body.transactions.len())?;
+        let Body { evidence, transactions, proofs } = body;
+        let transactions = verify_transactions(transactions, chain_id)?;
+        let proofs = verify_proofs(proofs, chain_id)?;
+        ProposedBlock::of_verified(header, VerifiedBody { evidence, transactions, proofs }, chain_id, zero_digits)
     }
 
-    /// The same for proofs whose signatures were checked before, here or when they came to wait.
+    /// The same where the signatures were checked before, here or when what it carries came to wait.
     pub fn of_verified(
         header: Header,
-        evidence: Vec<Evidence>,
-        proofs: Vec<VerifiedProof>,
+        body: VerifiedBody,
         chain_id: &ChainId,
         zero_digits: u8,
     ) -> Result<ProposedBlock, BlockError> {
@@ -186,21 +223,22 @@ impl ProposedBlock {
         if !has_stamp(&hash, zero_digits) {
             return Err(BlockError::Stamp { hash, digits: zero_digits });
         }
-        check_count(&header, proofs.len())?;
-        let records = record_ids(header.height, &proofs)?;
+        check_count(&header, body.proofs.len())?;
+        check_transaction_count(&header, body.transactions.len())?;
+        let records = record_ids(header.height, &body)?;
         let root = merkle::records_root(header.height, &records);
         if header.records_root != root {
             return Err(BlockError::RecordsRoot { header: header.records_root, body: root });
         }
-        if u32::try_from(evidence.len()) != Ok(header.evidence_count) {
-            return Err(BlockError::EvidenceCount { header: header.evidence_count, body: evidence.len() });
+        if u32::try_from(body.evidence.len()) != Ok(header.evidence_count) {
+            return Err(BlockError::EvidenceCount { header: header.evidence_count, body: body.evidence.len() });
         }
-        let root = body_root(&evidence, &proofs);
+        let root = body.root();
         if header.body_root != root {
             return Err(BlockError::BodyRoot { header: header.body_root, body: root });
         }
-        check_evidence(&evidence, chain_id)?;
-        Ok(ProposedBlock { header, hash, evidence, proofs })
+        check_evidence(&body.evidence, chain_id)?;
+        Ok(ProposedBlock { header, hash, body })
     }
 
     /// Its header.
@@ -215,18 +253,30 @@ impl ProposedBlock {
 
     /// What validators are accused of, in order.
     pub fn evidence(&self) -> &[Evidence] {
-        &self.evidence
+        &self.body.evidence
+    }
+
+    /// Its transactions, in order.
+    pub fn transactions(&self) -> &[VerifiedTransaction] {
+        &self.body.transactions
     }
 
     /// Its proofs, in order.
     pub fn proofs(&self) -> &[VerifiedProof] {
-        &self.proofs
+        &self.body.proofs
+    }
+
+    /// All that it carries.
+    pub fn verified_body(&self) -> &VerifiedBody {
+        &self.body
     }
 
     /// Its body, as it travels.
     pub fn body(&self) -> Body {
-        let proofs = self.proofs.iter().map(|proof| proof.proof().clone()).collect();
-        Body { evidence: self.evidence.clone(), proofs }
+        let VerifiedBody { evidence, transactions, proofs } = &self.body;
+        let transactions = transactions.iter().map(|transaction| transaction.signed().clone()).collect();
+        let proofs = proofs.iter().map(|proof| proof.proof().clone()).collect();
+        Body { evidence: evidence.clone(), transactions, proofs }
     }
 }
 
@@ -236,6 +286,21 @@ fn check_count(header: &Header, got: usize) -> Result<(), BlockError> {
     }
     if u32::try_from(got) != Ok(header.record_count) {
         return Err(BlockError::RecordCount { header: header.record_count, body: got });
+    }
+    Ok(())
+}
+
+fn check_transactions(got: usize) -> Result<(), BlockError> {
+    if got > BLOCK_TRANSACTIONS_MAX {
+        return Err(BlockError::TooManyTransactions { got });
+    }
+    Ok(())
+}
+
+fn check_transaction_count(header: &Header, got: usize) -> Result<(), BlockError> {
+    check_transactions(got)?;
+    if u32::try_from(got) != Ok(header.transaction_count) {
+        return Err(BlockError::TransactionCount { header: header.transaction_count, body: got });
     }
     Ok(())
 }
@@ -250,6 +315,16 @@ fn check_evidence(evidence: &[Evidence], chain_id: &ChainId) -> Result<(), Block
     evidence.iter().enumerate().try_for_each(check)
 }
 
+fn verify_transactions(
+    transactions: Vec<SignedTransaction>,
+    chain_id: &ChainId,
+) -> Result<Vec<VerifiedTransaction>, BlockError> {
+    let verify = |(index, transaction): (usize, SignedTransaction)| {
+        transaction.verify(chain_id).map_err(|fault| BlockError::Transaction { index, fault })
+    };
+    transactions.into_iter().enumerate().map(verify).collect()
+}
+
 fn verify_proofs(proofs: Vec<SignedProof>, chain_id: &ChainId) -> Result<Vec<VerifiedProof>, BlockError> {
     let verify = |(index, proof): (usize, SignedProof)| {
         proof.verify(chain_id).map_err(|fault| BlockError::Proof { index, fault })
@@ -257,15 +332,16 @@ fn verify_proofs(proofs: Vec<SignedProof>, chain_id: &ChainId) -> Result<Vec<Ver
     proofs.into_iter().enumerate().map(verify).collect()
 }
 
-/// Ids of the records of a block above genesis; checks number and sameness.
-fn record_ids(height: Height, proofs: &[VerifiedProof]) -> Result<Vec<RecordId>, BlockError> {
+/// Ids of the records of a block above genesis; checks number, size and sameness.
+fn record_ids(height: Height, body: &VerifiedBody) -> Result<Vec<RecordId>, BlockError> {
+    let proofs = &body.proofs;
     if height == Height::ZERO {
         return Err(BlockError::GenesisHeight);
     }
     if proofs.len() > BLOCK_RECORDS_MAX {
         return Err(BlockError::TooManyRecords { got: proofs.len() });
     }
-    let size: usize = proofs.iter().map(VerifiedProof::size_bytes).sum();
+    let size = body.size_bytes();
     if size > BODY_BYTES_MAX {
         return Err(BlockError::BodyTooLong { got: size });
     }
@@ -279,7 +355,7 @@ fn record_ids(height: Height, proofs: &[VerifiedProof]) -> Result<Vec<RecordId>,
 }
 
 fn count_of<T>(items: &[T]) -> u32 {
-    u32::try_from(items.len()).expect("proofs and evidence were counted before")
+    u32::try_from(items.len()).expect("what a block carries was counted before")
 }
 
 /// A block that more than two thirds of its validators signed. It stays.
@@ -368,8 +444,9 @@ impl GenesisBlock {
             proposer: NodeId::ZERO,
             records_root: merkle::records_root(Height::ZERO, &[]),
             record_count: 0,
+            transaction_count: 0,
             evidence_count: 0,
-            body_root: body_root(&[], &[]),
+            body_root: VerifiedBody::default().root(),
             state_root,
             validators_hash: validators.hash(),
             next_validators_hash: validators.hash(),

@@ -2,10 +2,10 @@
 //!
 //! Keys, Merkle proofs and the store have errors of their own beside their code.
 
-use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, RequestId};
+use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, RequestId, TransactionId};
 use crate::limits::{
-    BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX, STAGES_MAX,
-    STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
+    BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX,
+    STAGES_MAX, STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
 };
 use crate::units::{Height, Millis};
 
@@ -362,6 +362,28 @@ pub enum BlockError {
         /// As asked for.
         digits: u8,
     },
+    /// A block's number of transactions is bounded.
+    #[error("block has {got} transactions, at most {BLOCK_TRANSACTIONS_MAX} are allowed")]
+    TooManyTransactions {
+        /// Transactions given.
+        got: usize,
+    },
+    /// The header counts the transactions.
+    #[error("header counts {header} transactions, the body has {body}")]
+    TransactionCount {
+        /// As the header says.
+        header: u32,
+        /// As the body has.
+        body: usize,
+    },
+    /// Each transaction must be sound.
+    #[error("transaction {index}: {fault}")]
+    Transaction {
+        /// Its place in the body.
+        index: usize,
+        /// What is wrong with it.
+        fault: TransactionError,
+    },
     /// Each proof must be sound.
     #[error("proof {index}: {fault}")]
     Proof {
@@ -369,6 +391,30 @@ pub enum BlockError {
         index: usize,
         /// What is wrong with it.
         fault: ProofError,
+    },
+}
+
+/// Why a transaction is refused by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionError {
+    /// A transaction belongs to one chain.
+    #[error("chain_id: the transaction is for chain {got}, this is {expected}; sign one for this chain")]
+    Chain {
+        /// As it says.
+        got: ChainId,
+        /// Chain of this node.
+        expected: ChainId,
+    },
+    /// What moves nothing only fills blocks.
+    #[error("amount is zero; give one above zero")]
+    NoAmount,
+    /// The sender signs what it orders.
+    #[error("transaction {transaction} is not signed by its sender {sender}")]
+    Unsigned {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Whose account it is.
+        sender: NodeId,
     },
 }
 
@@ -396,7 +442,7 @@ pub enum EvidenceError {
     },
 }
 
-/// Why the mempool does not take a proof. One variant per admission rule; see [`crate::mempool`].
+/// Why the mempool does not take a proof or a transaction. One variant per admission rule; see [`crate::mempool`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
     /// It waits already. Submitting again is harmless.
@@ -420,6 +466,54 @@ pub enum AdmissionError {
         expiry: Height,
         /// Height of the next block.
         next: Height,
+    },
+    /// It waits already. Submitting again is harmless.
+    #[error("transaction {transaction} waits already; nothing more to do")]
+    DuplicateTransaction {
+        /// The transaction.
+        transaction: TransactionId,
+    },
+    /// Another transaction of the account has this number.
+    #[error("nonce {nonce} of {sender} is taken by waiting transaction {transaction}; use the next one")]
+    NonceTaken {
+        /// Whose account it is.
+        sender: NodeId,
+        /// The number.
+        nonce: u64,
+        /// Which waits with it.
+        transaction: TransactionId,
+    },
+    /// Transactions of an account wait in a row, so that each of them can be included.
+    #[error("nonce {nonce} of {sender} is out of turn, the next one is {next}; sign it again with that")]
+    NonceOutOfTurn {
+        /// Whose account it is.
+        sender: NodeId,
+        /// Of the transaction.
+        nonce: u64,
+        /// The one that may wait.
+        next: u64,
+    },
+    /// An expired transaction can never be included.
+    #[error("transaction expires at height {expiry}, the next block is {next}; sign one with a later expiry")]
+    TransactionExpired {
+        /// Last height at which it can be included.
+        expiry: Height,
+        /// Height of the next block.
+        next: Height,
+    },
+    /// One account's share is bounded.
+    #[error("{sender} has {max} transactions waiting; wait for a block")]
+    SenderFull {
+        /// Whose account it is.
+        sender: NodeId,
+        /// Most that may wait.
+        max: usize,
+    },
+    /// The number of waiting transactions is bounded.
+    #[error("{max} transactions are waiting, which is the most; wait for a block")]
+    TransactionsFull {
+        /// Most that may wait.
+        max: usize,
     },
     /// One requester's share is bounded.
     #[error("requester {requester} has {max} proofs waiting; wait for a block")]
@@ -452,6 +546,12 @@ impl AdmissionError {
             AdmissionError::DuplicateRecord { .. } => "DuplicateRecord",
             AdmissionError::DuplicateRequest { .. } => "DuplicateRequest",
             AdmissionError::Expired { .. } => "Expired",
+            AdmissionError::DuplicateTransaction { .. } => "DuplicateTransaction",
+            AdmissionError::NonceTaken { .. } => "NonceTaken",
+            AdmissionError::NonceOutOfTurn { .. } => "NonceOutOfTurn",
+            AdmissionError::TransactionExpired { .. } => "TransactionExpired",
+            AdmissionError::SenderFull { .. } => "SenderFull",
+            AdmissionError::TransactionsFull { .. } => "TransactionsFull",
             AdmissionError::RequesterFull { .. } => "RequesterFull",
             AdmissionError::Full { .. } => "Full",
             AdmissionError::BytesFull { .. } => "BytesFull",

@@ -19,7 +19,11 @@ impl Domain {
     /// Digest of a signed proof.
     pub const PROOFS: Domain = Domain("aria/proofs/v1");
     /// Digest of all that a block carries.
-    pub const BODY: Domain = Domain("aria/body/v2");
+    pub const BODY: Domain = Domain("aria/body/v3");
+    /// Id of a transaction.
+    pub const TRANSACTION: Domain = Domain("aria/transaction/v1");
+    /// Digest of a signed transaction.
+    pub const TRANSACTIONS: Domain = Domain("aria/transactions/v1");
     /// Digest of a piece of evidence.
     pub const EVIDENCE: Domain = Domain("aria/evidence/v1");
     /// Records root of a block without records.
@@ -40,6 +44,8 @@ impl Domain {
     pub const SIGN_STAGE: Domain = Domain("aria/sign/stage/v1");
     /// A requester's signature over the record it received.
     pub const SIGN_RECEIPT: Domain = Domain("aria/sign/receipt/v1");
+    /// A sender's signature over its transaction.
+    pub const SIGN_TRANSACTION: Domain = Domain("aria/sign/transaction/v1");
     /// A validator's precommit.
     pub const SIGN_PRECOMMIT: Domain = Domain("aria/sign/precommit/v1");
     /// A validator's precommit for no block.
@@ -93,12 +99,15 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 22] = [
+    const ALL: [Domain; 25] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
         Domain::PROOFS,
         Domain::BODY,
+        Domain::TRANSACTION,
+        Domain::TRANSACTIONS,
+        Domain::SIGN_TRANSACTION,
         Domain::EVIDENCE,
         Domain::NO_RECORDS,
         Domain::VALIDATORS,

@@ -97,6 +97,10 @@ id! {
     RequestId
 }
 id! {
+    /// Hash of a [`Transaction`](crate::transaction::Transaction), without its signature.
+    TransactionId
+}
+id! {
     /// Digest of a model: its weights, shape, tokenizer and chat template.
     ModelId
 }

@@ -12,7 +12,7 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
 use crate::hash::Domain;
-use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId, RequestId};
+use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId, RequestId, TransactionId};
 use crate::units::{Height, Round};
 
 mod file;
@@ -91,6 +91,11 @@ impl NodeKey {
         self.sign(receipt_message(chain_id, record))
     }
 
+    /// As sender, over what is ordered.
+    pub fn sign_transaction(&self, chain_id: &ChainId, transaction: &TransactionId) -> Signature {
+        self.sign(transaction_message(chain_id, transaction))
+    }
+
     /// As validator, over the block to commit.
     pub fn sign_precommit(&self, chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Signature {
         self.sign(precommit_message(chain_id, height, round, block))
@@ -149,6 +154,16 @@ pub fn verify_stage(node: &NodeId, chain_id: &ChainId, record: &RecordId, stage:
 /// Whether `requester` signed the receipt of the record.
 pub fn verify_receipt(requester: &NodeId, chain_id: &ChainId, record: &RecordId, signature: &Signature) -> bool {
     verify(requester, receipt_message(chain_id, record), signature)
+}
+
+/// Whether `sender` signed the transaction.
+pub fn verify_transaction(
+    sender: &NodeId,
+    chain_id: &ChainId,
+    transaction: &TransactionId,
+    signature: &Signature,
+) -> bool {
+    verify(sender, transaction_message(chain_id, transaction), signature)
 }
 
 /// Whether `validator` signed the precommit.
@@ -219,6 +234,10 @@ fn stage_message(chain_id: &ChainId, record: &RecordId, stage: u16) -> Digest {
 
 fn receipt_message(chain_id: &ChainId, record: &RecordId) -> Digest {
     Domain::SIGN_RECEIPT.hash_of(&(chain_id, record))
+}
+
+fn transaction_message(chain_id: &ChainId, transaction: &TransactionId) -> Digest {
+    Domain::SIGN_TRANSACTION.hash_of(&(chain_id, transaction))
 }
 
 fn precommit_message(chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Digest {

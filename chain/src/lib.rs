@@ -10,10 +10,11 @@
 //! - `units`, `ids`, `limits`: quantities, names and bounds;
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
+//! - `transaction`: what accounts order;
 //! - `merkle`, `block`, `certificate`: records in blocks, blocks in a chain, votes that make them final;
 //! - `evidence`: two statements of one validator that contradict each other;
 //! - `light`: a record's proof for who has no chain;
-//! - `mempool`: proofs that wait for a block;
+//! - `mempool`: proofs and transactions that wait for a block;
 //! - `store`: final blocks, state and waiting proofs at rest;
 //! - `error`: the rules, one error variant each.
 
@@ -36,4 +37,5 @@ pub mod proof;
 pub mod record;
 pub mod request;
 pub mod store;
+pub mod transaction;
 pub mod units;

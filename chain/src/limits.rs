@@ -33,8 +33,14 @@ pub const EVIDENCE_BYTES_MAX: usize = 256;
 /// Pieces of evidence in one block. Each excludes one validator, so there are never many.
 pub const BLOCK_EVIDENCE_MAX: usize = 16;
 
+/// Longest encoding of a signed transaction.
+pub const TRANSACTION_BYTES_MAX: usize = 256;
+
+/// Transactions of one block. Verifying their signatures takes as long as those of 340 records.
+pub const BLOCK_TRANSACTIONS_MAX: usize = 1_024;
+
 /// Longest encoding of a body: a block travels in one message of at most 16 MiB and is held in memory several times.
-pub const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+pub const BODY_BYTES_MAX: usize = 5 * 1_024 * 1_024;
 
 /// Longest encoding of a header; the chain id is its only part of variable length.
 pub const HEADER_BYTES_MAX: usize = 384;
@@ -88,6 +94,12 @@ pub const MEMPOOL_BYTES_MAX: usize = 32 * 1_024 * 1_024;
 /// Waiting proofs of one requester: nobody fills the pool alone. A local node is one requester, so this is generous.
 pub const MEMPOOL_PER_REQUESTER_MAX: usize = 2_500;
 
+/// Transactions waiting for a block.
+pub const MEMPOOL_TRANSACTIONS_MAX: usize = 10_000;
+
+/// Waiting transactions of one account: nobody fills the pool alone.
+pub const MEMPOOL_PER_SENDER_MAX: usize = 100;
+
 /// Nodes of one Merkle proof: a tree of 2^40 records, far above any block.
 pub const MERKLE_PROOF_NODES_MAX: usize = 40;
 
@@ -96,7 +108,11 @@ pub const KEY_FILE_BYTES_MAX: u64 = 4 * 1_024;
 
 const _: () = assert!(PROOF_BYTES_MAX <= STORE_CHUNK_BYTES, "a proof fits one store value");
 const _: () = assert!(
-    BLOCK_RECORDS_MAX * PROOF_BYTES_MAX + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX + 16 <= BODY_BYTES_MAX,
+    BLOCK_RECORDS_MAX * PROOF_BYTES_MAX
+        + BLOCK_TRANSACTIONS_MAX * TRANSACTION_BYTES_MAX
+        + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX
+        + 16
+        <= BODY_BYTES_MAX,
     "the fullest body is allowed"
 );
 const _: () = assert!(VALIDATOR_SET_BYTES_MAX <= STORE_CHUNK_BYTES, "a validator set fits one store value");

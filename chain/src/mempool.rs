@@ -3,6 +3,8 @@
 //! It takes verified proofs only, so no bad one can be met here. Order is by arrival, then by record id; the same
 //! proofs in the same order give the same selection. A full pool refuses: what was acknowledged is never pushed out.
 
+pub mod transactions;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::AdmissionError;

@@ -9,10 +9,11 @@ use std::str::FromStr;
 use crate::block::{Body, FinalBlock, Header};
 use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::evidence::Evidence;
-use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId};
+use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, TransactionId};
 use crate::limits::PAGE_RECORDS_MAX;
 use crate::proof::{SignedProof, VerifiedProof};
 use crate::record::{RecordEntry, RecordStatus};
+use crate::transaction::{SignedTransaction, VerifiedTransaction};
 use crate::units::{Height, Timestamp};
 
 mod error;
@@ -224,6 +225,17 @@ pub trait Store: Send + Sync {
     /// [`PAGE_RECORDS_MAX`] counts as that.
     fn evidence(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<(Cursor, Evidence)>, StoreError>;
 
+    /// A transaction with its place.
+    fn transaction(&self, id: &TransactionId) -> Result<Option<(Cursor, SignedTransaction)>, StoreError>;
+
+    /// Up to `limit` transactions with their places, the newest first, older than `before`. More than
+    /// [`PAGE_RECORDS_MAX`] counts as that.
+    fn transactions(
+        &self,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, SignedTransaction)>, StoreError>;
+
     /// A state entry after the tip.
     fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -239,6 +251,15 @@ pub trait Store: Send + Sync {
 
     /// Forgets waiting proofs that can never be included. Unknown ids are passed over.
     fn drop_pending(&self, records: &[RecordId]) -> Result<(), StoreError>;
+
+    /// Keeps a transaction until a block includes it. It is on disk when this returns, so a client may be told.
+    fn put_pending_transaction(&self, transaction: &VerifiedTransaction) -> Result<Pending, StoreError>;
+
+    /// Transactions that wait, in the order of their arrival. None of them is in a block.
+    fn pending_transactions(&self) -> Result<Vec<SignedTransaction>, StoreError>;
+
+    /// Forgets waiting transactions that can never be included. Unknown ids are passed over.
+    fn drop_pending_transactions(&self, ids: &[TransactionId]) -> Result<(), StoreError>;
 
     /// Adds a final block and what it changes. All of it is on disk when this returns. After an error none of it is
     /// shown, and what a restart will find is either all of it or nothing.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
 
-use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock, has_stamp};
+use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock, VerifiedBody, has_stamp};
 use aria_chain::certificate::{CommitCertificate, CommitSignature, Validator, ValidatorSet, Vote};
 use aria_chain::codec::Versioned;
 use aria_chain::error::{BlockError, CertificateError, ProofError};
@@ -83,14 +83,14 @@ fn a_record_stands_in_a_block_once() {
     let twice = BlockError::DuplicateRecord { record: proof(1).record_id() };
     refused(|_, b| b.proofs[1] = b.proofs[0].clone(), twice.clone());
     let draft = Chain::new(1).draft;
-    assert_eq!(ProposedBlock::seal(draft, vec![proof(1), proof(1)], STAMP), Err(twice));
+    assert_eq!(ProposedBlock::seal(draft, vec![proof(1), proof(1)].into(), STAMP), Err(twice));
 }
 
 #[test]
 fn records_of_a_block_are_bounded() {
     let many = vec![proof(1); BLOCK_RECORDS_MAX + 1];
     let too_many = BlockError::TooManyRecords { got: BLOCK_RECORDS_MAX + 1 };
-    assert_eq!(ProposedBlock::seal(Chain::new(1).draft, many, STAMP), Err(too_many.clone()));
+    assert_eq!(ProposedBlock::seal(Chain::new(1).draft, many.into(), STAMP), Err(too_many.clone()));
     let proofs = vec![proof(1).into_signed(); BLOCK_RECORDS_MAX + 1];
     refused(|_, b| b.proofs = proofs.clone(), too_many);
     let bytes = Body { proofs, ..Body::default() }.encode();
@@ -105,7 +105,7 @@ fn the_stamp_is_checked_and_bounded() {
     header.nonce = (0..).find(|nonce| !has_stamp(&Header { nonce: *nonce, ..header.clone() }.hash(), STAMP)).unwrap();
     let expected = BlockError::Stamp { hash: header.hash(), digits: STAMP };
     assert_eq!(ProposedBlock::check(header, body, &chain_id(), STAMP), Err(expected));
-    let too_hard = ProposedBlock::seal(Chain::new(1).draft, Vec::new(), 7);
+    let too_hard = ProposedBlock::seal(Chain::new(1).draft, VerifiedBody::default(), 7);
     assert_eq!(too_hard, Err(BlockError::StampTooHard { digits: 7 }));
     let hash: BlockHash = format!("00f{}", "0".repeat(61)).parse().unwrap();
     assert!(has_stamp(&hash, 0) && has_stamp(&hash, 2) && !has_stamp(&hash, 3));

@@ -13,17 +13,19 @@ use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStat
 use aria_chain::request::{InferenceRequest, TaskType};
 use aria_chain::store::Tip;
 use aria_chain::store::schema::Place;
+use aria_chain::transaction::SignedTransaction;
 use aria_chain::units::{Height, Timestamp};
 use proptest::prelude::*;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod support;
-use support::{Chain, Maker, proof, state_root, validators};
+use support::{Chain, Maker, proof, state_root, transfer, validators};
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut chain = Chain::new(4);
     let evidence = chain.equivocation(102);
-    chain.draft.evidence.push(evidence.clone());
+    chain.evidence.push(evidence.clone());
+    chain.transactions.push(transfer(1, 2, 0));
     let block = chain.finalise(chain.propose(vec![proof(1), proof(2)]));
     let tip =
         Tip { height: Height::new(7), hash: block.hash(), timestamp_ms: Timestamp::new(8), state_root: state_root(7) };
@@ -38,6 +40,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("certificate", block.certificate().encode()),
         ("validator set", validators(4).encode()),
         ("evidence", evidence.encode()),
+        ("transaction", transfer(1, 2, 0).signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
     ]
@@ -106,12 +109,13 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
+        "transaction" => decode::<SignedTransaction>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 8] =
-    ["request", "record", "proof", "header", "body", "certificate", "validator set", "evidence"];
+const VERSIONED: [&str; 9] =
+    ["request", "record", "proof", "header", "body", "certificate", "validator set", "evidence", "transaction"];
 
 fn sample(name: &str) -> Vec<u8> {
     samples().into_iter().find(|(other, _)| *other == name).unwrap().1
@@ -136,14 +140,17 @@ fn every_cut_and_every_addition_is_refused() {
 
 #[test]
 fn a_length_that_promises_gigabytes_is_refused_unread() {
-    // The body's number of pieces of evidence follows its version byte, and after none the number of proofs.
-    let refused = Body::decode(&[2, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
+    // The body's number of pieces of evidence follows its version byte, and after none those of transactions and proofs.
+    let refused = Body::decode(&[3, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
     assert!(refused.contains("4294967295 items, at most 16"), "{refused}");
-    let refused = Body::decode(&[2, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
-    assert!(refused.contains("4294967295 items, at most 1024"), "{refused}");
-    let refused = Header::decode(&[2, 0xff, 0xff, 0xff, 0x7f]).unwrap_err().to_string();
+    for nothing in [4, 8] {
+        let bytes = [&[3][..], &vec![0; nothing], &[0xff; 4]].concat();
+        let refused = Body::decode(&bytes).unwrap_err().to_string();
+        assert!(refused.contains("4294967295 items, at most 1024"), "{refused}");
+    }
+    let refused = Header::decode(&[3, 0xff, 0xff, 0xff, 0x7f]).unwrap_err().to_string();
     assert!(refused.contains("chain_id has 2147483647 items, at most 48"), "{refused}");
-    assert!(matches!(Header::decode(&[2; 1_000]), Err(CodecError::TooLong { got: 1_000, .. })));
+    assert!(matches!(Header::decode(&[3; 1_000]), Err(CodecError::TooLong { got: 1_000, .. })));
 }
 
 proptest! {
@@ -151,7 +158,7 @@ proptest! {
 
     #[test]
     fn altered_bytes_are_refused_or_are_another_value(
-        which in 0usize..8, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+        which in 0usize..9, at in any::<prop::sample::Index>(), flip in 1u8..=255,
     ) {
         let name = VERSIONED[which];
         let mut bytes = sample(name);
@@ -161,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(which in 0usize..8, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_read_without_harm(which in 0usize..9, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _: Result<(), CodecError> = decode_as(VERSIONED[which], &bytes);
     }
 }

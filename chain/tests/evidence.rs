@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
 
-use aria_chain::block::{Body, ProposedBlock};
+use aria_chain::block::{Body, ProposedBlock, VerifiedBody};
 use aria_chain::codec::Versioned;
 use aria_chain::error::{BlockError, EvidenceError};
 use aria_chain::evidence::{Evidence, Said};
@@ -91,14 +91,14 @@ fn nothing_else_convicts() {
 fn a_block_carries_evidence_and_its_store_finds_it() {
     let mut chain = Chain::new(3);
     let store = MemoryStore::new(&chain.genesis, &chain.initial()).unwrap();
-    chain.draft.evidence = vec![chain.equivocation(101), chain.equivocation(102)];
-    let pieces = chain.draft.evidence.clone();
+    chain.evidence = vec![chain.equivocation(101), chain.equivocation(102)];
+    let pieces = chain.evidence.clone();
     let (block, changes) = chain.next(vec![proof(1)]);
     assert_eq!((block.header().evidence_count, block.block().evidence()), (2, &pieces[..]));
     let checked = ProposedBlock::check(block.header().clone(), block.block().body(), &chain_id(), STAMP).unwrap();
     assert_eq!(&checked, block.block());
     store.commit(&block, &changes).unwrap();
-    chain.draft.evidence = vec![chain.equivocation(103)];
+    chain.evidence = vec![chain.equivocation(103)];
     let (last, changes) = chain.next(Vec::new());
     assert!(!last.header().is_empty());
     store.commit(&last, &changes).unwrap();
@@ -122,14 +122,14 @@ fn evidence_in_a_block_is_bounded_counted_and_checked() {
     let mut bad = piece.clone();
     bad.node_id = node(102);
     let seal = |evidence: Vec<Evidence>| {
-        let draft = aria_chain::block::Draft { evidence, ..Chain::new(1).draft };
-        ProposedBlock::seal(draft, Vec::new(), STAMP)
+        let body = VerifiedBody { evidence, ..VerifiedBody::default() };
+        ProposedBlock::seal(Chain::new(1).draft, body, STAMP)
     };
     let fault = EvidenceError::Signature { node: node(102), kind: "prevote" };
     assert_eq!(seal(vec![piece.clone(), bad]), Err(BlockError::Evidence { index: 1, fault }));
     let many = vec![piece.clone(); BLOCK_EVIDENCE_MAX + 1];
     assert_eq!(seal(many.clone()), Err(BlockError::TooMuchEvidence { got: BLOCK_EVIDENCE_MAX + 1 }));
-    let bytes = Body { evidence: many, proofs: Vec::new() }.encode();
+    let bytes = Body { evidence: many, ..Body::default() }.encode();
     assert!(Body::decode(&bytes).unwrap_err().to_string().contains("at most 16"), "refused before it is read");
     let block = seal(vec![piece]).unwrap();
     let without = ProposedBlock::check(block.header().clone(), Body::default(), &chain_id(), STAMP);

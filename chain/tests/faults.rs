@@ -274,10 +274,10 @@ fn a_store_of_another_chain_or_a_newer_program_is_refused() {
         matches!(&refused, StoreError::OtherChain { found, .. } if found.genesis_hash == Chain::new(1).genesis.hash())
     );
     assert!(refused.to_string().contains("use its own genesis file"), "{refused}");
-    fs::write(path.join("format"), "4\n").unwrap();
+    fs::write(path.join("format"), "5\n").unwrap();
     let refused = open(&path, &Chain::new(1)).map(|_| ()).unwrap_err();
-    assert_eq!(refused, StoreError::NewerFormat { path: path.clone(), found: 4, known: 3 });
-    fs::write(path.join("format"), "3\n").unwrap();
+    assert_eq!(refused, StoreError::NewerFormat { path: path.clone(), found: 5, known: 4 });
+    fs::write(path.join("format"), "4\n").unwrap();
     whole(&path);
 }
 

@@ -9,14 +9,15 @@ use aria_chain::{
     evidence::Evidence,
     ids::BlockHash,
     keys::NodeKey,
-    mempool::{Mempool, MempoolLimits},
+    mempool::{Mempool, MempoolLimits, transactions::Transactions},
     proof::VerifiedProof,
     store::{Health, Pending, Store},
+    transaction::VerifiedTransaction,
     units::{Height, Timestamp},
 };
 use aria_runtime::{
     genesis::Genesis,
-    propose::check_includable,
+    propose::{check_includable, check_orderable},
     state::{Reader, StoreView},
     voters::Voters,
 };
@@ -70,6 +71,7 @@ pub struct Chain {
     /// Peers, once there are some.
     pub network: OnceLock<Network>,
     mempool: Mutex<Mempool>,
+    transactions: Mutex<Transactions>,
     accused: Mutex<Accused>,
     tip_height: watch::Sender<Height>,
     /// Blocks that the best peer has and this node has not.
@@ -99,6 +101,7 @@ impl Chain {
             wake: Notify::new(),
             network: OnceLock::new(),
             mempool,
+            transactions: Mutex::default(),
             accused: Mutex::default(),
             tip_height: watch::Sender::new(tip),
             behind: AtomicU64::new(0),
@@ -120,7 +123,20 @@ impl Chain {
                 chain.store.drop_pending(&[record])?;
             }
         }
+        for signed in chain.store.pending_transactions()? {
+            let transaction = signed.transaction.id();
+            let verified = signed.verify(chain.genesis.chain_id()).map_err(|error| error.to_string());
+            if let Err(error) = verified.and_then(|verified| chain.admit_order(verified)) {
+                tracing::warn!(%transaction, error, "was waiting and is dropped");
+                chain.store.drop_pending_transactions(&[transaction])?;
+            }
+        }
         Ok(chain)
+    }
+
+    /// The transactions that wait. Held like the pool of proofs.
+    pub fn transactions(&self) -> MutexGuard<'_, Transactions> {
+        self.transactions.lock().expect("no section that holds this lock panics")
     }
 
     /// The proofs that wait. Held for short sections only, never across an await.
@@ -189,9 +205,8 @@ impl Chain {
     /// Whether the next block could hold this proof: nobody is given the id of a record that no block will have.
     pub fn check_includable(&self, proof: &VerifiedProof) -> Result<(), String> {
         let parent = self.tip_header().map_err(|error| error.to_string())?;
-        let earliest_ms = parent.timestamp_ms.get().saturating_add(self.genesis.params().block_interval_ms);
-        let timestamp = Timestamp::new(self.clock.now_ms().max(earliest_ms));
-        check_includable(&parent, timestamp, proof, &self.view(), &self.genesis).map_err(|error| error.to_string())
+        check_includable(&parent, self.earliest(&parent), proof, &self.view(), &self.genesis)
+            .map_err(|error| error.to_string())
     }
 
     /// The state after the tip, for runtime.
@@ -225,6 +240,54 @@ impl Chain {
             }
         }
         Ok(())
+    }
+
+    /// Lets a transaction wait in memory if the next block could hold it behind what waits of its account.
+    pub fn admit_order(&self, order: VerifiedTransaction) -> Result<(), String> {
+        let (place, now) = self.check_order(&order)?;
+        self.transactions().insert(order, place, now).map_err(|error| error.to_string())
+    }
+
+    /// Height of the tip and the next number of the account there, for the pool; and the time.
+    fn check_order(&self, order: &VerifiedTransaction) -> Result<((Height, u64), Timestamp), String> {
+        let parent = self.tip_header().map_err(|error| error.to_string())?;
+        let sender = order.transaction().sender;
+        let account = Reader(&self.view()).account(&sender).map_err(|error| error.to_string())?;
+        let place = (parent.height, account.map_or(0, |account| account.nonce));
+        self.transactions().check(order, place).map_err(|error| error.to_string())?;
+        let mut row = self.transactions().of(&sender);
+        row.push(order.clone());
+        // What waits may be in a block by now.
+        row.retain(|one| one.transaction().nonce >= place.1);
+        let timestamp = self.earliest(&parent);
+        check_orderable(&parent, timestamp, &row, &self.view(), &self.genesis).map_err(|error| error.to_string())?;
+        Ok((place, Timestamp::new(self.clock.now_ms())))
+    }
+
+    /// What would become of a transaction.
+    pub fn check_orderable(&self, order: &VerifiedTransaction) -> Result<(), String> {
+        self.check_order(order).map(drop)
+    }
+
+    /// Makes a transaction wait, on disk and in the pool. When this returns a client may be told. Blocks for a disk sync.
+    pub fn acknowledge_order(&self, order: VerifiedTransaction) -> Result<(), String> {
+        let (place, now) = self.check_order(&order)?;
+        let news = Gossip::Transaction(Box::new(order.signed().clone())).encode();
+        let kept = self.store.put_pending_transaction(&order).map_err(|error| error.to_string())?;
+        if kept != Pending::Final {
+            self.transactions().insert(order, place, now).map_err(|error| error.to_string())?;
+            self.wake.notify_one();
+            if let Some(network) = self.network.get() {
+                network.broadcast(Channel::Gossip, &news, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next block can be at the earliest.
+    fn earliest(&self, parent: &Header) -> Timestamp {
+        let earliest_ms = parent.timestamp_ms.get().saturating_add(self.genesis.params().block_interval_ms);
+        Timestamp::new(self.clock.now_ms().max(earliest_ms))
     }
 
     /// Notes a final block that the store has.

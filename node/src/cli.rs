@@ -4,6 +4,9 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use aria_chain::ids::NodeId;
+
+use crate::amount::Amount;
 use crate::chain::TrustedBlock;
 
 /// Kernel paths by name; which of them this CPU can run is seen when the model is loaded.
@@ -59,9 +62,77 @@ pub enum Command {
     /// Read and check the chain
     #[command(subcommand, arg_required_else_help = true)]
     Ledger(LedgerCommand),
+    /// What an account has, and orders of it
+    #[command(subcommand, arg_required_else_help = true)]
+    Wallet(WalletCommand),
     /// Keys of this node
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
+}
+
+/// `aria wallet …`. Amounts are in ARIA.
+#[derive(Debug, Subcommand)]
+pub enum WalletCommand {
+    /// Show what an account has
+    Balance {
+        /// The account [default: this node's]
+        account: Option<NodeId>,
+        /// JSON-RPC door of the node to ask [default: the one that runs in the data directory]
+        #[arg(long, value_name = "URL")]
+        rpc: Option<String>,
+    },
+    /// Give money away
+    Send {
+        /// Account that gets it
+        to: NodeId,
+        /// How much, in ARIA
+        amount: Amount,
+        /// How it is paid for and sent.
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Set money aside as security: it backs this node's work with power, and can be slashed
+    Bond {
+        /// How much, in ARIA
+        amount: Amount,
+        /// How it is paid for and sent.
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Free money that is set aside; it is paid out some blocks later
+    Unbond {
+        /// How much, in ARIA
+        amount: Amount,
+        /// How it is paid for and sent.
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Get money to try things with, on a development chain
+    Faucet {
+        /// How much, in ARIA
+        #[arg(default_value = "100")]
+        amount: Amount,
+        /// Account that gets it [default: this node's]
+        #[arg(long, value_name = "ACCOUNT")]
+        to: Option<NodeId>,
+        /// How it is paid for and sent.
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+}
+
+/// Flags of every order.
+#[derive(Debug, Clone, Args)]
+pub struct OrderArgs {
+    /// What to pay for the place in a block, in ARIA; more comes first [default: the least that the chain asks for]
+    #[arg(long)]
+    pub fee: Option<Amount>,
+    /// Do not wait until a block has it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// JSON-RPC door of the node to ask [default: the one that runs in the data directory]
+    #[arg(long, value_name = "URL")]
+    pub rpc: Option<String>,
 }
 
 /// `aria node …`

@@ -23,6 +23,7 @@ mod light;
 mod model;
 mod network;
 mod node;
+mod wallet;
 
 /// No node answers.
 pub const EXIT_NOT_RUNNING: u8 = 3;
@@ -78,6 +79,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(LedgerCommand::Verify(args)) => block_on(ledger::verify(&setting, &args)),
         Command::Ledger(LedgerCommand::Export(args)) => block_on(ledger::export(&setting, &args)),
         Command::Ledger(LedgerCommand::VerifyProof(args)) => light::verify_proof(&setting, &args),
+        Command::Wallet(command) => block_on(wallet::wallet(&setting, command)),
         Command::Key(KeyCommand::Show) => key::show(&setting),
         Command::Key(KeyCommand::Api) => key::api(&setting),
     }

@@ -11,6 +11,7 @@ use aria_chain::evidence::Evidence;
 use aria_chain::ids::NodeId;
 use aria_chain::light::{FinalHeader, set_changes};
 use aria_chain::proof::SignedProof;
+use aria_chain::transaction::SignedTransaction;
 use aria_chain::units::{Height, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
@@ -107,6 +108,10 @@ impl Exchange {
         for piece in self.chain.accused().pieces() {
             self.network.send(peer, Channel::Gossip, &Gossip::Evidence(Box::new(piece)).encode());
         }
+        for (_, transaction) in self.chain.transactions().iter() {
+            let news = Gossip::Transaction(Box::new(transaction.signed().clone()));
+            self.network.send(peer, Channel::Gossip, &news.encode());
+        }
         for proof in waiting {
             self.network.send(peer, Channel::Gossip, &Gossip::Proof(Box::new(proof.proof().clone())).encode());
         }
@@ -132,6 +137,7 @@ impl Exchange {
                 }
             }
             Gossip::Evidence(piece) => self.take_evidence(peer, *piece).await?,
+            Gossip::Transaction(transaction) => self.take_transaction(peer, *transaction).await?,
         }
         Ok(())
     }
@@ -173,6 +179,24 @@ impl Exchange {
         });
         if taken.await.map_err(|error| error.to_string())?? {
             self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+        }
+        Ok(())
+    }
+
+    /// A transaction that another node holds. A wrong signature is the peer's fault; that it cannot be included here and now is not.
+    async fn take_transaction(&self, peer: NodeId, transaction: SignedTransaction) -> Result<(), String> {
+        if self.chain.transactions().get(&transaction.transaction.id()).is_some() {
+            return Ok(());
+        }
+        let chain = Arc::clone(&self.chain);
+        let bytes = Gossip::Transaction(Box::new(transaction.clone())).encode();
+        let taken = spawn_blocking(move || {
+            let verified = transaction.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(chain.admit_order(verified).is_ok())
+        });
+        if taken.await.map_err(|error| error.to_string())?? {
+            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+            self.chain.wake.notify_one();
         }
         Ok(())
     }

@@ -18,6 +18,7 @@
 //! - [`error`]: what can go wrong, and the remedy
 
 pub mod accused;
+pub mod amount;
 pub mod chain;
 pub mod cli;
 pub mod client;

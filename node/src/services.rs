@@ -7,14 +7,15 @@ use std::{
 };
 
 use aria_chain::{
-    ids::{ModelId, NodeId},
+    ids::{ModelId, NodeId, TransactionId},
     store::{Health, Store, StoreError},
-    units::Height,
+    transaction::VerifiedTransaction,
+    units::{Height, Timestamp},
 };
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
     AccountView, BanView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus,
-    PeerView, Readiness, Services, VerifyView, WaitingProof,
+    PeerView, Readiness, Services, Submission, VerifyView, WaitingProof, WaitingTransaction,
 };
 use aria_runtime::{
     state::Reader,
@@ -179,16 +180,43 @@ impl Services for NodeServices {
         self.chain.tip_changes()
     }
 
-    fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String> {
-        let id = proof.record.id();
-        let is_final = self.chain.store.record(&id).map_err(|error| error.to_string())?.is_some();
-        if is_final || self.chain.mempool().contains(&id) {
-            return Ok(id);
+    fn submit(&self, what: Submission) -> Result<String, String> {
+        let chain = &self.chain;
+        match what {
+            Submission::Proof(proof) => {
+                let id = proof.record.id();
+                let is_final = chain.store.record(&id).map_err(|error| error.to_string())?.is_some();
+                if !is_final && !chain.mempool().contains(&id) {
+                    let proof = proof.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+                    chain.check_includable(&proof)?;
+                    chain.acknowledge(proof).map_err(|error| error.to_string())?;
+                }
+                Ok(id.to_string())
+            }
+            Submission::Transaction(transaction) => {
+                let id = transaction.transaction.id();
+                let is_final = chain.store.transaction(&id).map_err(|error| error.to_string())?.is_some();
+                if !is_final && chain.transactions().get(&id).is_none() {
+                    let order = transaction.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+                    chain.acknowledge_order(order)?;
+                }
+                Ok(id.to_string())
+            }
         }
-        let proof = proof.verify(self.chain.genesis.chain_id()).map_err(|error| error.to_string())?;
-        self.chain.check_includable(&proof)?;
-        self.chain.acknowledge(proof).map_err(|error| error.to_string())?;
-        Ok(id)
+    }
+
+    fn waiting_transaction(&self, id: &TransactionId) -> Option<WaitingTransaction> {
+        let pool = self.chain.transactions();
+        let found = pool.iter().find(|(_, transaction)| transaction.id() == *id);
+        found.map(waiting_transaction)
+    }
+
+    fn waiting_transactions_after(&self, after: Option<&TransactionId>, limit: usize) -> Vec<WaitingTransaction> {
+        let pool = self.chain.transactions();
+        // Who was shown last may be in a block by now; then the page begins anew.
+        let after = after.filter(|after| pool.get(after).is_some());
+        let rest = pool.iter().skip_while(|(_, one)| after.is_some_and(|after| one.id() != *after));
+        rest.skip(usize::from(after.is_some())).take(limit).map(waiting_transaction).collect()
     }
 
     fn waiting(&self, record: &aria_chain::ids::RecordId) -> Option<WaitingProof> {
@@ -208,20 +236,34 @@ impl Services for NodeServices {
             .collect()
     }
 
-    fn simulate(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String> {
-        let proof = proof.verify(self.chain.genesis.chain_id()).map_err(|error| error.to_string())?;
-        self.chain.check_includable(&proof)?;
-        Ok(proof.record_id())
+    fn simulate(&self, what: Submission) -> Result<String, String> {
+        let chain_id = self.chain.genesis.chain_id();
+        match what {
+            Submission::Proof(proof) => {
+                let proof = proof.verify(chain_id).map_err(|error| error.to_string())?;
+                self.chain.check_includable(&proof)?;
+                Ok(proof.record_id().to_string())
+            }
+            Submission::Transaction(transaction) => {
+                let order = transaction.verify(chain_id).map_err(|error| error.to_string())?;
+                self.chain.check_orderable(&order)?;
+                Ok(order.id().to_string())
+            }
+        }
     }
 
     fn mempool(&self) -> MempoolView {
-        let mempool = self.chain.mempool();
-        let status = mempool.status();
+        let (status, limits) = {
+            let mempool = self.chain.mempool();
+            (mempool.status(), mempool.limits())
+        };
         MempoolView {
             pending: status.proofs,
             bytes: status.bytes,
-            pending_max: mempool.limits().proofs_max,
+            pending_max: limits.proofs_max,
             oldest_ms: status.oldest.map(|oldest| oldest.get()),
+            transactions: self.chain.transactions().len(),
+            transactions_max: aria_chain::limits::MEMPOOL_TRANSACTIONS_MAX,
         }
     }
 
@@ -238,8 +280,10 @@ impl Services for NodeServices {
             node_id: node.to_string(),
             balance: account.balance.to_string(),
             bond: account.bond.to_string(),
+            unbonding: account.unbonding.to_string(),
             rewards_total: account.rewards_total.to_string(),
             nonce: account.nonce,
+            next_nonce: self.chain.transactions().next_nonce(node, account.nonce),
             work: reader.work(epoch, node).map_err(state_error)?.get(),
         }))
     }
@@ -263,6 +307,10 @@ impl Services for NodeServices {
     fn stop(&self) {
         self.stop.cancel();
     }
+}
+
+fn waiting_transaction((since, transaction): (Timestamp, &VerifiedTransaction)) -> WaitingTransaction {
+    WaitingTransaction { transaction: transaction.clone(), since_ms: since.get() }
 }
 
 /// A report as the doors and the command line show it.

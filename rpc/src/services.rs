@@ -58,11 +58,22 @@ pub trait Services: Send + Sync + 'static {
     /// Up to `limit` of those that wait, in the order in which blocks take them, behind `after`.
     fn waiting_after(&self, after: Option<&aria_chain::ids::RecordId>, limit: usize) -> Vec<WaitingProof>;
 
-    /// Whether a proof could be in the next block. The error says which rule it breaks. *Blocks.*
-    fn simulate(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String>;
+    /// A transaction that waits. *Blocks.*
+    fn waiting_transaction(&self, id: &aria_chain::ids::TransactionId) -> Option<WaitingTransaction>;
 
-    /// Makes a signed proof wait to be sealed, on disk; the same proof again is no new one. The error says which rule it breaks. *Blocks.*
-    fn submit(&self, proof: aria_chain::proof::SignedProof) -> Result<aria_chain::ids::RecordId, String>;
+    /// Up to `limit` waiting transactions by account and number, beginning behind one of them. *Blocks.*
+    fn waiting_transactions_after(
+        &self,
+        after: Option<&aria_chain::ids::TransactionId>,
+        limit: usize,
+    ) -> Vec<WaitingTransaction>;
+
+    /// Whether something could be in the next block; its id. The error says which rule it breaks. *Blocks.*
+    fn simulate(&self, what: Submission) -> Result<String, String>;
+
+    /// Makes something signed wait to be sealed, on disk; the same again is no new one. Its id. The error says which rule it breaks.
+    /// *Blocks.*
+    fn submit(&self, what: Submission) -> Result<String, String>;
 
     /// Parameters of the chain as JSON: field names of the genesis file.
     fn params(&self) -> serde_json::Value;
@@ -356,10 +367,10 @@ pub struct PeerView {
     pub round_trip_us: Option<u64>,
 }
 
-/// Proofs that wait for a block.
+/// What waits for a block.
 #[derive(Debug, Clone, Serialize)]
 pub struct MempoolView {
-    /// How many.
+    /// How many proofs.
     pub pending: usize,
     /// Their size.
     pub bytes: usize,
@@ -367,6 +378,28 @@ pub struct MempoolView {
     pub pending_max: usize,
     /// Arrival of the oldest, milliseconds since 1970.
     pub oldest_ms: Option<u64>,
+    /// How many transactions.
+    pub transactions: usize,
+    /// Most of them that may wait.
+    pub transactions_max: usize,
+}
+
+/// What a client may make wait for a block.
+#[derive(Debug, Clone)]
+pub enum Submission {
+    /// An inference, signed by everyone involved.
+    Proof(Box<aria_chain::proof::SignedProof>),
+    /// An order of an account.
+    Transaction(aria_chain::transaction::SignedTransaction),
+}
+
+/// A transaction that waits.
+#[derive(Debug, Clone)]
+pub struct WaitingTransaction {
+    /// The transaction.
+    pub transaction: aria_chain::transaction::VerifiedTransaction,
+    /// When it came, milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 /// A proof that waits.
@@ -387,10 +420,14 @@ pub struct AccountView {
     pub balance: String,
     /// Nano-ARIA, held as security.
     pub bond: String,
+    /// The part of the bond that is being freed.
+    pub unbonding: String,
     /// Nano-ARIA ever earned.
     pub rewards_total: String,
     /// Next nonce.
     pub nonce: u64,
+    /// The same behind what waits here: the one to sign with.
+    pub next_nonce: u64,
     /// Work units of the current epoch.
     pub work: u64,
 }

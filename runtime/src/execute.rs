@@ -11,10 +11,11 @@
 //! 6. it names the validator set that votes on it, and the one that votes on the block above: [`crate::voters`]
 //! 7. the validator proposed it whose turn it was
 //! 8. it names the root of the state it is executed on
-//! 9. it has no more records than this chain allows
+//! 9. it has no more records and transactions than this chain allows
 //! 10. its body is no longer than this chain allows
 //! 11. each piece of evidence concerns somebody who may still vote: [`crate::rules::evidence`]
-//! 12. each record may be included: [`crate::rules::record`]
+//! 12. each transaction may be included: [`crate::rules::transaction`]
+//! 13. each record may be included: [`crate::rules::record`]
 //!
 //! Time reaches this module as the timestamps of a block and its parent. Whether a block is ahead of the clock is for the
 //! node to ask, before it votes: [`check_clock`].
@@ -24,11 +25,12 @@ use std::cell::OnceCell;
 use aria_chain::block::{Header, ProposedBlock, has_stamp};
 use aria_chain::certificate::ValidatorSet;
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
+use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId, TransactionId};
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
 use aria_chain::store::StateChanges;
-use aria_chain::units::{Height, Millis, Round, Timestamp};
+use aria_chain::transaction::VerifiedTransaction;
+use aria_chain::units::{Height, Millis, NanoAria, Round, Timestamp};
 
 use crate::election::ProposerSchedule;
 use crate::genesis::Genesis;
@@ -36,6 +38,7 @@ use crate::params::Params;
 use crate::rules::evidence::{ConvictError, EvidenceFault, convict};
 use crate::rules::record::{self, InclusionError, Place, RecordFault};
 use crate::rules::settle::Settlement;
+use crate::rules::transaction::{self, OrderError, TransactionFault};
 use crate::state::{Overlay, StateError, View, key};
 use crate::voters::{self, Voters};
 
@@ -136,6 +139,14 @@ pub enum BlockFault {
         /// See [`Params::records_per_block_max`].
         max: u32,
     },
+    /// Rule 9.
+    #[error("block has {got} transactions, this chain allows {max}")]
+    TooManyTransactions {
+        /// In the block.
+        got: usize,
+        /// See [`Params::transactions_per_block_max`].
+        max: u32,
+    },
     /// Rule 10.
     #[error("body has {got} bytes, this chain allows {max}")]
     BodyTooLong {
@@ -153,6 +164,16 @@ pub enum BlockFault {
         fault: EvidenceFault,
     },
     /// Rule 12.
+    #[error("transaction {transaction} at index {index}: {fault}")]
+    Transaction {
+        /// Its place in the block.
+        index: usize,
+        /// The transaction.
+        transaction: TransactionId,
+        /// Why it may not be included.
+        fault: TransactionFault,
+    },
+    /// Rule 13.
     #[error("record {record} at index {index}: {fault}")]
     Record {
         /// Its place in the block.
@@ -215,13 +236,19 @@ pub fn execute(
             ConvictError::State(error) => ExecuteError::State(error),
         })?;
     }
+    for (index, transaction) in block.transactions().iter().enumerate() {
+        run.order(transaction).map_err(|error| match error {
+            OrderError::Fault(fault) => BlockFault::Transaction { index, transaction: transaction.id(), fault }.into(),
+            OrderError::State(error) => ExecuteError::State(error),
+        })?;
+    }
     for (index, proof) in block.proofs().iter().enumerate() {
         run.include(proof).map_err(|error| match error {
             InclusionError::Fault(fault) => BlockFault::Record { index, record: proof.record_id(), fault }.into(),
             InclusionError::State(error) => ExecuteError::State(error),
         })?;
     }
-    run.end()
+    run.end(&header.proposer)
 }
 
 /// Whether a block is ahead of this node's clock.
@@ -284,15 +311,15 @@ fn check_sizes(block: &ProposedBlock, params: &Params) -> Result<(), BlockFault>
     if !fits(block.proofs().len(), max) {
         return Err(BlockFault::TooManyRecords { got: block.proofs().len(), max });
     }
-    let (got, max) = (body_bytes(block.proofs()), params.block_bytes_max);
+    let max = params.transactions_per_block_max;
+    if !fits(block.transactions().len(), max) {
+        return Err(BlockFault::TooManyTransactions { got: block.transactions().len(), max });
+    }
+    let (got, max) = (block.verified_body().size_bytes(), params.block_bytes_max);
     if !fits(got, max) {
         return Err(BlockFault::BodyTooLong { got, max });
     }
     Ok(())
-}
-
-pub(crate) fn body_bytes(proofs: &[VerifiedProof]) -> usize {
-    proofs.iter().fold(0, |sum: usize, proof| sum.saturating_add(proof.size_bytes()))
 }
 
 pub(crate) fn fits(size: usize, max: u32) -> bool {
@@ -309,6 +336,8 @@ pub(crate) struct Run<'a> {
     schedule: OnceCell<ProposerSchedule>,
     next_voters_hash: Digest,
     computed: Option<ValidatorSet>,
+    /// What the proposer gets of the fees.
+    fees: NanoAria,
 }
 
 impl<'a> Run<'a> {
@@ -322,6 +351,7 @@ impl<'a> Run<'a> {
         let mut overlay = Overlay::new(state);
         let (voters, next_voters_hash, computed) = voters::turn(height, genesis, &mut overlay)?;
         record::forget_expired(height, &mut overlay)?;
+        transaction::release_bonds(height, &mut overlay)?;
         let epoch = genesis.params().epoch_of(height);
         let mut totals = overlay.read().epoch_totals(epoch)?;
         totals.blocks = totals.blocks.saturating_add(1);
@@ -329,7 +359,8 @@ impl<'a> Run<'a> {
         let is_one_alone = voters.set.members().len() == 1;
         let place = Place { genesis, height, timestamp, is_one_alone };
         let (settled, schedule) = (Vec::new(), OnceCell::new());
-        Ok(Run { place, overlay, settled, voters, schedule, next_voters_hash, computed })
+        let fees = NanoAria::ZERO;
+        Ok(Run { place, overlay, settled, voters, schedule, next_voters_hash, computed, fees })
     }
 
     /// Hashes of the set that votes on the block, and of the one that votes on the block above.
@@ -374,6 +405,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Includes the next transaction; where it fails, nothing changed.
+    pub(crate) fn order(&mut self, transaction: &VerifiedTransaction) -> Result<(), OrderError> {
+        let left = transaction::apply(transaction, self.place, &mut self.overlay)?;
+        self.fees = self.fees.checked_add(left)?;
+        Ok(())
+    }
+
     /// Includes the next record; where it fails, nothing changed.
     pub(crate) fn include(&mut self, proof: &VerifiedProof) -> Result<(), InclusionError> {
         let settlement = record::include(proof, self.place, &mut self.overlay)?;
@@ -382,7 +420,8 @@ impl<'a> Run<'a> {
     }
 
     /// The result.
-    pub(crate) fn end(self) -> Result<ExecutedBlock, ExecuteError> {
+    pub(crate) fn end(mut self, proposer: &NodeId) -> Result<ExecutedBlock, ExecuteError> {
+        transaction::reward_proposer(proposer, self.fees, &mut self.overlay)?;
         let mut changes = self.overlay.seal()?;
         let (records, settlements): (Vec<_>, Vec<_>) = self.settled.into_iter().unzip();
         let statuses = records.into_iter().zip(settlements.iter().map(Settlement::status));

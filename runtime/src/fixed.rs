@@ -73,6 +73,12 @@ fn narrow(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
+/// The part of an amount that a rate of at most one whole takes, rounded down.
+pub fn part(amount: u64, ppm: u32) -> u64 {
+    const WHOLE: NonZeroU64 = NonZeroU64::new(1_000_000).expect("a constant above zero");
+    scale_floor(amount, u64::from(ppm), WHOLE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +119,6 @@ mod tests {
         assert_eq!(scale_ceil(10, 2, of(3)), 7);
         assert_eq!(scale_ceil(9, 2, of(3)), 6);
         assert_eq!(scale_floor(u64::MAX, u64::MAX, of(1)), u64::MAX);
+        assert_eq!([part(3, 500_000), part(u64::MAX, 1_000_000), part(9, 0)], [1, u64::MAX, 0]);
     }
 }

@@ -23,10 +23,10 @@ use crate::voters::scaled;
 use crate::work::ShapeError;
 
 /// Version of the file that this program reads.
-const FILE_VERSION: u32 = 2;
+const FILE_VERSION: u32 = 3;
 
 /// Domain of the genesis hash.
-const HASH_DOMAIN: &str = "aria/genesis/v2";
+const HASH_DOMAIN: &str = "aria/genesis/v3";
 
 /// Hex digits of the local key in the id of its chain: enough to tell devnets apart.
 const ID_SUFFIX_DIGITS: usize = 8;

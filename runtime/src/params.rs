@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU64;
 
-use aria_chain::limits::{BLOCK_RECORDS_MAX, BODY_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
+use aria_chain::limits::{BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
 use aria_chain::units::{Epoch, Height};
 use borsh::BorshSerialize;
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,16 @@ pub struct Params {
     pub power_change_ppm: u32,
     /// Part of a bond that is destroyed when its owner contradicts itself.
     pub slash_ppm: u32,
+    /// Blocks until a bond that is being freed is paid out; until then it can be slashed.
+    pub unbond_blocks: u64,
+    /// Least fee of a transaction, in nano-ARIA.
+    pub fee_min_nano: u64,
+    /// Part of a fee that is destroyed; the proposer gets the rest.
+    pub fee_burn_ppm: u32,
     /// Most records in one block.
     pub records_per_block_max: u32,
+    /// Most transactions in one block.
+    pub transactions_per_block_max: u32,
     /// Largest encoded body of a block.
     pub block_bytes_max: u32,
     /// Leading zero hex digits of every block hash: a stamp against spam. It elects nobody.
@@ -103,6 +111,28 @@ pub enum ParamsError {
     TooManyRecords {
         /// As given.
         records: u32,
+    },
+    /// See [`BLOCK_TRANSACTIONS_MAX`].
+    #[error("transactions_per_block_max {transactions} is above {BLOCK_TRANSACTIONS_MAX}; lower it")]
+    TooManyTransactions {
+        /// As given.
+        transactions: u32,
+    },
+    /// A fee cannot lose more than itself.
+    #[error("fee_burn_ppm {ppm} is above 1000000, a whole fee; lower it")]
+    FeeBurn {
+        /// As given.
+        ppm: u32,
+    },
+    /// Who frees a bond stays liable for what it did while it had power.
+    #[error(
+        "unbond_blocks {unbond_blocks} is less than two epochs of {epoch_blocks} blocks, in which the bond still gives power; raise it"
+    )]
+    UnbondTooSoon {
+        /// As given.
+        unbond_blocks: u64,
+        /// As given.
+        epoch_blocks: u64,
     },
     /// See [`BODY_BYTES_MAX`].
     #[error("block_bytes_max {bytes} is above {BODY_BYTES_MAX}; lower it")]
@@ -182,6 +212,8 @@ impl Params {
             ("work_window_epochs", self.work_window_epochs),
             ("base_work", self.base_work),
             ("power_change_ppm", u64::from(self.power_change_ppm)),
+            ("unbond_blocks", self.unbond_blocks),
+            ("transactions_per_block_max", u64::from(self.transactions_per_block_max)),
             ("records_per_block_max", u64::from(self.records_per_block_max)),
             ("block_bytes_max", u64::from(self.block_bytes_max)),
             ("record_age_ms_max", self.record_age_ms_max),
@@ -202,6 +234,9 @@ impl Params {
         if exceeds(self.records_per_block_max, BLOCK_RECORDS_MAX) {
             return Err(ParamsError::TooManyRecords { records: self.records_per_block_max });
         }
+        if exceeds(self.transactions_per_block_max, BLOCK_TRANSACTIONS_MAX) {
+            return Err(ParamsError::TooManyTransactions { transactions: self.transactions_per_block_max });
+        }
         if exceeds(self.block_bytes_max, BODY_BYTES_MAX) {
             return Err(ParamsError::BlockTooBig { bytes: self.block_bytes_max });
         }
@@ -217,6 +252,13 @@ impl Params {
         }
         if self.slash_ppm > PPM {
             return Err(ParamsError::Slash { ppm: self.slash_ppm });
+        }
+        if self.fee_burn_ppm > PPM {
+            return Err(ParamsError::FeeBurn { ppm: self.fee_burn_ppm });
+        }
+        let Params { unbond_blocks, epoch_blocks, .. } = *self;
+        if unbond_blocks < epoch_blocks.saturating_mul(2) {
+            return Err(ParamsError::UnbondTooSoon { unbond_blocks, epoch_blocks });
         }
         Ok(())
     }
@@ -286,6 +328,10 @@ pub(crate) mod tests {
             work_per_bond_nano: 1_000,
             power_change_ppm: 333_333,
             slash_ppm: 50_000,
+            unbond_blocks: 1_000,
+            fee_min_nano: 100_000,
+            fee_burn_ppm: 500_000,
+            transactions_per_block_max: 256,
             records_per_block_max: 256,
             block_bytes_max: 4_194_304,
             stamp_zero_digits: 2,
@@ -341,6 +387,8 @@ pub(crate) mod tests {
         refused(|p| p.work_window_epochs = 0, &zero("work_window_epochs"));
         refused(|p| p.base_work = 0, &zero("base_work"));
         refused(|p| p.power_change_ppm = 0, &zero("power_change_ppm"));
+        refused(|p| p.unbond_blocks = 0, &zero("unbond_blocks"));
+        refused(|p| p.transactions_per_block_max = 0, &zero("transactions_per_block_max"));
         refused(|p| p.records_per_block_max = 0, &zero("records_per_block_max"));
         refused(|p| p.block_bytes_max = 0, &zero("block_bytes_max"));
         refused(|p| p.record_age_ms_max = 0, &zero("record_age_ms_max"));
@@ -363,7 +411,9 @@ pub(crate) mod tests {
     #[test]
     fn sizes_stay_within_the_limits() {
         refused(|p| p.records_per_block_max = 1_025, &ParamsError::TooManyRecords { records: 1_025 });
-        refused(|p| p.block_bytes_max = 4_194_305, &ParamsError::BlockTooBig { bytes: 4_194_305 });
+        let many = ParamsError::TooManyTransactions { transactions: 1_025 };
+        refused(|p| p.transactions_per_block_max = 1_025, &many);
+        refused(|p| p.block_bytes_max = 5_242_881, &ParamsError::BlockTooBig { bytes: 5_242_881 });
         refused(|p| p.stamp_zero_digits = 7, &ParamsError::StampTooHard { digits: 7 });
     }
 
@@ -371,6 +421,9 @@ pub(crate) mod tests {
     fn power_moves_slowly_and_bonds_lose_no_more_than_themselves() {
         refused(|p| p.power_change_ppm = 333_334, &ParamsError::PowerChange { ppm: 333_334 });
         refused(|p| p.slash_ppm = 1_000_001, &ParamsError::Slash { ppm: 1_000_001 });
+        refused(|p| p.fee_burn_ppm = 1_000_001, &ParamsError::FeeBurn { ppm: 1_000_001 });
+        let soon = ParamsError::UnbondTooSoon { unbond_blocks: 199, epoch_blocks: 100 };
+        refused(|p| p.unbond_blocks = 199, &soon);
         assert_eq!(Params { slash_ppm: 1_000_000, work_per_bond_nano: 0, ..params() }.check(), Ok(()));
     }
 

@@ -1,12 +1,13 @@
 //! A block from what is waiting: the proposer's side of [`crate::execute`]. What would make the block invalid is left
 //! out and named, so that the caller can drop it.
 
-use aria_chain::block::{Draft, Header, ProposedBlock};
+use aria_chain::block::{Draft, Header, ProposedBlock, VerifiedBody};
 use aria_chain::error::BlockError;
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::{NodeId, RecordId};
+use aria_chain::ids::{NodeId, RecordId, TransactionId};
 use aria_chain::limits::BLOCK_EVIDENCE_MAX;
 use aria_chain::proof::VerifiedProof;
+use aria_chain::transaction::VerifiedTransaction;
 use aria_chain::units::{Round, Timestamp};
 
 use crate::execute::{BlockFault, ExecuteError, ExecutedBlock, Run, check_distance, check_link, fits};
@@ -14,6 +15,7 @@ use crate::genesis::Genesis;
 use crate::params::Params;
 use crate::rules::evidence::ConvictError;
 use crate::rules::record::{InclusionError, RecordFault};
+use crate::rules::transaction::{OrderError, TransactionFault};
 use crate::state::{Reader, StateError, View};
 
 /// Where and by whom a block is proposed.
@@ -32,13 +34,33 @@ pub struct Slot<'a> {
 /// A record that cannot be included, and why.
 pub type Skipped = (RecordId, RecordFault);
 
-/// What became of the waiting proofs.
+/// What waits, in the order in which a block may hold it.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    /// Evidence that was checked.
+    pub evidence: Vec<Evidence>,
+    /// Transactions.
+    pub transactions: Vec<VerifiedTransaction>,
+    /// Proofs.
+    pub proofs: Vec<VerifiedProof>,
+}
+
+impl From<Vec<VerifiedProof>> for Waiting {
+    /// Nothing waits but proofs.
+    fn from(proofs: Vec<VerifiedProof>) -> Waiting {
+        Waiting { proofs, ..Waiting::default() }
+    }
+}
+
+/// What became of what waits.
 #[derive(Clone, Debug)]
 pub struct Proposal {
     /// The block and what it does. `None`: nothing can be included and no heartbeat is due.
     pub block: Option<(ProposedBlock, ExecutedBlock)>,
     /// Records that cannot be included in a block here. Those that found no room are not among them.
     pub skipped: Vec<Skipped>,
+    /// Transactions that can be in no block any more, and why.
+    pub refused: Vec<(TransactionId, TransactionFault)>,
     /// Evidence that is of no use any more.
     pub stale: Vec<Evidence>,
 }
@@ -66,12 +88,10 @@ impl From<ExecuteError> for ProposeError {
     }
 }
 
-/// Builds, executes and stamps a block of as many of the waiting pieces of evidence and proofs, in their order, as are valid
-/// and fit.
+/// Builds, executes and stamps a block of as much of what waits, in its order, as is valid and fits.
 pub fn propose(
     slot: Slot<'_>,
-    evidence: impl IntoIterator<Item = Evidence>,
-    waiting: impl IntoIterator<Item = VerifiedProof>,
+    waiting: Waiting,
     state: &dyn View,
     genesis: &Genesis,
 ) -> Result<Proposal, ProposeError> {
@@ -84,11 +104,13 @@ pub fn propose(
     check_distance(slot.timestamp, false, slot.parent, params)?;
     let mut run = Run::begin(height, slot.timestamp, state, genesis)?;
     run.attend(slot.round)?;
-    let (evidence, stale) = accuse(evidence, &mut run)?;
-    let (chosen, skipped) = choose(waiting, &mut run, params)?;
-    let is_empty = chosen.is_empty() && evidence.is_empty();
+    let (evidence, stale) = accuse(waiting.evidence, &mut run)?;
+    let (transactions, refused) = order(waiting.transactions, &mut run, params)?;
+    let mut body = VerifiedBody { evidence, transactions, proofs: Vec::new() };
+    let skipped = choose(waiting.proofs, &mut body, &mut run, params)?;
+    let is_empty = body == VerifiedBody::default();
     if check_distance(slot.timestamp, is_empty, slot.parent, params).is_err() {
-        return Ok(Proposal { block: None, skipped, stale });
+        return Ok(Proposal { block: None, skipped, refused, stale });
     }
     let (validators_hash, next_validators_hash) = run.voter_hashes();
     let draft = Draft {
@@ -101,12 +123,11 @@ pub fn propose(
         state_root: Reader(state).state_root()?,
         validators_hash,
         next_validators_hash,
-        evidence,
     };
-    let block = ProposedBlock::seal(draft, chosen, params.stamp_zero_digits)?;
+    let block = ProposedBlock::seal(draft, body, params.stamp_zero_digits)?;
     check_link(block.header(), slot.parent, genesis)?;
     run.check_voters(block.header())?;
-    Ok(Proposal { block: Some((block, run.end()?)), skipped, stale })
+    Ok(Proposal { block: Some((block, run.end(&slot.proposer)?)), skipped, refused, stale })
 }
 
 /// Whether a block on `parent` at this time could hold a proof, without building one. A block that no other record is in
@@ -120,6 +141,19 @@ pub fn check_includable(
 ) -> Result<(), InclusionError> {
     let height = parent.height.next().map_err(InclusionError::from)?;
     Run::begin(height, timestamp, state, genesis)?.include(proof)
+}
+
+/// Whether a block on `parent` at this time could hold the last of these transactions behind the others.
+pub fn check_orderable(
+    parent: &Header,
+    timestamp: Timestamp,
+    row: &[VerifiedTransaction],
+    state: &dyn View,
+    genesis: &Genesis,
+) -> Result<(), OrderError> {
+    let height = parent.height.next().map_err(OrderError::from)?;
+    let mut run = Run::begin(height, timestamp, state, genesis)?;
+    row.iter().try_for_each(|transaction| run.order(transaction))
 }
 
 /// Takes evidence as long as there is room; what is of no use comes second.
@@ -141,29 +175,49 @@ fn accuse(
     Ok((chosen, stale))
 }
 
-/// Takes proofs as long as there is room.
+/// Transactions, and those that were not taken.
+type Ordered = (Vec<VerifiedTransaction>, Vec<(TransactionId, TransactionFault)>);
+
+/// Takes transactions as long as there is room; what can be in no block comes second.
+fn order(waiting: Vec<VerifiedTransaction>, run: &mut Run<'_>, params: &Params) -> Result<Ordered, StateError> {
+    let (mut chosen, mut refused) = (Vec::new(), Vec::new());
+    for transaction in waiting {
+        if !fits(chosen.len().saturating_add(1), params.transactions_per_block_max) {
+            break;
+        }
+        match run.order(&transaction) {
+            Ok(()) => chosen.push(transaction),
+            Err(OrderError::Fault(fault)) => refused.push((transaction.id(), fault)),
+            Err(OrderError::State(error)) => return Err(error),
+        }
+    }
+    Ok((chosen, refused))
+}
+
+/// Takes proofs into the body as long as there is room.
 fn choose(
-    waiting: impl IntoIterator<Item = VerifiedProof>,
+    waiting: Vec<VerifiedProof>,
+    body: &mut VerifiedBody,
     run: &mut Run<'_>,
     params: &Params,
-) -> Result<(Vec<VerifiedProof>, Vec<Skipped>), StateError> {
-    let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
-    let mut size_bytes: usize = 0;
+) -> Result<Vec<Skipped>, StateError> {
+    let mut skipped = Vec::new();
+    let mut size_bytes = body.size_bytes();
     for proof in waiting {
         let with_it = size_bytes.saturating_add(proof.size_bytes());
-        let has_room =
-            fits(chosen.len().saturating_add(1), params.records_per_block_max) && fits(with_it, params.block_bytes_max);
+        let has_room = fits(body.proofs.len().saturating_add(1), params.records_per_block_max)
+            && fits(with_it, params.block_bytes_max);
         if !has_room {
             break;
         }
         match run.include(&proof) {
             Ok(()) => {
                 size_bytes = with_it;
-                chosen.push(proof);
+                body.proofs.push(proof);
             }
             Err(InclusionError::Fault(fault)) => skipped.push((proof.record_id(), fault)),
             Err(InclusionError::State(error)) => return Err(error),
         }
     }
-    Ok((chosen, skipped))
+    Ok(skipped)
 }

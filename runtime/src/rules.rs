@@ -2,8 +2,10 @@
 //!
 //! - [`record`]: may an inference record be included here?
 //! - [`evidence`]: what it costs to be accused with proof
+//! - [`transaction`]: what accounts order, and what it moves
 //! - [`settle`]: what it earns, and for whom
 
 pub mod evidence;
 pub mod record;
 pub mod settle;
+pub mod transaction;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
 use aria_chain::store::{StateChanges, StateEntry};
-use aria_chain::units::{Epoch, Height, WorkUnits};
+use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use self::entry::{Account, Candidate, EpochTotals, Model, Supply};
@@ -129,6 +129,11 @@ impl Reader<'_> {
     /// Totals of an epoch; zero where nothing happened yet.
     pub fn epoch_totals(&self, epoch: Epoch) -> Result<EpochTotals, StateError> {
         Ok(self.optional(&key::epoch(epoch))?.unwrap_or_default())
+    }
+
+    /// What the entry at a key of the table of bonds that are being freed holds; zero where there is none.
+    pub fn unbonding(&self, entry: &[u8]) -> Result<NanoAria, StateError> {
+        Ok(self.optional(entry)?.unwrap_or_default())
     }
 
     /// Height of the block that counted a request.

@@ -6,8 +6,9 @@
 //! 1. A candidate's work is what was verified of it in the last `work_window_epochs`, at most what its bond backs.
 //! 2. Genesis gave some nodes power to begin with. Together it counts as `base_work`, less all work under 1: as work is
 //!    verified, it fades to nothing.
-//! 3. Who let more turns to propose pass than it took is absent, and returns after 1, 2, 4 ... epochs; who contradicted
-//!    itself is excluded for ever.
+//! 3. Who let more turns to propose pass than it took is absent, and returns after 1, 2, 4 ... epochs; but nobody is sent
+//!    away where fewer than four would stay, because three cannot do without any of them. Who contradicted itself is
+//!    excluded for ever.
 //! 4. The weights are scaled to [`POWER_TOTAL`], the strongest [`VALIDATORS_MAX`] stay, and at most `power_change_ppm` of
 //!    all power changes hands from one epoch to the next.
 
@@ -31,6 +32,8 @@ pub const POWER_TOTAL: u64 = 1_000_000_000;
 const MISSED_PER_BLOCK_MAX: u32 = 16;
 /// Turns that anybody may miss in an epoch.
 const MISSED_FREE: u32 = 1;
+/// So many voters can do without one of them; fewer cannot, so absence sends nobody away below that.
+const VOTERS_MIN: usize = 4;
 /// Longest absence that follows from being absent once more, in epochs.
 const ABSENCE_EPOCHS_MAX: u64 = 64;
 
@@ -133,10 +136,6 @@ impl Candidate {
             self.strikes = 0;
         }
     }
-
-    fn may_vote(&self, epoch: Epoch) -> bool {
-        self.excluded.is_none() && self.returns <= epoch
-    }
 }
 
 /// Rules 1 to 3.
@@ -147,7 +146,7 @@ fn weights(
     overlay: &Overlay<'_>,
 ) -> Result<BTreeMap<NodeId, u128>, StateError> {
     let mut work = BTreeMap::new();
-    for (node, _) in candidates.iter().filter(|(_, candidate)| candidate.may_vote(epoch)) {
+    for (node, _) in candidates.iter().filter(|(_, candidate)| candidate.excluded.is_none()) {
         work.insert(*node, backed_work(node, epoch, params, overlay)?);
     }
     let verified = work.values().fold(0_u128, |sum, work| sum.saturating_add(*work));
@@ -159,13 +158,20 @@ fn weights(
             *weight = weight.saturating_add(share);
         }
     }
+    work.retain(|_, weight| *weight > 0);
+    let mut absent: Vec<&(NodeId, Candidate)> =
+        candidates.iter().filter(|(node, candidate)| candidate.returns > epoch && work.contains_key(node)).collect();
+    absent.sort_by_key(|(node, candidate)| (std::cmp::Reverse((candidate.strikes, candidate.returns)), *node));
+    for (node, _) in absent.into_iter().take(work.len().saturating_sub(VOTERS_MIN)) {
+        work.remove(node);
+    }
     Ok(work)
 }
 
 /// Rule 1. The epoch before `epoch` has just begun, so the window ends with the one before that.
 fn backed_work(node: &NodeId, epoch: Epoch, params: &Params, overlay: &Overlay<'_>) -> Result<u128, StateError> {
     let reader = overlay.read();
-    let bond = reader.account(node)?.unwrap_or_default().bond;
+    let bond = reader.account(node)?.unwrap_or_default().backing();
     let backed = u128::from(bond.get()).saturating_mul(u128::from(params.work_per_bond_nano));
     let mut done = 0_u128;
     for back in 2..=params.work_window_epochs.saturating_add(1) {

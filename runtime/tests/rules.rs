@@ -79,7 +79,7 @@ fn rule_1_stamp() {
     // Sealed without a stamp, a block rarely has one; search a draft that has none.
     let block = (0..)
         .map(|extra| chain.draft(chain.after_ms(200 + extra)))
-        .map(|draft| ProposedBlock::seal(draft, vec![proof.clone()], 0).unwrap())
+        .map(|draft| ProposedBlock::seal(draft, vec![proof.clone()].into(), 0).unwrap())
         .find(|block| block.hash().as_bytes()[0] != 0)
         .unwrap();
     let fault = BlockFault::Stamp { hash: block.hash(), digits: 2 };
@@ -193,7 +193,7 @@ fn a_state_that_cannot_be_read_is_no_fault_of_the_block() {
     }
     let mut chain = Scenario::devnet();
     let proof = chain.proof(|_| {});
-    let block = ProposedBlock::seal(chain.draft(chain.soon()), vec![proof], 2).unwrap();
+    let block = ProposedBlock::seal(chain.draft(chain.soon()), vec![proof].into(), 2).unwrap();
     let failed = StateError::Read(ReadError("disk".to_owned()));
     assert_eq!(execute(&block, &chain.tip, &Broken, &chain.genesis), Err(ExecuteError::State(failed)));
 

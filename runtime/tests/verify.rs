@@ -183,7 +183,7 @@ fn a_block_that_breaks_a_rule_is_found_though_its_validator_signed_it() {
     other.record.tokens_generated = 7;
     let second = chain.sign(other);
     let record = second.record_id();
-    let bad = aria_chain::block::ProposedBlock::seal(chain.draft(chain.soon()), vec![second], 2).unwrap();
+    let bad = aria_chain::block::ProposedBlock::seal(chain.draft(chain.soon()), vec![second].into(), 2).unwrap();
     let nothing = aria_chain::store::StateChanges { state_root: chain.state.full_root(), ..Default::default() };
     store.commit(&finalise(bad, &chain.genesis), &nothing).unwrap();
 
@@ -266,7 +266,7 @@ fn a_store_reads_like_the_state_it_keeps() {
         timestamp: next.soon(),
         proposer: key(1).node_id(),
     };
-    let on_store = aria_runtime::propose::propose(slot, [], vec![proof.clone()], &view, &next.genesis).unwrap();
+    let on_store = aria_runtime::propose::propose(slot, vec![proof.clone()].into(), &view, &next.genesis).unwrap();
     let in_memory = next.propose(next.soon(), vec![proof]).unwrap();
     assert_eq!(on_store.block, in_memory.block);
 }

@@ -141,21 +141,52 @@ fn run_without(chain: &mut Scenario, n: u8, height: u64) {
 
 #[test]
 fn who_lets_its_turns_pass_loses_its_power_and_gets_it_back() {
-    let mut chain = four();
-    run_without(&mut chain, 3, EPOCH - 1);
+    let (lines, epoch) = ([2, 3, 4, 5].map(|n| validator(n) + &bonded(n)).concat(), 10);
+    let mut chain = chain(&lines, &[("epoch_blocks = 8", "epoch_blocks = 10")]);
+    run_without(&mut chain, 3, epoch - 1);
     let absent = chain.reader().candidate(&node(3)).unwrap().unwrap();
     assert_eq!((absent.missed, absent.taken), (2, 0));
-    run_without(&mut chain, 3, 2 * EPOCH - 1);
-    assert_eq!(chain.voters().set.members().len(), 3);
+    run_without(&mut chain, 3, 2 * epoch - 1);
+    assert_eq!(chain.voters().set.members().len(), 4);
     assert_eq!((power(&chain, 3), chain.voters().set.total_power()), (0, POWER_TOTAL));
     let others = chain.proposer();
     assert_ne!(others, node(3));
     // It missed the second epoch as well, in which it still had power: away for one more, and two after that.
-    run_without(&mut chain, 3, 5 * EPOCH - 1);
+    run_without(&mut chain, 3, 5 * epoch - 1);
     assert_eq!(chain.voters().set.members(), chain.genesis.validators().members(), "it may show that it is back");
-    run_to(&mut chain, 8 * EPOCH);
-    assert_eq!(power(&chain, 3), POWER_TOTAL / 4);
+    run_to(&mut chain, 8 * epoch);
+    assert_eq!(power(&chain, 3), POWER_TOTAL / 5);
     assert_eq!(chain.reader().candidate(&node(3)).unwrap().unwrap().strikes, 0);
+}
+
+#[test]
+fn absence_sends_nobody_away_below_four() {
+    // Three of equal power need each other, so a fourth is kept, here or not.
+    let mut chain = four();
+    run_without(&mut chain, 3, 4 * EPOCH);
+    assert!(chain.reader().candidate(&node(3)).unwrap().unwrap().strikes > 0);
+    assert_eq!(chain.voters().set.members(), chain.genesis.validators().members());
+    // Of seven, two that are away go; of five, one of the two.
+    for (last, staying, count) in [(7, vec![1, 4, 5, 6, 7], 5), (5, vec![1, 4, 5], 4)] {
+        let lines: String = (2..=last).map(|n| validator(n) + &bonded(n)).collect();
+        let mut chain = super_epoch(&lines);
+        while chain.tip.height.get() < 39 {
+            chain.round = Round::ZERO;
+            let turn = |chain: &Scenario| (2..=3).any(|n| chain.proposer() == node(n));
+            while turn(&chain) {
+                chain.round = Round::new(chain.round.get() + 1);
+            }
+            chain.beat();
+        }
+        let set = chain.voters().set;
+        assert_eq!(set.members().len(), count, "of {last}");
+        assert!(staying.iter().all(|n| set.power_of(&node(*n)) > 0));
+    }
+}
+
+/// A chain with these validators besides key 1, and epochs in which each has several turns.
+fn super_epoch(lines: &str) -> Scenario {
+    chain(lines, &[("epoch_blocks = 8", "epoch_blocks = 20")])
 }
 
 #[test]

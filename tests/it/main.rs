@@ -11,3 +11,4 @@ mod network;
 mod slice;
 mod snapshot;
 mod stranger;
+mod wallet;

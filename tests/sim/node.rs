@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock};
+use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock, VerifiedBody};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId};
@@ -64,9 +64,8 @@ impl Shared {
             state_root: Digest::ZERO,
             validators_hash: self.work_set(height).set().hash(),
             next_validators_hash: self.work_set(height.next().unwrap()).set().hash(),
-            evidence,
         };
-        ProposedBlock::seal(draft, Vec::new(), 0).unwrap()
+        ProposedBlock::seal(draft, VerifiedBody { evidence, ..VerifiedBody::default() }, 0).unwrap()
     }
 
     /// Blocks with this salt break a rule that only their content shows.

@@ -16,10 +16,11 @@ use crate::block::{Body, FinalBlock, GenesisBlock, Header};
 use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::codec::Versioned;
 use crate::evidence::Evidence;
-use crate::ids::{BlockHash, ChainId, Digest, RecordId};
+use crate::ids::{BlockHash, ChainId, Digest, RecordId, TransactionId};
 use crate::limits::{PAGE_RECORDS_MAX, STATE_SCAN_MAX};
 use crate::proof::{SignedProof, VerifiedProof};
 use crate::record::{RecordEntry, RecordStatus};
+use crate::transaction::{SignedTransaction, VerifiedTransaction};
 use crate::units::Height;
 
 mod listing;
@@ -28,7 +29,9 @@ mod writing;
 
 pub use restore::{Restoring, Start};
 
-use writing::{Lists, tip_of, write_certificate, write_evidence, write_header, write_set, write_state};
+use writing::{
+    Lists, tip_of, write_certificate, write_evidence, write_header, write_set, write_state, write_transactions,
+};
 
 /// Receives keys and values of a scan in order; returns whether to go on.
 pub(super) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'v;
@@ -113,8 +116,8 @@ impl<T: Tables> Ledger<T> {
             health: Mutex::new(Health::Writing),
             next_arrival: Mutex::new(0),
         };
-        let last = ledger.arrivals()?.into_iter().next_back();
-        *lock(&ledger.next_arrival) = last.map_or(0, |(arrival, _)| arrival + 1);
+        let last = ledger.last_arrival(Tree::Pending)?.max(ledger.last_arrival(Tree::PendingTransactions)?);
+        *lock(&ledger.next_arrival) = last.map_or(0, |arrival| arrival + 1);
         Ok(ledger)
     }
 
@@ -150,26 +153,97 @@ impl<T: Tables> Ledger<T> {
     }
 
     fn proof_at(&self, height: Height, index: u32) -> Result<SignedProof, StoreError> {
-        let key = schema::place_key(height, index);
-        self.decode(Tree::Proofs, &key)?.ok_or_else(|| damaged(Tree::Proofs, &key, "it is missing"))
+        self.at(Tree::Proofs, height, index)
     }
 
-    fn evidence_at(&self, height: Height, index: u32) -> Result<Evidence, StoreError> {
+    /// What stands at a place of a tree by height and index.
+    fn at<V: Versioned>(&self, tree: Tree, height: Height, index: u32) -> Result<V, StoreError> {
         let key = schema::place_key(height, index);
-        self.decode(Tree::Evidence, &key)?.ok_or_else(|| damaged(Tree::Evidence, &key, "it is missing"))
+        self.decode(tree, &key)?.ok_or_else(|| damaged(tree, &key, "it is missing"))
     }
 
-    /// Numbers of arrival and ids of all waiting proofs, ascending.
-    fn arrivals(&self) -> Result<BTreeMap<u64, RecordId>, StoreError> {
-        let mut arrivals = BTreeMap::new();
-        self.scan_all(Tree::Pending, |key, payload| {
-            let bad = || damaged(Tree::Pending, key, "it is no waiting proof");
-            let arrival = payload.first_chunk().ok_or_else(bad)?;
-            let id = RecordId::new(key.try_into().map_err(|_| bad())?);
-            arrivals.insert(u64::from_be_bytes(*arrival), id);
+    /// All of a tree by height and index that stand in the block at a height, which has `count` of them.
+    fn all_at<V: Versioned>(&self, tree: Tree, height: Height, count: u32) -> Result<Vec<V>, StoreError> {
+        (0..count).map(|index| self.at(tree, height, index)).collect()
+    }
+
+    /// Up to `limit` values of such a tree with their places, the newest first, older than `before`.
+    fn newest<V: Versioned>(
+        &self,
+        tree: Tree,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, V)>, StoreError> {
+        let high = before.map(|place| schema::place_key(place.height, place.index));
+        let high = high.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+        let mut found = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            let bad = |reason: &str| damaged(tree, key, reason);
+            let (height, index) = schema::place_of(key).ok_or_else(|| bad("its key is no place"))?;
+            if self.is_final(height) {
+                let payload = schema::unwrap(tree, key, value)?;
+                found.push((Cursor { height, index }, V::decode(payload).map_err(|fault| bad(&fault.to_string()))?));
+            }
+            Ok(found.len() < limit.min(PAGE_RECORDS_MAX))
+        };
+        self.tables.scan(tree, Bound::Unbounded, high, Order::Descending, &mut visit)?;
+        Ok(found)
+    }
+
+    /// Number of the last arrival in a tree of what waits.
+    fn last_arrival(&self, tree: Tree) -> Result<Option<u64>, StoreError> {
+        let mut last = None;
+        self.scan_all(tree, |key, payload| {
+            let arrival = payload.first_chunk().ok_or_else(|| damaged(tree, key, "it is too short"))?;
+            last = last.max(Some(u64::from_be_bytes(*arrival)));
             Ok(())
         })?;
-        Ok(arrivals)
+        Ok(last)
+    }
+
+    /// What waits in a tree, in the order of arrival.
+    fn waiting<V: Versioned>(&self, tree: Tree) -> Result<Vec<V>, StoreError> {
+        let mut waiting = BTreeMap::new();
+        self.scan_all(tree, |key, payload| {
+            let bad = |reason: &str| damaged(tree, key, reason);
+            let (arrival, value) = payload.split_first_chunk().ok_or_else(|| bad("it is too short"))?;
+            let value = V::decode(value).map_err(|fault| bad(&fault.to_string()))?;
+            waiting.insert(u64::from_be_bytes(*arrival), value);
+            Ok(())
+        })?;
+        Ok(waiting.into_values().collect())
+    }
+
+    /// Makes a value wait, unless it waits already or `is_final` says that a block has it.
+    fn wait<V: Versioned>(
+        &self,
+        tree: Tree,
+        id: &[u8; 32],
+        value: &V,
+        is_final: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<Pending, StoreError> {
+        self.step(|next_arrival| {
+            if is_final()? {
+                return Ok(Pending::Final);
+            }
+            if self.tables.get(tree, id)?.is_some() {
+                return Ok(Pending::Known);
+            }
+            let payload = [&next_arrival.to_be_bytes()[..], &value.encode()].concat();
+            let mut writes = Writes::default();
+            writes.put(tree, id.to_vec(), &payload);
+            self.tables.apply(writes, None)?;
+            *next_arrival += 1;
+            Ok(Pending::Added)
+        })
+    }
+
+    fn wait_no_more<'i>(&self, tree: Tree, ids: impl Iterator<Item = &'i [u8; 32]>) -> Result<(), StoreError> {
+        self.step(|_| {
+            let mut writes = Writes::default();
+            ids.for_each(|id| writes.remove(tree, id.to_vec()));
+            self.tables.apply(writes, None)
+        })
     }
 
     fn scan_all(
@@ -234,11 +308,13 @@ impl<T: Tables> Store for Ledger<T> {
         let Some(header) = self.header(height)? else {
             return Ok(None);
         };
-        let proofs = (0..header.record_count).map(|index| self.proof_at(height, index)).collect::<Result<_, _>>()?;
-        let evidence =
-            (0..header.evidence_count).map(|index| self.evidence_at(height, index)).collect::<Result<_, _>>()?;
+        let body = Body {
+            evidence: self.all_at(Tree::Evidence, height, header.evidence_count)?,
+            transactions: self.all_at(Tree::Transactions, height, header.transaction_count)?,
+            proofs: self.all_at(Tree::Proofs, height, header.record_count)?,
+        };
         let certificate = self.certificate(height)?;
-        Ok(Some(StoredBlock { hash: header.hash(), header, body: Body { evidence, proofs }, certificate }))
+        Ok(Some(StoredBlock { hash: header.hash(), header, body, certificate }))
     }
 
     fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StoreError> {
@@ -306,21 +382,27 @@ impl<T: Tables> Store for Ledger<T> {
     }
 
     fn evidence(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<(Cursor, Evidence)>, StoreError> {
-        let high = before.map(|place| schema::place_key(place.height, place.index));
-        let high = high.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
-        let mut found = Vec::new();
-        let mut visit = |key: &[u8], value: &[u8]| {
-            let bad = |reason: &str| damaged(Tree::Evidence, key, reason);
-            let (height, index) = schema::place_of(key).ok_or_else(|| bad("its key is no place"))?;
-            if self.is_final(height) {
-                let payload = schema::unwrap(Tree::Evidence, key, value)?;
-                let piece = Evidence::decode(payload).map_err(|fault| bad(&fault.to_string()))?;
-                found.push((Cursor { height, index }, piece));
-            }
-            Ok(found.len() < limit.min(PAGE_RECORDS_MAX))
+        self.newest(Tree::Evidence, before, limit)
+    }
+
+    fn transaction(&self, id: &TransactionId) -> Result<Option<(Cursor, SignedTransaction)>, StoreError> {
+        let place = self.read::<(Height, u32)>(Tree::TransactionIds, id.as_bytes())?;
+        let Some((height, index)) = place.filter(|(height, _)| self.is_final(*height)) else {
+            return Ok(None);
         };
-        self.tables.scan(Tree::Evidence, Bound::Unbounded, high, Order::Descending, &mut visit)?;
-        Ok(found)
+        let found: SignedTransaction = self.at(Tree::Transactions, height, index)?;
+        if found.transaction.id() != *id {
+            return Err(damaged(Tree::TransactionIds, id.as_bytes(), "another transaction stands in its place"));
+        }
+        Ok(Some((Cursor { height, index }, found)))
+    }
+
+    fn transactions(
+        &self,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, SignedTransaction)>, StoreError> {
+        self.newest(Tree::Transactions, before, limit)
     }
 
     fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -347,41 +429,30 @@ impl<T: Tables> Store for Ledger<T> {
     }
 
     fn put_pending(&self, proof: &VerifiedProof) -> Result<Pending, StoreError> {
-        self.step(|next_arrival| {
-            let id = proof.record_id();
-            if self.place(&id)?.is_some() {
-                return Ok(Pending::Final);
-            }
-            if self.tables.get(Tree::Pending, id.as_bytes())?.is_some() {
-                return Ok(Pending::Known);
-            }
-            let payload = [&next_arrival.to_be_bytes()[..], &proof.proof().encode()].concat();
-            let mut writes = Writes::default();
-            writes.put(Tree::Pending, id.as_bytes().to_vec(), &payload);
-            self.tables.apply(writes, None)?;
-            *next_arrival += 1;
-            Ok(Pending::Added)
-        })
+        let id = proof.record_id();
+        self.wait(Tree::Pending, id.as_bytes(), proof.proof(), || Ok(self.place(&id)?.is_some()))
     }
 
     fn pending(&self) -> Result<Vec<SignedProof>, StoreError> {
-        let mut waiting = BTreeMap::new();
-        self.scan_all(Tree::Pending, |key, payload| {
-            let bad = |reason: &str| damaged(Tree::Pending, key, reason);
-            let (arrival, proof) = payload.split_first_chunk().ok_or_else(|| bad("it is too short"))?;
-            let proof = SignedProof::decode(proof).map_err(|fault| bad(&fault.to_string()))?;
-            waiting.insert(u64::from_be_bytes(*arrival), proof);
-            Ok(())
-        })?;
-        Ok(waiting.into_values().collect())
+        self.waiting(Tree::Pending)
     }
 
     fn drop_pending(&self, records: &[RecordId]) -> Result<(), StoreError> {
-        self.step(|_| {
-            let mut writes = Writes::default();
-            records.iter().for_each(|id| writes.remove(Tree::Pending, id.as_bytes().to_vec()));
-            self.tables.apply(writes, None)
-        })
+        self.wait_no_more(Tree::Pending, records.iter().map(RecordId::as_bytes))
+    }
+
+    fn put_pending_transaction(&self, transaction: &VerifiedTransaction) -> Result<Pending, StoreError> {
+        let id = transaction.id();
+        let is_final = || Ok(self.transaction(&id)?.is_some());
+        self.wait(Tree::PendingTransactions, id.as_bytes(), transaction.signed(), is_final)
+    }
+
+    fn pending_transactions(&self) -> Result<Vec<SignedTransaction>, StoreError> {
+        self.waiting(Tree::PendingTransactions)
+    }
+
+    fn drop_pending_transactions(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        self.wait_no_more(Tree::PendingTransactions, ids.iter().map(TransactionId::as_bytes))
     }
 
     fn commit(&self, block: &FinalBlock, changes: &StateChanges) -> Result<(), StoreError> {
@@ -394,6 +465,7 @@ impl<T: Tables> Store for Ledger<T> {
             write_header(&mut writes, header, &block.hash());
             write_certificate(&mut writes, block.certificate());
             write_evidence(&mut writes, block);
+            write_transactions(&mut writes, block);
             changes.validators.iter().for_each(|set| write_set(&mut writes, set));
             let mut lists = Lists::default();
             self.write_records(&mut writes, &mut lists, block, &mut statuses)?;
@@ -431,7 +503,7 @@ mod tests {
 
     use super::super::memory::MemoryTables;
     use super::*;
-    use crate::block::{Draft, ProposedBlock};
+    use crate::block::{Draft, ProposedBlock, VerifiedBody};
     use crate::certificate::{Validator, Vote};
     use crate::keys::NodeKey;
     use crate::units::{Round, Timestamp};
@@ -487,9 +559,8 @@ mod tests {
             state_root: Digest::ZERO,
             validators_hash: set.hash(),
             next_validators_hash: set.hash(),
-            evidence: Vec::new(),
         };
-        let block = ProposedBlock::seal(draft, Vec::new(), 0).unwrap();
+        let block = ProposedBlock::seal(draft, VerifiedBody::default(), 0).unwrap();
         let vote = Vote::sign(&key, &chain_id, Height::new(1), Round::ZERO, block.hash());
         let certificate = CommitCertificate::gather(vote.height, vote.round, block.hash(), &[vote]);
         (ledger, FinalBlock::new(block, certificate, &set).unwrap(), StateChanges::default())

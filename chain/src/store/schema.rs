@@ -16,7 +16,7 @@ use crate::record::RecordStatus;
 use crate::units::Height;
 
 /// Format of the whole store, written beside the data. A program refuses every other one.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Version byte of every value.
 const VALUE_VERSION: u8 = 1;
@@ -36,6 +36,10 @@ pub enum Tree {
     Proofs,
     /// Height and index -> evidence.
     Evidence,
+    /// Height and index -> transaction.
+    Transactions,
+    /// Transaction id -> height and index.
+    TransactionIds,
     /// Height and piece -> up to 4 KiB of the certificate.
     Certificates,
     /// Block hash -> height.
@@ -54,15 +58,19 @@ pub enum Tree {
     State,
     /// Record id -> number of arrival, proof.
     Pending,
+    /// Transaction id -> number of arrival, transaction.
+    PendingTransactions,
 }
 
 impl Tree {
     /// All trees.
-    pub const ALL: [Tree; 13] = [
+    pub const ALL: [Tree; 16] = [
         Tree::Meta,
         Tree::Headers,
         Tree::Proofs,
         Tree::Evidence,
+        Tree::Transactions,
+        Tree::TransactionIds,
         Tree::Certificates,
         Tree::Hashes,
         Tree::Records,
@@ -72,6 +80,7 @@ impl Tree {
         Tree::Validators,
         Tree::State,
         Tree::Pending,
+        Tree::PendingTransactions,
     ];
 
     /// Its name on disk.
@@ -81,6 +90,8 @@ impl Tree {
             Tree::Headers => "headers",
             Tree::Proofs => "proofs",
             Tree::Evidence => "evidence",
+            Tree::Transactions => "transactions",
+            Tree::TransactionIds => "transaction-ids",
             Tree::Certificates => "certificates",
             Tree::Hashes => "hashes",
             Tree::Records => "records",
@@ -90,6 +101,7 @@ impl Tree {
             Tree::Validators => "validators",
             Tree::State => "state",
             Tree::Pending => "pending",
+            Tree::PendingTransactions => "pending-transactions",
         }
     }
 }
@@ -183,7 +195,7 @@ pub fn unwrap<'v>(tree: Tree, key: &[u8], value: &'v [u8]) -> Result<&'v [u8], S
 pub fn damaged(tree: Tree, key: &[u8], reason: &str) -> StoreError {
     let place = match (tree, place_of(key), key.first_chunk::<8>()) {
         (Tree::Meta, _, _) => format!("{}/{}", tree.name(), String::from_utf8_lossy(key)),
-        (Tree::Proofs, Some((height, index)), _) => {
+        (Tree::Proofs | Tree::Transactions, Some((height, index)), _) => {
             format!("{}/height {height}, index {index}", tree.name())
         }
         (Tree::Headers | Tree::Certificates, _, Some(height)) => {

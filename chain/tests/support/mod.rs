@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock};
+use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock, VerifiedBody};
 use aria_chain::certificate::{CommitCertificate, Validator, ValidatorSet, Vote};
 use aria_chain::evidence::{Evidence, Said};
 use aria_chain::hash::{commit_output, commit_prompt};
@@ -14,6 +14,7 @@ use aria_chain::request::{InferenceRequest, TaskType};
 use aria_chain::store::{
     ChainFault, LinkRules, OpenOptions, OpenReport, SledStore, StateChanges, Store, StoreError, Tip, verify_chain_links,
 };
+use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp};
 
 /// Digits of the stamp in these tests: one, so that a block takes sixteen tries.
@@ -135,6 +136,25 @@ impl Maker {
     }
 }
 
+/// A transfer of one ARIA between the nodes of two seeds.
+pub(crate) fn transfer(from: u8, to: u8, nonce: u64) -> VerifiedTransaction {
+    let transaction = Transaction {
+        chain_id: chain_id(),
+        sender: node(from),
+        nonce,
+        fee: NanoAria::new(100_000),
+        expiry: Height::new(1_000),
+        action: Action::Transfer { to: node(to), amount: NanoAria::new(1_000_000_000) },
+    };
+    sign_transaction(from, transaction).verify(&chain_id()).unwrap()
+}
+
+/// A transaction signed by the key of a seed, whoever its sender is.
+pub(crate) fn sign_transaction(seed: u8, transaction: Transaction) -> SignedTransaction {
+    let signature = key(seed).sign_transaction(&chain_id(), &transaction.id());
+    SignedTransaction { transaction, signature }
+}
+
 /// A verified proof of one node for one model.
 pub(crate) fn proof(nonce: u64) -> VerifiedProof {
     Maker::nonce(nonce).verified()
@@ -151,6 +171,8 @@ pub(crate) fn validators(count: u8) -> ValidatorSet {
 pub(crate) struct Chain {
     pub(crate) genesis: GenesisBlock,
     pub(crate) draft: Draft,
+    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) transactions: Vec<VerifiedTransaction>,
     pub(crate) members: u8,
 }
 
@@ -173,9 +195,8 @@ impl Chain {
             state_root: state_root(0),
             validators_hash: set.hash(),
             next_validators_hash: set.hash(),
-            evidence: Vec::new(),
         };
-        Chain { genesis, draft, members }
+        Chain { genesis, draft, evidence: Vec::new(), transactions: Vec::new(), members }
     }
 
     /// State at the start: one entry.
@@ -185,7 +206,8 @@ impl Chain {
     }
 
     pub(crate) fn propose(&self, proofs: Vec<VerifiedProof>) -> ProposedBlock {
-        ProposedBlock::seal(self.draft.clone(), proofs, STAMP).unwrap()
+        let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
+        ProposedBlock::seal(self.draft.clone(), VerifiedBody { evidence, transactions, proofs }, STAMP).unwrap()
     }
 
     pub(crate) fn votes(&self, block: &ProposedBlock) -> Vec<Vote> {
@@ -211,7 +233,8 @@ impl Chain {
         ];
         let changes = StateChanges { entries, state_root: state_root(height), ..StateChanges::default() };
         self.draft.validators_hash = self.draft.next_validators_hash;
-        self.draft.evidence.clear();
+        self.evidence.clear();
+        self.transactions.clear();
         self.draft.height = Height::new(height + 1);
         self.draft.parent = block.hash();
         self.draft.state_root = changes.state_root;

@@ -122,7 +122,11 @@ fn settle_genesis(folder: &Path, keys: &[&str]) -> anyhow::Result<PathBuf> {
     };
     let validators = keys.iter().map(|key| table(key, &[("power", 1)])).collect();
     let amounts = [("balance_nano", 1_000_000_000_000_000), ("bond_nano", 1_000_000_000_000)];
-    let accounts = keys.iter().map(|key| table(key, &amounts)).collect();
+    let own = keys.iter().map(|key| table(key, &amounts));
+    // The faucet stays.
+    let others = file["accounts"].as_array().into_iter().flatten();
+    let others = others.filter(|account| account["key"].as_str() != Some("local")).cloned();
+    let accounts = own.chain(others).collect();
     file.insert("validators".into(), toml::Value::Array(validators));
     file.insert("accounts".into(), toml::Value::Array(accounts));
     DataDir::existing(folder).write_private(&path, file.to_string().as_bytes())?;

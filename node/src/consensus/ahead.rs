@@ -1,15 +1,15 @@
-//! The proofs of blocks of the past, verified ahead: while one block is executed and written, others are verified, by the thread
+//! The bodies of blocks of the past, verified ahead: while one block is executed and written, others are verified, by the thread
 //! that waits for one too.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use aria_chain::proof::VerifiedProof;
+use aria_chain::block::VerifiedBody;
 
-/// The outcome for the proofs of one block.
-pub type Verified = Result<Vec<VerifiedProof>, String>;
+/// The outcome for the body of one block.
+pub type Verified = Result<VerifiedBody, String>;
 
-/// The proofs of some blocks.
+/// The bodies of some blocks.
 struct Ahead<'v, T> {
     verify: &'v (dyn Fn(T) -> Verified + Sync),
     /// Each until somebody begins it.
@@ -21,7 +21,7 @@ struct Ahead<'v, T> {
     is_over: AtomicBool,
 }
 
-/// Calls `each` for block after block with its verified proofs, until it says that it is enough. `verify` runs on all cores meanwhile.
+/// Calls `each` for block after block with its verified body, until it says that it is enough. `verify` runs on all cores meanwhile.
 pub fn with_verified<T: Send, E>(
     blocks: Vec<T>,
     verify: &(dyn Fn(T) -> Verified + Sync),
@@ -64,9 +64,9 @@ impl<T> Ahead<'_, T> {
         }
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let Some(block) = self.blocks.get(index) else { return false };
-        let Some(proofs) = lock(block).take() else { return true };
+        let Some(body) = lock(block).take() else { return true };
         // Whoever waits for this block must hear of it, also where a defect of ours ends this thread.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.verify)(proofs)));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.verify)(body)));
         lock(&self.outcomes)[index] = Some(outcome.unwrap_or_else(|_| Err("its verification panicked".into())));
         self.is_one_done.notify_all();
         true
@@ -101,7 +101,7 @@ mod tests {
         let verify = |()| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
             std::thread::yield_now();
-            if Some(call) == fails_at { Err("bad".to_owned()) } else { Ok(Vec::new()) }
+            if Some(call) == fails_at { Err("bad".to_owned()) } else { Ok(VerifiedBody::default()) }
         };
         let mut seen = Vec::new();
         let outcome = with_verified(vec![(); count], &verify, |index, verified| {

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock};
-use aria_chain::evidence::Evidence;
+use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock, VerifiedBody};
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
 use aria_chain::proof::{SignedProof, VerifiedProof};
+use aria_chain::transaction::{SignedTransaction, VerifiedTransaction};
 use aria_chain::units::{Round as ChainRound, Timestamp};
 use aria_runtime::execute::{ExecutedBlock, check_clock, execute};
-use aria_runtime::propose::{Slot, propose};
+use aria_runtime::propose::{Slot, Waiting, propose};
 use aria_runtime::rules::record::RecordFault;
 use malachite_types::Round;
 
@@ -42,12 +42,21 @@ impl Hands {
         // Never closer to the parent than the rules allow, even where the clock went back a little.
         let earliest_ms = parent.timestamp_ms.get().saturating_add(params.block_interval_ms);
         let timestamp = Timestamp::new(chain.clock.now_ms().max(earliest_ms));
-        let (evidence, waiting) = (chain.accused().pieces(), chain.mempool().select(SelectLimits::default()));
+        let waiting = Waiting {
+            evidence: chain.accused().pieces(),
+            transactions: chain.transactions().select(),
+            proofs: chain.mempool().select(SelectLimits::default()),
+        };
         let round = ChainRound::new(round.as_u32().unwrap_or(0));
         let slot = Slot { parent: &parent, round, timestamp, proposer: chain.key.node_id() };
-        let proposal = propose(slot, evidence, waiting, &chain.view(), &chain.genesis)
+        let proposal = propose(slot, waiting, &chain.view(), &chain.genesis)
             .map_err(|error| NodeError::Execution(error.to_string()))?;
         chain.accused().remove(&proposal.stale);
+        for (transaction, fault) in proposal.refused {
+            tracing::warn!(%transaction, %fault, "can never be in a block and is dropped, with what waits behind it");
+            let gone = chain.transactions().refuse(&transaction);
+            chain.store.drop_pending_transactions(&gone)?;
+        }
         let mut lost = Vec::new();
         for (record, fault) in proposal.skipped {
             // A record that is early waits for its time; every other fault is for ever.
@@ -66,18 +75,12 @@ impl Hands {
 
     /// Verifies a block that somebody else made and executes it. None: it is not valid, or not now.
     pub fn check(&mut self, (header, body): WireBlock) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
-        let Body { evidence, proofs } = body;
-        let verified = self.verify_shared(proofs);
-        self.check_verified(header, evidence, verified)
+        let verified = self.verify_shared(body);
+        self.check_verified(header, verified)
     }
 
-    /// The same, the proofs being verified.
-    pub fn check_verified(
-        &mut self,
-        header: Header,
-        evidence: Vec<Evidence>,
-        proofs: Verified,
-    ) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
+    /// The same, the body being verified.
+    pub fn check_verified(&mut self, header: Header, body: Verified) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
         let chain = &self.chain;
         let (height, proposer, params) = (header.height, header.proposer, chain.genesis.params());
         let now = Timestamp::new(chain.clock.now_ms());
@@ -88,8 +91,8 @@ impl Hands {
         if let Err(fault) = check_clock(&header, now, params) {
             return refused(fault.to_string());
         }
-        let checked = proofs.and_then(|proofs| {
-            ProposedBlock::of_verified(header, evidence, proofs, chain.genesis.chain_id(), params.stamp_zero_digits)
+        let checked = body.and_then(|body| {
+            ProposedBlock::of_verified(header, body, chain.genesis.chain_id(), params.stamp_zero_digits)
                 .map_err(|fault| fault.to_string())
         });
         let block = match checked {
@@ -103,8 +106,10 @@ impl Hands {
         Ok(Some(Arc::new(block)))
     }
 
-    /// Proofs of a block, verified by several threads where there are many that do not wait here.
-    fn verify_shared(&self, proofs: Vec<SignedProof>) -> Verified {
+    /// The body of a block, its proofs verified by several threads where there are many that do not wait here.
+    fn verify_shared(&self, body: Body) -> Verified {
+        let Body { evidence, transactions, proofs } = body;
+        let transactions = verify_transactions(&self.chain, transactions)?;
         let mut work = with_known(&self.chain, proofs);
         let missing = work.iter().filter(|(_, known)| known.is_none()).count();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -115,11 +120,12 @@ impl Hands {
             parts.push(std::mem::replace(&mut work, rest));
         }
         let mut verified = Vec::new();
-        let outcome = with_verified(parts, &|part| verify_rest(&self.chain, part), |_, part| {
-            verified.extend(part?);
+        let verify = |part| verify_rest(&self.chain, part).map(VerifiedBody::from);
+        let outcome = with_verified(parts, &verify, |_, part| {
+            verified.extend(part?.proofs);
             Ok(true)
         });
-        outcome.map(|()| verified)
+        outcome.map(|()| VerifiedBody { evidence, transactions, proofs: verified })
     }
 
     /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.
@@ -142,9 +148,17 @@ impl Hands {
         };
         let expired: Vec<_> = expired.iter().map(|proof| proof.record_id()).collect();
         chain.store.drop_pending(&expired)?;
+        let gone = {
+            let mut transactions = chain.transactions();
+            let mut gone = transactions.settle(block.block().transactions());
+            gone.extend(transactions.expire(height));
+            gone
+        };
+        chain.store.drop_pending_transactions(&gone)?;
         chain.advance(block.block());
-        let (records, round) = (block.header().record_count, block.certificate().round);
-        tracing::info!(%height, hash = %block.hash(), records, %round, "final block");
+        let (header, round) = (block.header(), block.certificate().round);
+        let (records, transactions) = (header.record_count, header.transaction_count);
+        tracing::info!(%height, hash = %block.hash(), records, transactions, %round, "final block");
         Ok(())
     }
 }
@@ -152,9 +166,27 @@ impl Hands {
 /// A proof, and the same verified if it waits here.
 type Known = (SignedProof, Option<VerifiedProof>);
 
-/// Proofs, verified. Those that wait here were verified when they came.
-pub fn verify(chain: &Chain, proofs: Vec<SignedProof>) -> Verified {
-    verify_rest(chain, with_known(chain, proofs))
+/// A body, verified. What waits here was verified when it came.
+pub fn verify(chain: &Chain, body: Body) -> Verified {
+    let Body { evidence, transactions, proofs } = body;
+    let transactions = verify_transactions(chain, transactions)?;
+    let proofs = verify_rest(chain, with_known(chain, proofs))?;
+    Ok(VerifiedBody { evidence, transactions, proofs })
+}
+
+fn verify_transactions(
+    chain: &Chain,
+    transactions: Vec<SignedTransaction>,
+) -> Result<Vec<VerifiedTransaction>, String> {
+    let known = |signed: &SignedTransaction| {
+        let id = signed.transaction.id();
+        chain.transactions().get(&id).filter(|own| own.signed() == signed).cloned()
+    };
+    let one = |signed: SignedTransaction| match known(&signed) {
+        Some(known) => Ok(known),
+        None => signed.verify(chain.genesis.chain_id()).map_err(|fault| fault.to_string()),
+    };
+    transactions.into_iter().map(one).collect()
 }
 
 fn with_known(chain: &Chain, proofs: Vec<SignedProof>) -> Vec<Known> {
@@ -169,7 +201,7 @@ fn with_known(chain: &Chain, proofs: Vec<SignedProof>) -> Vec<Known> {
         .collect()
 }
 
-fn verify_rest(chain: &Chain, work: Vec<Known>) -> Verified {
+fn verify_rest(chain: &Chain, work: Vec<Known>) -> Result<Vec<VerifiedProof>, String> {
     let chain_id = chain.genesis.chain_id();
     let one = |(proof, known): Known| match known {
         Some(known) => Ok(known),

@@ -222,16 +222,16 @@ impl Loop {
             self.ask_above(last.header.height);
         }
         let mut rest = Vec::with_capacity(missing.len());
-        let mut proofs = Vec::with_capacity(missing.len());
+        let mut bodies = Vec::with_capacity(missing.len());
         for WireFinal { header, body, certificate } in missing {
-            proofs.push(body.proofs);
-            rest.push(Some((header, body.evidence, certificate)));
+            bodies.push(body);
+            rest.push(Some((header, certificate)));
         }
         let chain = Arc::clone(&self.chain);
         let mut fault = None;
-        with_verified(proofs, &|proofs| hands::verify(&chain, proofs), |index, proofs| {
-            let (header, evidence, certificate) = rest[index].take().expect("each comes once");
-            fault = self.take_block(header, evidence, certificate, proofs)?;
+        with_verified(bodies, &|body| hands::verify(&chain, body), |index, body| {
+            let (header, certificate) = rest[index].take().expect("each comes once");
+            fault = self.take_block(header, certificate, body)?;
             Ok::<bool, NodeError>(fault.is_none())
         })?;
         self.catch_up.wait_from(self.now_ms());
@@ -249,9 +249,8 @@ impl Loop {
     fn take_block(
         &mut self,
         header: Header,
-        evidence: Vec<Evidence>,
         certificate: CommitCertificate,
-        proofs: Verified,
+        body: Verified,
     ) -> Result<Option<String>, NodeError> {
         // Consensus may decide a block while the one below is taken from a peer.
         if header.height < self.driver.height() {
@@ -260,7 +259,7 @@ impl Loop {
         if header.height > self.driver.height() {
             return Ok(Some("it sent blocks with a gap".into()));
         }
-        let Some(block) = self.hands.check_verified(header, evidence, proofs)? else {
+        let Some(block) = self.hands.check_verified(header, body)? else {
             return Ok(Some("it sent a final block that is not valid".into()));
         };
         let block = match FinalBlock::new(Arc::unwrap_or_clone(block), certificate, self.driver.set().set()) {
@@ -332,7 +331,8 @@ impl Loop {
     /// that, a heartbeat.
     fn due_in(&self) -> Duration {
         let params = self.chain.genesis.params();
-        let is_pending = self.chain.mempool().status().proofs > 0 || !self.chain.accused().is_empty();
+        let chain = &self.chain;
+        let is_pending = !chain.mempool().is_empty() || !chain.transactions().is_empty() || !chain.accused().is_empty();
         let pause_ms = if is_pending { params.block_interval_ms } else { params.heartbeat_ms };
         let since_ms = self.chain.clock.now_ms().saturating_sub(self.last_block_ms);
         Duration::from_millis(pause_ms.saturating_sub(since_ms))

@@ -8,6 +8,7 @@ use aria_chain::ids::BlockHash;
 use aria_chain::light::FinalHeader;
 use aria_chain::limits::PROOF_BYTES_MAX;
 use aria_chain::proof::SignedProof;
+use aria_chain::transaction::SignedTransaction;
 use aria_chain::units::Height;
 use borsh::io::{Error, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -32,6 +33,8 @@ pub enum Gossip {
     Proof(Box<SignedProof>),
     /// A validator contradicted itself.
     Evidence(Box<Evidence>),
+    /// A transaction that waits to be sealed.
+    Transaction(Box<SignedTransaction>),
 }
 
 impl Versioned for Gossip {

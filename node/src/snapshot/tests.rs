@@ -12,7 +12,7 @@ use aria_chain::keys::NodeKey;
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::units::{Height, Millis, Round};
 use aria_runtime::genesis::Genesis;
-use aria_runtime::propose::{Slot, propose};
+use aria_runtime::propose::{Slot, Waiting, propose};
 use aria_runtime::verify::verify_chain;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -55,7 +55,7 @@ fn chain(folder: &std::path::Path, blocks: u64) -> Arc<Chain> {
         let (round, proposer) = (Round::ZERO, chain.key.node_id());
         let timestamp = parent.timestamp_ms.plus(span).expect("a time");
         let slot = Slot { parent: &parent, round, timestamp, proposer };
-        let proposal = propose(slot, Vec::new(), Vec::new(), &chain.view(), &chain.genesis).expect("a proposal");
+        let proposal = propose(slot, Waiting::default(), &chain.view(), &chain.genesis).expect("a proposal");
         let (block, executed) = proposal.block.expect("a heartbeat is due");
         let set = chain.voters().expect("readable").set;
         let header = block.header().clone();

@@ -2,11 +2,8 @@
 //! on blocking threads.
 
 use aria_chain::{
-    codec::Versioned,
     ids::{ModelId, NodeId, RecordId},
-    limits::{PAGE_RECORDS_MAX, PROOF_BYTES_MAX},
     merkle::{RecordProof, RecordTree},
-    proof::SignedProof,
     record::RecordStatus,
     store::{Order, Page, RecordFilter, Store, StoredBlock},
     units::Height,
@@ -20,9 +17,9 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    ledger, light, subscribe, views, votes,
+    ledger, light, subscribe, transactions, views, votes,
 };
-use crate::services::{Readiness, Services, WaitingProof};
+use crate::services::{Readiness, Services};
 
 /// The OpenRPC document, kept by hand.
 pub const OPENRPC: &str = include_str!("../../openrpc.json");
@@ -53,6 +50,9 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getLightProof", &["id", "trusted_height"], light::get_light_proof),
     ("chain_verifyRecordProof", &["proof"], verify_record_proof),
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
+    ("chain_getTransaction", &["id"], transactions::get_transaction),
+    ("chain_getReceipt", &["id"], transactions::get_receipt),
+    ("chain_listTransactions", &["limit", "cursor"], transactions::list_transactions),
     ("chain_getAccount", &["id"], get_account),
     ("chain_listAccounts", &["limit", "cursor"], ledger::list_accounts),
     ("chain_getSupply", &[], ledger::get_supply),
@@ -61,10 +61,10 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),
-    ("mempool_list", &["limit", "cursor"], mempool_list),
-    ("mempool_get", &["id"], mempool_get),
-    ("mempool_submit", &["proof"], mempool_submit),
-    ("mempool_simulate", &["proof"], mempool_simulate),
+    ("mempool_list", &["limit", "cursor", "kind"], transactions::mempool_list),
+    ("mempool_get", &["id"], transactions::mempool_get),
+    ("mempool_submit", &["bytes"], transactions::mempool_submit),
+    ("mempool_simulate", &["bytes"], transactions::mempool_simulate),
     ("net_info", &[], net_info),
     ("net_listPeers", &[], net_list_peers),
     ("model_list", &[], model_list),
@@ -148,6 +148,7 @@ pub fn block_view(services: &dyn Services, block: &StoredBlock, verbosity: u64) 
         _ => ids.map(|id| record_view(services, &id)).collect::<Result<Vec<Value>, ErrorObjectOwned>>()?,
     };
     let mut view = views::block(block, records);
+    view["transactions"] = block.body.transactions.iter().map(transactions::view).collect();
     if verbosity == 2 {
         view["certificate"] = block.certificate.as_ref().map_or(Value::Null, views::certificate);
         view["proofs"] = block.body.proofs.iter().map(views::useful_work_proof).collect();
@@ -278,73 +279,6 @@ fn verify(services: &dyn Services, arguments: &Arguments) -> Answer {
 
 fn mempool_status(services: &dyn Services, _: &Arguments) -> Answer {
     Ok(json!(services.mempool()))
-}
-
-/// The bytes of a signed proof, in hex.
-fn signed_proof(arguments: &Arguments) -> Result<SignedProof, ErrorObjectOwned> {
-    let Some(text) = arguments.get("proof").and_then(Value::as_str) else {
-        return Err(invalid("proof", "must be hex"));
-    };
-    if text.len() > 2 * PROOF_BYTES_MAX {
-        return Err(invalid("proof", format!("must be at most {PROOF_BYTES_MAX} bytes")));
-    }
-    let bytes = hex::decode(text).map_err(|_| invalid("proof", "must be hex"))?;
-    SignedProof::decode(&bytes).map_err(|error| invalid("proof", error))
-}
-
-fn waiting_view(waiting: &WaitingProof) -> Value {
-    let record = waiting.proof.record();
-    json!({
-        "id": waiting.proof.record_id(),
-        "kind": "proof",
-        "since": waiting.since_ms,
-        "bytes": waiting.proof.size_bytes(),
-        "model_id": record.model_id,
-        "node_ids": record.stages.iter().map(|stage| stage.node_id).collect::<Vec<_>>(),
-        "requester": waiting.proof.proof().request.requester,
-        "expiry": waiting.proof.proof().request.expiry,
-    })
-}
-
-/// What waits for a block, page by page. The cursor is the last id shown.
-fn mempool_list(services: &dyn Services, arguments: &Arguments) -> Answer {
-    let limit = arguments.opt_u64("limit")?.and_then(|limit| usize::try_from(limit).ok());
-    let limit = limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX);
-    let after = arguments.opt_parse::<RecordId>("cursor")?;
-    let mut waiting = services.waiting_after(after.as_ref(), limit + 1);
-    let is_more = waiting.len() > limit;
-    waiting.truncate(limit);
-    let next = waiting.last().filter(|_| is_more).map(|last| last.proof.record_id());
-    Ok(json!({"waiting": waiting.iter().map(waiting_view).collect::<Vec<Value>>(), "next_cursor": next}))
-}
-
-fn mempool_get(services: &dyn Services, arguments: &Arguments) -> Answer {
-    let waiting = services.waiting(&arguments.parse("id")?);
-    Ok(waiting.map_or(Value::Null, |waiting| {
-        let mut view = waiting_view(&waiting);
-        view["proof"] = views::useful_work_proof(waiting.proof.proof());
-        view
-    }))
-}
-
-/// What would become of a proof, without submitting it.
-fn mempool_simulate(services: &dyn Services, arguments: &Arguments) -> Answer {
-    Ok(match services.simulate(signed_proof(arguments)?) {
-        Ok(id) => json!({"accepted": true, "id": id, "reason": null}),
-        Err(reason) => json!({"accepted": false, "id": null, "reason": reason}),
-    })
-}
-
-/// Takes the bytes of a signed proof, in hex, and gives the id of its record.
-fn mempool_submit(services: &dyn Services, arguments: &Arguments) -> Answer {
-    let id = services.submit(signed_proof(arguments)?).map_err(|reason| {
-        ErrorObjectOwned::owned(
-            REJECTED,
-            format!("the proof is refused: {reason}"),
-            Some(json!({"reason": "rejected"})),
-        )
-    })?;
-    Ok(json!(id))
 }
 
 fn net_info(services: &dyn Services, _: &Arguments) -> Answer {

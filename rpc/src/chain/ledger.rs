@@ -60,6 +60,7 @@ pub(super) fn list_accounts(services: &dyn Services, arguments: &Arguments) -> A
             "node_id": node,
             "balance": account.balance.to_string(),
             "bond": account.bond.to_string(),
+            "unbonding": account.unbonding.to_string(),
             "rewards_total": account.rewards_total.to_string(),
             "nonce": account.nonce,
         })
@@ -108,7 +109,7 @@ pub(super) fn get_network_stats(services: &dyn Services, arguments: &Arguments) 
     let (at, epochs) = epochs(services, &*store, arguments)?;
     let view = StoreView(&*store);
     let reader = Reader(&view);
-    let (mut listed, mut sums) = (Vec::new(), [0_u128; 8]);
+    let (mut listed, mut sums) = (Vec::new(), [0_u128; 10]);
     for epoch in epochs {
         let totals = reader.epoch_totals(epoch).map_err(unreadable)?;
         let numbers = numbers(&totals);
@@ -121,7 +122,7 @@ pub(super) fn get_network_stats(services: &dyn Services, arguments: &Arguments) 
     Ok(json!({"at": at, "validators": validators, "total": stats(&sums), "epochs": listed}))
 }
 
-fn numbers(totals: &EpochTotals) -> [u128; 8] {
+fn numbers(totals: &EpochTotals) -> [u128; 10] {
     [
         u128::from(totals.blocks),
         u128::from(totals.records),
@@ -131,11 +132,13 @@ fn numbers(totals: &EpochTotals) -> [u128; 8] {
         u128::from(totals.energy_uj.get()),
         u128::from(totals.work.get()),
         u128::from(totals.rewards.get()),
+        u128::from(totals.transactions),
+        u128::from(totals.fees.get()),
     ]
 }
 
 /// Counts are numbers; energy, work and amounts may be beyond what a client's numbers hold, and are text.
-fn stats([blocks, records, settled, prompt, generated, energy_uj, work, rewards]: &[u128; 8]) -> Value {
+fn stats([blocks, records, settled, prompt, generated, energy_uj, work, rewards, orders, fees]: &[u128; 10]) -> Value {
     let count = |number: &u128| u64::try_from(*number).unwrap_or(u64::MAX);
     json!({
         "blocks": count(blocks),
@@ -146,5 +149,7 @@ fn stats([blocks, records, settled, prompt, generated, energy_uj, work, rewards]
         "energy_uj": energy_uj.to_string(),
         "work": work.to_string(),
         "rewards": rewards.to_string(),
+        "transactions": count(orders),
+        "fees": fees.to_string(),
     })
 }

@@ -30,6 +30,7 @@ pub fn header(header: &Header) -> Value {
         "miner_id": header.proposer,
         "record_count": header.record_count,
         "records_root": header.records_root,
+        "transaction_count": header.transaction_count,
         "evidence_count": header.evidence_count,
         "body_root": header.body_root,
         "state_root": header.state_root,

@@ -8,8 +8,7 @@ use aria_chain::ids::NodeId;
 use aria_chain::units::{Height, NanoAria, Overflow};
 
 use super::record::Place;
-use crate::fixed::scale_floor;
-use crate::params::PPM;
+use crate::fixed::part;
 use crate::state::{Overlay, StateError, key};
 
 /// Why a block may not hold a piece of evidence. One variant per rule.
@@ -51,7 +50,7 @@ pub(crate) fn convict(evidence: &Evidence, place: Place<'_>, overlay: &mut Overl
     }
     candidate.excluded = Some(place.height);
     let mut account = overlay.read().account(&node)?.unwrap_or_default();
-    let lost = NanoAria::new(slashed(account.bond.get(), place.params().slash_ppm));
+    let lost = NanoAria::new(part(account.bond.get(), place.params().slash_ppm));
     let mut supply = overlay.read().supply()?;
     account.bond = account.bond.minus_or_zero(lost);
     // What is burned was in a bond, and all bonds together are in the supply.
@@ -61,10 +60,4 @@ pub(crate) fn convict(evidence: &Evidence, place: Place<'_>, overlay: &mut Overl
     overlay.put(key::account(&node), &account);
     overlay.put(key::SUPPLY.to_vec(), &supply);
     Ok(())
-}
-
-/// What a bond loses.
-fn slashed(bond: u64, ppm: u32) -> u64 {
-    let whole = std::num::NonZeroU64::new(u64::from(PPM)).expect("a constant above zero");
-    scale_floor(bond, u64::from(ppm), whole)
 }

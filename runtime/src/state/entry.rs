@@ -15,10 +15,19 @@ pub struct Account {
     pub balance: NanoAria,
     /// Held as security.
     pub bond: NanoAria,
+    /// The part of it that is being freed: it backs nothing any more, and can still be slashed.
+    pub unbonding: NanoAria,
     /// Next nonce of a transaction of this account.
     pub nonce: u64,
     /// All rewards ever paid to it.
     pub rewards_total: NanoAria,
+}
+
+impl Account {
+    /// The part of its bond that backs work.
+    pub fn backing(&self) -> NanoAria {
+        self.bond.minus_or_zero(self.unbonding)
+    }
 }
 
 /// A registered model: what its work is reckoned from.
@@ -37,7 +46,7 @@ pub struct Supply {
     pub genesis: NanoAria,
     /// Minted as rewards since.
     pub issued: NanoAria,
-    /// Taken from bonds and destroyed since.
+    /// Taken from bonds and fees and destroyed since.
     pub burned: NanoAria,
 }
 
@@ -84,6 +93,10 @@ pub struct EpochTotals {
     pub work: WorkUnits,
     /// Rewards paid.
     pub rewards: NanoAria,
+    /// Transactions included.
+    pub transactions: u64,
+    /// Their fees, burned parts included.
+    pub fees: NanoAria,
 }
 
 /// A value as the state stores it.

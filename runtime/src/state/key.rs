@@ -14,6 +14,7 @@
 //! | `08` | [`ValidatorSet`](aria_chain::certificate::ValidatorSet) that votes in this epoch |
 //! | `09` | the same of the next epoch |
 //! | `0a` node | [`Candidate`](crate::state::Candidate) |
+//! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
 use aria_chain::ids::{ModelId, NodeId, RequestId};
 use aria_chain::units::{Epoch, Height};
@@ -41,6 +42,19 @@ pub const VOTERS: &[u8] = &[0x08];
 pub const NEXT_VOTERS: &[u8] = &[0x09];
 /// Table of nodes that may get power.
 pub const CANDIDATES: &[u8] = &[0x0a];
+
+/// Table of bonds that are being freed, by the height at which they are paid out.
+pub const UNBONDING: &[u8] = &[0x0b];
+
+/// What a node is paid out at a height.
+pub fn unbonding(due: Height, node: &NodeId) -> Vec<u8> {
+    [UNBONDING, &due.get().to_be_bytes(), node.as_bytes()].concat()
+}
+
+/// The height inside a key of [`UNBONDING`].
+pub fn height_of_unbonding(key: &[u8]) -> Option<Height> {
+    height_behind(UNBONDING, key)
+}
 
 /// A node that may get power.
 pub fn candidate(node: &NodeId) -> Vec<u8> {
@@ -79,7 +93,11 @@ pub fn request(expiry: Height, request: &RequestId) -> Vec<u8> {
 
 /// The expiry height inside a key of [`REQUESTS`].
 pub fn expiry_of_request(key: &[u8]) -> Option<Height> {
-    let bytes = key.strip_prefix(REQUESTS)?.first_chunk::<8>()?;
+    height_behind(REQUESTS, key)
+}
+
+fn height_behind(table: &[u8], key: &[u8]) -> Option<Height> {
+    let bytes = key.strip_prefix(table)?.first_chunk::<8>()?;
     Some(Height::new(u64::from_be_bytes(*bytes)))
 }
 

@@ -5,7 +5,7 @@
 
 pub(crate) mod tampered;
 
-use aria_chain::block::{Draft, FinalBlock, Header, ProposedBlock};
+use aria_chain::block::{Draft, FinalBlock, Header, ProposedBlock, VerifiedBody};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet, Vote};
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::{Digest, ModelId, NodeId};
@@ -13,10 +13,11 @@ use aria_chain::keys::NodeKey;
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
 use aria_chain::request::{InferenceRequest, TaskType};
+use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp};
 use aria_runtime::execute::{ExecuteError, ExecutedBlock, execute};
 use aria_runtime::genesis::Genesis;
-use aria_runtime::propose::{Proposal, ProposeError, Slot, propose};
+use aria_runtime::propose::{Proposal, ProposeError, Slot, Waiting, propose};
 use aria_runtime::state::{MemoryState, Reader};
 use aria_runtime::voters::Voters;
 
@@ -39,6 +40,8 @@ pub(crate) struct Scenario {
     pub(crate) round: Round,
     /// What waits to be held against validators.
     pub(crate) evidence: Vec<Evidence>,
+    /// What accounts order.
+    pub(crate) transactions: Vec<VerifiedTransaction>,
     nonce: u64,
 }
 
@@ -63,7 +66,7 @@ impl Scenario {
         let mut state = MemoryState::new();
         state.apply(&genesis.changes().entries);
         let tip = genesis.block().header().clone();
-        Scenario { genesis, state, tip, round: Round::ZERO, evidence: Vec::new(), nonce: 0 }
+        Scenario { genesis, state, tip, round: Round::ZERO, evidence: Vec::new(), transactions: Vec::new(), nonce: 0 }
     }
 
     /// The devnet with lines added: more accounts, more validators.
@@ -157,9 +160,26 @@ impl Scenario {
         signed.verify(chain).unwrap()
     }
 
+    /// An order of the account of key `n`, signed and verified; a test changes what it is about.
+    pub(crate) fn order(&self, n: u8, action: Action, change: impl FnOnce(&mut Transaction)) -> VerifiedTransaction {
+        let account = self.reader().account(&key(n).node_id()).unwrap().unwrap_or_default();
+        let mut transaction = Transaction {
+            chain_id: self.genesis.chain_id().clone(),
+            sender: key(n).node_id(),
+            nonce: account.nonce,
+            fee: NanoAria::new(self.genesis.params().fee_min_nano),
+            expiry: self.tip.height.plus(100).unwrap(),
+            action,
+        };
+        change(&mut transaction);
+        let signature = key(n).sign_transaction(self.genesis.chain_id(), &transaction.id());
+        SignedTransaction { transaction, signature }.verify(self.genesis.chain_id()).unwrap()
+    }
+
     pub(crate) fn propose(&self, timestamp: Timestamp, proofs: Vec<VerifiedProof>) -> Result<Proposal, ProposeError> {
         let slot = Slot { parent: &self.tip, round: self.round, timestamp, proposer: self.proposer() };
-        propose(slot, self.evidence.clone(), proofs, &self.state, &self.genesis)
+        let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
+        propose(slot, Waiting { evidence, transactions, proofs }, &self.state, &self.genesis)
     }
 
     /// Who votes on the next block.
@@ -185,13 +205,14 @@ impl Scenario {
             // Right as long as the set of genesis votes.
             validators_hash: self.genesis.validators().hash(),
             next_validators_hash: self.genesis.validators().hash(),
-            evidence: self.evidence.clone(),
         }
     }
 
     /// Executes a block that carries these proofs, whatever is wrong with them or it.
     pub(crate) fn execute(&self, draft: Draft, proofs: Vec<VerifiedProof>) -> Result<ExecutedBlock, ExecuteError> {
-        let block = ProposedBlock::seal(draft, proofs, self.genesis.params().stamp_zero_digits).unwrap();
+        let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
+        let body = VerifiedBody { evidence, transactions, proofs };
+        let block = ProposedBlock::seal(draft, body, self.genesis.params().stamp_zero_digits).unwrap();
         execute(&block, &self.tip, &self.state, &self.genesis)
     }
 
@@ -203,7 +224,7 @@ impl Scenario {
         proofs: Vec<VerifiedProof>,
     ) -> (ProposedBlock, ExecutedBlock) {
         let proposal = self.propose(timestamp, proofs).unwrap();
-        assert_eq!(proposal.skipped, []);
+        assert_eq!((proposal.skipped, proposal.refused), (vec![], vec![]));
         let (block, executed) = proposal.block.expect("a block can be made here");
         let again = ProposedBlock::check(
             block.header().clone(),

@@ -3,13 +3,14 @@
 use aria_chain::block::{FinalBlock, Header};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::{BlockHash, Digest, RecordId};
+use aria_chain::ids::{BlockHash, Digest, RecordId, TransactionId};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::RecordEntry;
 use aria_chain::store::{
     Cursor, Health, MemoryStore, Page, Pending, RecordFilter, RecordPage, StateChanges, StateEntry, Store, StoreError,
     StoredBlock, StoredChain, Tip,
 };
+use aria_chain::transaction::{SignedTransaction, VerifiedTransaction};
 use aria_chain::units::Height;
 
 type Change<T> = Box<dyn Fn(T) -> Option<T> + Send + Sync>;
@@ -48,6 +49,30 @@ impl Store for Tampered {
 
     fn evidence(&self, before: Option<Cursor>, limit: usize) -> Result<Vec<(Cursor, Evidence)>, StoreError> {
         self.inner.evidence(before, limit)
+    }
+
+    fn transaction(&self, id: &TransactionId) -> Result<Option<(Cursor, SignedTransaction)>, StoreError> {
+        self.inner.transaction(id)
+    }
+
+    fn transactions(
+        &self,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, SignedTransaction)>, StoreError> {
+        self.inner.transactions(before, limit)
+    }
+
+    fn put_pending_transaction(&self, transaction: &VerifiedTransaction) -> Result<Pending, StoreError> {
+        self.inner.put_pending_transaction(transaction)
+    }
+
+    fn pending_transactions(&self) -> Result<Vec<SignedTransaction>, StoreError> {
+        self.inner.pending_transactions()
+    }
+
+    fn drop_pending_transactions(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        self.inner.drop_pending_transactions(ids)
     }
 
     fn chain(&self) -> &StoredChain {

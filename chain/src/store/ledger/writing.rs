@@ -139,6 +139,17 @@ pub(super) fn write_evidence(writes: &mut Writes, block: &FinalBlock) {
     }
 }
 
+/// Transactions with their places; they wait no more.
+pub(super) fn write_transactions(writes: &mut Writes, block: &FinalBlock) {
+    let height = block.header().height;
+    for (index, transaction) in (0u32..).zip(block.block().transactions()) {
+        let id = transaction.id().as_bytes().to_vec();
+        writes.put(Tree::Transactions, schema::place_key(height, index), &transaction.signed().encode());
+        writes.put_borsh(Tree::TransactionIds, id.clone(), &(height, index));
+        writes.remove(Tree::PendingTransactions, id);
+    }
+}
+
 pub(super) fn write_set(writes: &mut Writes, set: &ValidatorSet) {
     writes.put(Tree::Validators, set.hash().as_bytes().to_vec(), &set.encode());
 }

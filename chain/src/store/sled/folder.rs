@@ -177,14 +177,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         check_format(path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "3\n");
+        assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "4\n");
         check_format(path).unwrap();
-        fs::write(path.join("format"), "4\n").unwrap();
+        fs::write(path.join("format"), "5\n").unwrap();
         let fault = check_format(path).unwrap_err();
-        assert_eq!(fault, StoreError::NewerFormat { path: path.to_owned(), found: 4, known: 3 });
+        assert_eq!(fault, StoreError::NewerFormat { path: path.to_owned(), found: 5, known: 4 });
         fs::write(path.join("format"), "2\n").unwrap();
         let fault = check_format(path).unwrap_err();
-        assert_eq!(fault, StoreError::OlderFormat { path: path.to_owned(), found: 2, known: 3 });
+        assert_eq!(fault, StoreError::OlderFormat { path: path.to_owned(), found: 2, known: 4 });
         for bad in ["", "0", "x", "-1"] {
             fs::write(path.join("format"), bad).unwrap();
             assert!(matches!(check_format(path), Err(StoreError::Damaged { .. })), "{bad}");

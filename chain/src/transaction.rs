@@ -1,0 +1,165 @@
+//! What accounts order: a transaction, signed by its sender.
+//!
+//! [`SignedTransaction`] is what arrives; [`VerifiedTransaction`] is what passed [`SignedTransaction::verify`]. Only the
+//! latter waits or enters a block. Whether the sender can pay is for the state to tell.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::codec::Versioned;
+use crate::error::TransactionError;
+use crate::hash::Domain;
+use crate::ids::{ChainId, Digest, NodeId, TransactionId};
+use crate::keys::{self, Signature};
+use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::units::{Height, NanoAria};
+
+/// What is ordered, by whom, and what it may cost.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Transaction {
+    /// The chain on which it counts.
+    pub chain_id: ChainId,
+    /// Whose account it is. Signs it.
+    pub sender: NodeId,
+    /// How many transactions of this account came before: each counts once, in order.
+    pub nonce: u64,
+    /// Paid by the sender. A part is burned, the rest is the proposer's.
+    pub fee: NanoAria,
+    /// Last height at which it can be included.
+    pub expiry: Height,
+    /// What is to happen.
+    pub action: Action,
+}
+
+/// What a transaction does.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum Action {
+    /// Gives money away.
+    Transfer {
+        /// Who gets it. An account that is not there yet begins with it.
+        to: NodeId,
+        /// How much.
+        amount: NanoAria,
+    } = 1,
+    /// Sets money aside as security: it backs verified work, and can be slashed.
+    Bond {
+        /// How much.
+        amount: NanoAria,
+    } = 2,
+    /// Frees money that is set aside. It backs nothing from now on, and can be slashed until it is paid out.
+    Unbond {
+        /// How much.
+        amount: NanoAria,
+    } = 3,
+}
+
+impl Action {
+    /// Its name at the doors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Transfer { .. } => "transfer",
+            Action::Bond { .. } => "bond",
+            Action::Unbond { .. } => "unbond",
+        }
+    }
+
+    /// What it moves.
+    pub fn amount(&self) -> NanoAria {
+        match self {
+            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => *amount,
+        }
+    }
+
+    /// What it takes from the sender's balance, besides the fee.
+    pub fn spends(&self) -> NanoAria {
+        match self {
+            Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
+            Action::Unbond { .. } => NanoAria::ZERO,
+        }
+    }
+}
+
+impl Versioned for Transaction {
+    const NAME: &'static str = "transaction";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = TRANSACTION_BYTES_MAX;
+}
+
+impl Transaction {
+    /// Its id: the hash of all of it. The signature is no part of it.
+    pub fn id(&self) -> TransactionId {
+        TransactionId::new(*Domain::TRANSACTION.hash(&self.encode()).as_bytes())
+    }
+}
+
+/// A transaction as it travels and rests. Nothing about it is known to be true.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SignedTransaction {
+    /// What is ordered.
+    pub transaction: Transaction,
+    /// The sender's, over it.
+    pub signature: Signature,
+}
+
+impl Versioned for SignedTransaction {
+    const NAME: &'static str = "signed transaction";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = TRANSACTION_BYTES_MAX;
+}
+
+impl SignedTransaction {
+    /// Checks every rule that needs no state, and the signature.
+    pub fn verify(self, chain_id: &ChainId) -> Result<VerifiedTransaction, TransactionError> {
+        let Transaction { chain_id: got, sender, action, .. } = &self.transaction;
+        if got != chain_id {
+            return Err(TransactionError::Chain { got: got.clone(), expected: chain_id.clone() });
+        }
+        if action.amount() == NanoAria::ZERO {
+            return Err(TransactionError::NoAmount);
+        }
+        let id = self.transaction.id();
+        if !keys::verify_transaction(sender, chain_id, &id, &self.signature) {
+            return Err(TransactionError::Unsigned { transaction: id, sender: *sender });
+        }
+        let encoded = self.encode();
+        let digest = Domain::TRANSACTIONS.hash(&encoded);
+        Ok(VerifiedTransaction { id, digest, size_bytes: encoded.len(), signed: self })
+    }
+}
+
+/// A transaction that its sender signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedTransaction {
+    signed: SignedTransaction,
+    id: TransactionId,
+    digest: Digest,
+    size_bytes: usize,
+}
+
+impl VerifiedTransaction {
+    /// What is ordered.
+    pub fn transaction(&self) -> &Transaction {
+        &self.signed.transaction
+    }
+
+    /// The same with its signature, as it travels.
+    pub fn signed(&self) -> &SignedTransaction {
+        &self.signed
+    }
+
+    /// Its id.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// Digest of the whole, signature included.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Length of its encoding.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+}

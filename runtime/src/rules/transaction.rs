@@ -1,0 +1,254 @@
+//! Transactions in the context of a block: may this one be included, and what does it move?
+//!
+//! That its sender signed it was checked before ([`VerifiedTransaction`]). A transaction is included only where it succeeds, so
+//! being in a block is its receipt. Every amount that moves is on both sides of a checked sum: what is in all accounts
+//! together changes by what is burned, and by nothing else.
+
+use aria_chain::ids::NodeId;
+use aria_chain::limits::STATE_SCAN_MAX;
+use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
+use aria_chain::units::{Height, NanoAria, Overflow};
+
+use super::record::Place;
+use crate::fixed::part;
+use crate::state::{Candidate, Overlay, StateError, View, key};
+
+/// Why a block may not include a transaction. One variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionFault {
+    /// A transaction counts up to its expiry, that height included.
+    #[error("the transaction expired at height {expiry}, the block has {height}; sign one with a later expiry")]
+    Expired {
+        /// Of the transaction.
+        expiry: Height,
+        /// Of the block.
+        height: Height,
+    },
+    /// What waits is kept, and nothing is kept for ever.
+    #[error(
+        "the transaction expires at height {expiry}, more than {max} blocks after {height}; choose an earlier expiry"
+    )]
+    ExpiryTooFar {
+        /// Of the transaction.
+        expiry: Height,
+        /// Of the block.
+        height: Height,
+        /// See [`Params::request_expiry_blocks_max`](crate::params::Params::request_expiry_blocks_max).
+        max: u64,
+    },
+    /// A number counts once.
+    #[error("nonce {got} was used before, the next one is {next}; sign it again with that")]
+    NonceUsed {
+        /// Of the transaction.
+        got: u64,
+        /// Of the account.
+        next: u64,
+    },
+    /// Transactions of an account come in order.
+    #[error("nonce {got} is ahead, the next one is {next}; sign it again with that")]
+    NonceAhead {
+        /// Of the transaction.
+        got: u64,
+        /// Of the account.
+        next: u64,
+    },
+    /// A place in a block has a price.
+    #[error("fee {fee} is below the least of {min} nano-ARIA; raise it")]
+    FeeTooLow {
+        /// Offered.
+        fee: NanoAria,
+        /// See [`Params::fee_min_nano`](crate::params::Params::fee_min_nano).
+        min: u64,
+    },
+    /// Nobody spends what they have not.
+    #[error("the sender has {balance} nano-ARIA, amount and fee take {needed}; lower the amount")]
+    BalanceTooLow {
+        /// Free to spend.
+        balance: NanoAria,
+        /// Amount and fee.
+        needed: NanoAria,
+    },
+    /// Nobody frees more than is set aside.
+    #[error(
+        "of the sender's bond {bond} nano-ARIA are not being freed already, {amount} are asked for; lower the amount"
+    )]
+    BondTooLow {
+        /// What backs work.
+        bond: NanoAria,
+        /// To be freed.
+        amount: NanoAria,
+    },
+    /// Amounts fit their types.
+    #[error("the transaction overflows {quantity}")]
+    Overflow {
+        /// What overflowed.
+        quantity: &'static str,
+    },
+}
+
+impl From<Overflow> for TransactionFault {
+    fn from(overflow: Overflow) -> TransactionFault {
+        TransactionFault::Overflow { quantity: overflow.quantity }
+    }
+}
+
+/// A transaction that cannot be included, or a state that cannot be used. The first is the sender's fault, the second ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// See [`TransactionFault`].
+    #[error(transparent)]
+    Fault(#[from] TransactionFault),
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl From<Overflow> for OrderError {
+    fn from(overflow: Overflow) -> OrderError {
+        OrderError::Fault(overflow.into())
+    }
+}
+
+/// Includes a transaction and returns what of its fee is left for the proposer. Where it fails, the overlay is as before.
+pub(crate) fn apply(
+    verified: &VerifiedTransaction,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<NanoAria, OrderError> {
+    let transaction = verified.transaction();
+    check_time(transaction, place)?;
+    let mut effects = Overlay::new(overlay);
+    pay(transaction, place, &mut effects)?;
+    act(transaction, place, &mut effects)?;
+    let left = burn(transaction.fee, place, &mut effects)?;
+    let changes = effects.into_changes();
+    overlay.absorb(changes);
+    Ok(left)
+}
+
+fn check_time(transaction: &Transaction, place: Place<'_>) -> Result<(), TransactionFault> {
+    let (expiry, height, max) = (transaction.expiry, place.height, place.params().request_expiry_blocks_max);
+    if expiry < height {
+        return Err(TransactionFault::Expired { expiry, height });
+    }
+    if expiry.blocks_since(height) > max {
+        return Err(TransactionFault::ExpiryTooFar { expiry, height, max });
+    }
+    let (fee, min) = (transaction.fee, place.params().fee_min_nano);
+    if fee < NanoAria::new(min) {
+        return Err(TransactionFault::FeeTooLow { fee, min });
+    }
+    Ok(())
+}
+
+/// Takes fee and amount from the sender, and counts the transaction.
+fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+    let Transaction { sender, nonce, fee, action, .. } = transaction;
+    let mut account = overlay.read().account(sender)?.unwrap_or_default();
+    let (got, next) = (*nonce, account.nonce);
+    if got < next {
+        return Err(TransactionFault::NonceUsed { got, next }.into());
+    }
+    if got > next {
+        return Err(TransactionFault::NonceAhead { got, next }.into());
+    }
+    let needed = fee.checked_add(action.spends())?;
+    let balance = account.balance;
+    account.balance = balance.checked_sub(needed).map_err(|_| TransactionFault::BalanceTooLow { balance, needed })?;
+    account.nonce = next.checked_add(1).ok_or(TransactionFault::Overflow { quantity: "nonce" })?;
+    overlay.put(key::account(sender), &account);
+    let mut totals = overlay.read().epoch_totals(place.epoch())?;
+    totals.transactions = totals.transactions.saturating_add(1);
+    totals.fees = totals.fees.checked_add(*fee)?;
+    overlay.put(key::epoch(place.epoch()), &totals);
+    Ok(())
+}
+
+fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+    let sender = &transaction.sender;
+    match &transaction.action {
+        Action::Transfer { to, amount } => credit(to, *amount, overlay),
+        Action::Bond { amount } => {
+            let mut account = overlay.read().account(sender)?.unwrap_or_default();
+            account.bond = account.bond.checked_add(*amount)?;
+            overlay.put(key::account(sender), &account);
+            if overlay.read().candidate(sender)?.is_none() {
+                overlay.put(key::candidate(sender), &Candidate::default());
+            }
+            Ok(())
+        }
+        Action::Unbond { amount } => unbond(sender, *amount, place, overlay),
+    }
+}
+
+fn credit(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+    let mut account = overlay.read().account(node)?.unwrap_or_default();
+    account.balance = account.balance.checked_add(amount)?;
+    overlay.put(key::account(node), &account);
+    Ok(())
+}
+
+fn unbond(node: &NodeId, amount: NanoAria, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+    let mut account = overlay.read().account(node)?.unwrap_or_default();
+    let bond = account.backing();
+    if amount > bond {
+        return Err(TransactionFault::BondTooLow { bond, amount }.into());
+    }
+    account.unbonding = account.unbonding.checked_add(amount)?;
+    overlay.put(key::account(node), &account);
+    let due = key::unbonding(place.height.plus(place.params().unbond_blocks)?, node);
+    let waiting = overlay.read().unbonding(&due)?.checked_add(amount)?;
+    overlay.put(due, &waiting);
+    Ok(())
+}
+
+/// Destroys the part of a fee that nobody gets; returns the rest.
+fn burn(fee: NanoAria, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, OrderError> {
+    let burned = NanoAria::new(part(fee.get(), place.params().fee_burn_ppm));
+    let mut supply = overlay.read().supply()?;
+    supply.burned = supply.burned.checked_add(burned)?;
+    overlay.put(key::SUPPLY.to_vec(), &supply);
+    Ok(fee.checked_sub(burned)?)
+}
+
+/// Gives the proposer what the fees of its block left.
+pub(crate) fn reward_proposer(proposer: &NodeId, fees: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    if fees == NanoAria::ZERO {
+        return Ok(());
+    }
+    let mut account = overlay.read().account(proposer)?.unwrap_or_default();
+    // The fees were in other balances of one supply, which fits its type.
+    let damaged = |_: Overflow| StateError::Damaged { key: key::account(proposer) };
+    account.balance = account.balance.checked_add(fees).map_err(damaged)?;
+    overlay.put(key::account(proposer), &account);
+    Ok(())
+}
+
+/// Bonds whose time has come are free to spend. What was slashed meanwhile is gone. A bounded number per block: a crowd is
+/// paid out over several.
+pub(crate) fn release_bonds(height: Height, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let first = overlay.scan(key::UNBONDING, 1)?;
+    let is_due = |key: &[u8]| -> Result<bool, StateError> {
+        let due = key::height_of_unbonding(key).ok_or_else(|| StateError::Damaged { key: key.to_vec() })?;
+        Ok(due <= height)
+    };
+    if !first.first().map_or(Ok(false), |(key, _)| is_due(key))? {
+        return Ok(());
+    }
+    for (entry, _) in overlay.scan(key::UNBONDING, STATE_SCAN_MAX)? {
+        if !is_due(&entry)? {
+            break;
+        }
+        let damaged = |_: Overflow| StateError::Damaged { key: entry.clone() };
+        let node = NodeId::new(key::last_id(&entry).ok_or_else(|| StateError::Damaged { key: entry.clone() })?);
+        let amount = overlay.read().unbonding(&entry)?;
+        let mut account = overlay.read().account(&node)?.unwrap_or_default();
+        let paid = amount.min(account.bond);
+        account.unbonding = account.unbonding.minus_or_zero(amount);
+        account.bond = account.bond.checked_sub(paid).map_err(damaged)?;
+        account.balance = account.balance.checked_add(paid).map_err(damaged)?;
+        overlay.put(key::account(&node), &account);
+        overlay.delete(entry);
+    }
+    Ok(())
+}
