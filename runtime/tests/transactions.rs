@@ -78,16 +78,19 @@ fn a_gift_to_oneself_costs_the_fee() {
     assert_eq!(account(&chain, 2), Account { balance: nano(10 * ARIA - FEE), nonce: 1, ..Account::default() });
 }
 
+/// What a test is about.
+type Change<'c> = &'c dyn Fn(&mut Transaction);
+
 #[test]
 fn every_rule_has_its_fault() {
     let mut chain = chain();
     chain.beat();
-    let order = |chain: &Scenario, change: &dyn Fn(&mut Transaction)| chain.order(2, transfer(3, ARIA), change);
+    let order = |chain: &Scenario, change: Change<'_>| chain.order(2, transfer(3, ARIA), change);
     let (expiry, now, max) = (height(1), height(2), 20_000);
     let far = Height::new(20_003);
     let (balance, needed) = (nano(10 * ARIA), nano(10 * ARIA + FEE));
     let too_much = TransactionFault::BalanceTooLow { balance, needed };
-    let cases: [(&dyn Fn(&mut Transaction), TransactionFault); 8] = [
+    let cases: [(Change<'_>, TransactionFault); 8] = [
         (&|order| order.expiry = expiry, TransactionFault::Expired { expiry, height: now }),
         (&|order| order.expiry = far, TransactionFault::ExpiryTooFar { expiry: far, height: now, max }),
         (&|order| order.fee = nano(FEE - 1), TransactionFault::FeeTooLow { fee: nano(FEE - 1), min: FEE }),

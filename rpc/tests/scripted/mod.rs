@@ -14,7 +14,7 @@ use std::{
 use aria_chain::{
     block::{FinalBlock, Header},
     certificate::{CommitCertificate, Vote},
-    ids::{Digest, ModelId, NodeId, RecordId},
+    ids::{Digest, ModelId, NodeId, RecordId, TransactionId},
     keys::NodeKey,
     proof::{SignedProof, VerifiedProof},
     record::{BackendClass, EnergySource, InferenceRecord, Stage},
@@ -32,7 +32,7 @@ use aria_rpc::{
     services::{
         AccountView, AriaExtension, BanView, CancelGuard, Finished, GenerateCall, GenerateError, Generation,
         GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services,
-        TokenChance, VerifyView, WaitingProof,
+        Submission, TokenChance, VerifyView, WaitingProof, WaitingTransaction,
     },
 };
 use aria_runtime::{
@@ -109,7 +109,7 @@ impl Scripted {
             (0..).zip(nodes).map(|(place, node)| proof(&genesis, &parent, place, *node)).collect();
         let ids: Vec<RecordId> = proofs.iter().map(VerifiedProof::record_id).collect();
         let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
-        let proposal = propose(slot, [], proofs, &StoreView(&*self.store), &genesis).unwrap();
+        let proposal = propose(slot, proofs.into(), &StoreView(&*self.store), &genesis).unwrap();
         assert!(proposal.skipped.is_empty(), "{:?}", proposal.skipped);
         let (block, executed) = proposal.block.unwrap();
         let (height, hash) = (block.header().height, block.hash());
@@ -349,8 +349,19 @@ impl Services for Scripted {
         self.tip.subscribe()
     }
 
-    fn submit(&self, proof: SignedProof) -> Result<RecordId, String> {
-        Ok(proof.record.id())
+    fn submit(&self, what: Submission) -> Result<String, String> {
+        Ok(match what {
+            Submission::Proof(proof) => proof.record.id().to_string(),
+            Submission::Transaction(transaction) => transaction.transaction.id().to_string(),
+        })
+    }
+
+    fn waiting_transaction(&self, _: &TransactionId) -> Option<WaitingTransaction> {
+        None
+    }
+
+    fn waiting_transactions_after(&self, _: Option<&TransactionId>, _: usize) -> Vec<WaitingTransaction> {
+        Vec::new()
     }
 
     fn waiting(&self, _: &RecordId) -> Option<WaitingProof> {
@@ -361,12 +372,12 @@ impl Services for Scripted {
         Vec::new()
     }
 
-    fn simulate(&self, proof: SignedProof) -> Result<RecordId, String> {
-        Ok(proof.record.id())
+    fn simulate(&self, what: Submission) -> Result<String, String> {
+        self.submit(what)
     }
 
     fn mempool(&self) -> MempoolView {
-        MempoolView { pending: 0, bytes: 0, pending_max: 1, oldest_ms: None }
+        MempoolView { pending: 0, bytes: 0, pending_max: 1, oldest_ms: None, transactions: 0, transactions_max: 1 }
     }
 
     fn params(&self) -> Value {

@@ -69,14 +69,6 @@ fn who_misses_its_turns_is_away_for_longer_each_time() {
     assert_eq!(end(0, 9, 20), (255, 84), "away for at most {ABSENCE_EPOCHS_MAX} epochs");
 }
 
-#[test]
-fn an_excluded_node_never_votes_again() {
-    let away = Candidate { returns: Epoch::new(7), ..Candidate::default() };
-    assert!(!away.may_vote(Epoch::new(6)) && away.may_vote(Epoch::new(7)));
-    let excluded = Candidate { excluded: Some(Height::new(1)), ..Candidate::default() };
-    assert!(!excluded.may_vote(Epoch::new(u64::MAX)));
-}
-
 fn weight() -> impl Strategy<Value = u128> {
     prop_oneof![Just(0_u128), 1_u128..5, any::<u64>().prop_map(u128::from), Just(u128::MAX), Just(1_u128 << 68)]
 }
