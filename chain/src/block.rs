@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use crate::attestation::{SignedAttestation, VerifiedAttestation};
 use crate::certificate::{CommitCertificate, ValidatorSet};
 use crate::codec::Versioned;
 use crate::error::{BlockError, CertificateError};
 use crate::evidence::Evidence;
 use crate::hash::Domain;
 use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
+use crate::keys::VrfProof;
 use crate::limits::{
-    BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX, HEADER_BYTES_MAX,
-    STAMP_ZERO_DIGITS_MAX,
+    BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX,
+    HEADER_BYTES_MAX, STAMP_ZERO_DIGITS_MAX,
 };
 use crate::merkle;
 use crate::proof::{SignedProof, VerifiedProof};
@@ -41,6 +43,8 @@ pub struct Header {
     pub record_count: u32,
     /// Number of transactions.
     pub transaction_count: u32,
+    /// Number of attestations.
+    pub attestation_count: u32,
     /// Number of pieces of evidence.
     pub evidence_count: u32,
     /// Digest over every byte of its body.
@@ -52,6 +56,8 @@ pub struct Header {
     pub validators_hash: Digest,
     /// Hash of the set that votes on the block above: who trusts this header knows whom to trust there.
     pub next_validators_hash: Digest,
+    /// The proposer's share of the chain's random number: see `aria-runtime`'s beacon.
+    pub vrf: VrfProof,
     /// Makes the hash start with zeros: a stamp against spam that elects nobody.
     pub nonce: u64,
 }
@@ -70,7 +76,7 @@ impl Header {
 
     /// Whether it carries nothing: such a block is a heartbeat.
     pub fn is_empty(&self) -> bool {
-        self.record_count == 0 && self.transaction_count == 0 && self.evidence_count == 0
+        [self.record_count, self.transaction_count, self.attestation_count, self.evidence_count] == [0; 4]
     }
 }
 
@@ -83,6 +89,9 @@ pub struct Body {
     /// What accounts order, in order.
     #[borsh(deserialize_with = "crate::codec::bounded::transactions")]
     pub transactions: Vec<SignedTransaction>,
+    /// What auditors say, in order.
+    #[borsh(deserialize_with = "crate::codec::bounded::attestations")]
+    pub attestations: Vec<SignedAttestation>,
     /// Proofs in their order.
     #[borsh(deserialize_with = "crate::codec::bounded::proofs")]
     pub proofs: Vec<SignedProof>,
@@ -101,6 +110,8 @@ pub struct VerifiedBody {
     pub evidence: Vec<Evidence>,
     /// See [`Body::transactions`].
     pub transactions: Vec<VerifiedTransaction>,
+    /// See [`Body::attestations`].
+    pub attestations: Vec<VerifiedAttestation>,
     /// See [`Body::proofs`].
     pub proofs: Vec<VerifiedProof>,
 }
@@ -117,14 +128,16 @@ impl VerifiedBody {
     pub fn root(&self) -> Digest {
         let evidence: Vec<Digest> = self.evidence.iter().map(Evidence::digest).collect();
         let transactions: Vec<Digest> = self.transactions.iter().map(VerifiedTransaction::digest).collect();
+        let attestations: Vec<Digest> = self.attestations.iter().map(VerifiedAttestation::digest).collect();
         let proofs: Vec<Digest> = self.proofs.iter().map(VerifiedProof::digest).collect();
-        Domain::BODY.hash_of(&(evidence, transactions, proofs))
+        Domain::BODY.hash_of(&(evidence, transactions, attestations, proofs))
     }
 
-    /// Length of the transactions and proofs.
+    /// Length of the transactions, attestations and proofs.
     pub fn size_bytes(&self) -> usize {
         let transactions: usize = self.transactions.iter().map(VerifiedTransaction::size_bytes).sum();
-        self.proofs.iter().map(VerifiedProof::size_bytes).sum::<usize>() + transactions
+        let attestations: usize = self.attestations.iter().map(VerifiedAttestation::size_bytes).sum();
+        self.proofs.iter().map(VerifiedProof::size_bytes).sum::<usize>() + transactions + attestations
     }
 }
 
@@ -155,6 +168,8 @@ pub struct Draft {
     pub validators_hash: Digest,
     /// Hash of the set that will vote on the block above.
     pub next_validators_hash: Digest,
+    /// The proposer's share of the chain's random number.
+    pub vrf: VrfProof,
 }
 
 /// A block that is well formed and whose every proof and piece of evidence is verified. Whether it fits on the chain's state, runtime tells.
@@ -173,11 +188,13 @@ impl ProposedBlock {
         }
         check_evidence(&body.evidence, &draft.chain_id)?;
         check_transactions(body.transactions.len())?;
+        check_attestations(body.attestations.len())?;
         let records = record_ids(draft.height, &body)?;
         let mut header = Header {
             records_root: merkle::records_root(draft.height, &records),
             record_count: count_of(&body.proofs),
             transaction_count: count_of(&body.transactions),
+            attestation_count: count_of(&body.attestations),
             evidence_count: count_of(&body.evidence),
             body_root: body.root(),
             chain_id: draft.chain_id,
@@ -189,6 +206,7 @@ impl ProposedBlock {
             state_root: draft.state_root,
             validators_hash: draft.validators_hash,
             next_validators_hash: draft.next_validators_hash,
+            vrf: draft.vrf,
             nonce: 0,
         };
         let mut hash = header.hash();
@@ -203,10 +221,13 @@ impl ProposedBlock {
     pub fn check(header: Header, body: Body, chain_id: &ChainId, zero_digits: u8) -> Result<ProposedBlock, BlockError> {
         check_count(&header, body.proofs.len())?;
         check_transaction_count(&header, body.transactions.len())?;
-        let Body { evidence, transactions, proofs } = body;
+        check_attestation_count(&header, body.attestations.len())?;
+        let Body { evidence, transactions, attestations, proofs } = body;
         let transactions = verify_transactions(transactions, chain_id)?;
+        let attestations = verify_attestations(attestations, chain_id)?;
         let proofs = verify_proofs(proofs, chain_id)?;
-        ProposedBlock::of_verified(header, VerifiedBody { evidence, transactions, proofs }, chain_id, zero_digits)
+        let body = VerifiedBody { evidence, transactions, attestations, proofs };
+        ProposedBlock::of_verified(header, body, chain_id, zero_digits)
     }
 
     /// The same where the signatures were checked before, here or when what it carries came to wait.
@@ -225,6 +246,7 @@ impl ProposedBlock {
         }
         check_count(&header, body.proofs.len())?;
         check_transaction_count(&header, body.transactions.len())?;
+        check_attestation_count(&header, body.attestations.len())?;
         let records = record_ids(header.height, &body)?;
         let root = merkle::records_root(header.height, &records);
         if header.records_root != root {
@@ -261,6 +283,11 @@ impl ProposedBlock {
         &self.body.transactions
     }
 
+    /// What auditors say, in order.
+    pub fn attestations(&self) -> &[VerifiedAttestation] {
+        &self.body.attestations
+    }
+
     /// Its proofs, in order.
     pub fn proofs(&self) -> &[VerifiedProof] {
         &self.body.proofs
@@ -273,10 +300,11 @@ impl ProposedBlock {
 
     /// Its body, as it travels.
     pub fn body(&self) -> Body {
-        let VerifiedBody { evidence, transactions, proofs } = &self.body;
+        let VerifiedBody { evidence, transactions, attestations, proofs } = &self.body;
+        let attestations = attestations.iter().map(|attestation| attestation.signed().clone()).collect();
         let transactions = transactions.iter().map(|transaction| transaction.signed().clone()).collect();
         let proofs = proofs.iter().map(|proof| proof.proof().clone()).collect();
-        Body { evidence: evidence.clone(), transactions, proofs }
+        Body { evidence: evidence.clone(), transactions, attestations, proofs }
     }
 }
 
@@ -305,6 +333,21 @@ fn check_transaction_count(header: &Header, got: usize) -> Result<(), BlockError
     Ok(())
 }
 
+fn check_attestations(got: usize) -> Result<(), BlockError> {
+    if got > BLOCK_ATTESTATIONS_MAX {
+        return Err(BlockError::TooManyAttestations { got });
+    }
+    Ok(())
+}
+
+fn check_attestation_count(header: &Header, got: usize) -> Result<(), BlockError> {
+    check_attestations(got)?;
+    if u32::try_from(got) != Ok(header.attestation_count) {
+        return Err(BlockError::AttestationCount { header: header.attestation_count, body: got });
+    }
+    Ok(())
+}
+
 fn check_evidence(evidence: &[Evidence], chain_id: &ChainId) -> Result<(), BlockError> {
     if evidence.len() > BLOCK_EVIDENCE_MAX {
         return Err(BlockError::TooMuchEvidence { got: evidence.len() });
@@ -323,6 +366,16 @@ fn verify_transactions(
         transaction.verify(chain_id).map_err(|fault| BlockError::Transaction { index, fault })
     };
     transactions.into_iter().enumerate().map(verify).collect()
+}
+
+fn verify_attestations(
+    attestations: Vec<SignedAttestation>,
+    chain_id: &ChainId,
+) -> Result<Vec<VerifiedAttestation>, BlockError> {
+    let verify = |(index, attestation): (usize, SignedAttestation)| {
+        attestation.verify(chain_id).map_err(|fault| BlockError::Attestation { index, fault })
+    };
+    attestations.into_iter().enumerate().map(verify).collect()
 }
 
 fn verify_proofs(proofs: Vec<SignedProof>, chain_id: &ChainId) -> Result<Vec<VerifiedProof>, BlockError> {
@@ -445,11 +498,13 @@ impl GenesisBlock {
             records_root: merkle::records_root(Height::ZERO, &[]),
             record_count: 0,
             transaction_count: 0,
+            attestation_count: 0,
             evidence_count: 0,
             body_root: VerifiedBody::default().root(),
             state_root,
             validators_hash: validators.hash(),
             next_validators_hash: validators.hash(),
+            vrf: VrfProof::NONE,
             nonce: 0,
         };
         GenesisBlock { hash: header.hash(), header, validators }

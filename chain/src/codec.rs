@@ -69,7 +69,10 @@ fn read_length<R: Read>(reader: &mut R, max: usize, field: &str) -> Result<usize
 /// Readers of bounded lists, for `#[borsh(deserialize_with = ...)]`.
 pub(crate) mod bounded {
     use super::{BorshDeserialize, Error, Read, read_list};
-    use crate::limits::{BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, STAGES_MAX, VALIDATORS_MAX};
+    use crate::limits::{
+        ATTESTATION_ITEMS_MAX, BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX,
+        STAGES_MAX, VALIDATORS_MAX,
+    };
 
     pub(crate) fn stages<T: BorshDeserialize, R: Read>(reader: &mut R) -> Result<Vec<T>, Error> {
         read_list(reader, STAGES_MAX, "stages")
@@ -81,6 +84,14 @@ pub(crate) mod bounded {
 
     pub(crate) fn transactions<T: BorshDeserialize, R: Read>(reader: &mut R) -> Result<Vec<T>, Error> {
         read_list(reader, BLOCK_TRANSACTIONS_MAX, "transactions")
+    }
+
+    pub(crate) fn attestations<T: BorshDeserialize, R: Read>(reader: &mut R) -> Result<Vec<T>, Error> {
+        read_list(reader, BLOCK_ATTESTATIONS_MAX, "attestations")
+    }
+
+    pub(crate) fn attested<T: BorshDeserialize, R: Read>(reader: &mut R) -> Result<Vec<T>, Error> {
+        read_list(reader, ATTESTATION_ITEMS_MAX, "attested records")
     }
 
     pub(crate) fn evidence<T: BorshDeserialize, R: Read>(reader: &mut R) -> Result<Vec<T>, Error> {

@@ -4,8 +4,8 @@
 
 use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, RequestId, TransactionId};
 use crate::limits::{
-    BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX,
-    STAGES_MAX, STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
+    ATTESTATION_ITEMS_MAX, BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX,
+    BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX, STAGES_MAX, STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
 };
 use crate::units::{Height, Millis};
 
@@ -384,6 +384,28 @@ pub enum BlockError {
         /// What is wrong with it.
         fault: TransactionError,
     },
+    /// A block's number of attestations is bounded.
+    #[error("block has {got} attestations, at most {BLOCK_ATTESTATIONS_MAX} are allowed")]
+    TooManyAttestations {
+        /// Attestations given.
+        got: usize,
+    },
+    /// The header counts the attestations.
+    #[error("header counts {header} attestations, the body has {body}")]
+    AttestationCount {
+        /// As the header says.
+        header: u32,
+        /// As the body has.
+        body: usize,
+    },
+    /// Each attestation must be sound.
+    #[error("attestation {index}: {fault}")]
+    Attestation {
+        /// Its place in the body.
+        index: usize,
+        /// What is wrong with it.
+        fault: AttestationError,
+    },
     /// Each proof must be sound.
     #[error("proof {index}: {fault}")]
     Proof {
@@ -415,6 +437,34 @@ pub enum TransactionError {
         transaction: TransactionId,
         /// Whose account it is.
         sender: NodeId,
+    },
+}
+
+/// Why an attestation is refused by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttestationError {
+    /// An attestation belongs to one chain.
+    #[error("attestation is for chain {got}, this is {expected}")]
+    Chain {
+        /// As it says.
+        got: ChainId,
+        /// Chain of this node.
+        expected: ChainId,
+    },
+    /// It speaks of some records, and of not too many.
+    #[error("attestation speaks of {got} records, it must be 1 to {ATTESTATION_ITEMS_MAX}")]
+    Items {
+        /// Records that it speaks of.
+        got: usize,
+    },
+    /// It speaks of each record once, in their order.
+    #[error("the records of an attestation are not in order, or one is there twice")]
+    Order,
+    /// The auditor signs what it says.
+    #[error("attestation is not signed by its auditor {auditor}")]
+    Unsigned {
+        /// Who is said to have said it.
+        auditor: NodeId,
     },
 }
 

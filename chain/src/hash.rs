@@ -46,6 +46,20 @@ impl Domain {
     pub const SIGN_RECEIPT: Domain = Domain("aria/sign/receipt/v1");
     /// A sender's signature over its transaction.
     pub const SIGN_TRANSACTION: Domain = Domain("aria/sign/transaction/v1");
+    /// Id of an attestation.
+    pub const ATTESTATION: Domain = Domain("aria/attestation/v1");
+    /// Digest of a signed attestation.
+    pub const ATTESTATIONS: Domain = Domain("aria/attestations/v1");
+    /// An auditor's commitment to its opening.
+    pub const AUDIT: Domain = Domain("aria/audit/v1");
+    /// An auditor's secret for one record, from its key.
+    pub const AUDIT_SECRET: Domain = Domain("aria/audit-secret/v1");
+    /// Who is drawn to audit a record.
+    pub const DRAW: Domain = Domain("aria/draw/v1");
+    /// The chain's random number after a block.
+    pub const BEACON: Domain = Domain("aria/beacon/v1");
+    /// An auditor's signature over its attestation.
+    pub const SIGN_ATTESTATION: Domain = Domain("aria/sign/attestation/v1");
     /// A validator's precommit.
     pub const SIGN_PRECOMMIT: Domain = Domain("aria/sign/precommit/v1");
     /// A validator's precommit for no block.
@@ -99,7 +113,7 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 25] = [
+    const ALL: [Domain; 32] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
@@ -108,6 +122,13 @@ mod tests {
         Domain::TRANSACTION,
         Domain::TRANSACTIONS,
         Domain::SIGN_TRANSACTION,
+        Domain::ATTESTATION,
+        Domain::ATTESTATIONS,
+        Domain::AUDIT,
+        Domain::AUDIT_SECRET,
+        Domain::DRAW,
+        Domain::BEACON,
+        Domain::SIGN_ATTESTATION,
         Domain::EVIDENCE,
         Domain::NO_RECORDS,
         Domain::VALIDATORS,

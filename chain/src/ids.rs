@@ -101,6 +101,10 @@ id! {
     TransactionId
 }
 id! {
+    /// Hash of an [`Attestation`](crate::attestation::Attestation), without its signature.
+    AttestationId
+}
+id! {
     /// Digest of a model: its weights, shape, tokenizer and chat template.
     ModelId
 }

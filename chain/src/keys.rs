@@ -1,4 +1,4 @@
-//! Key pairs and signatures: one sign and one verify per purpose, never over bare bytes. Sole user of ed25519-dalek.
+//! Key pairs and signatures: one sign and one verify per purpose, never over bare bytes. Sole user of ed25519-dalek and curve25519-dalek.
 //!
 //! What is signed is a hash in the purpose's domain over the chain id and the value, so that no signature counts on
 //! another chain or in another role; only the handshake of TLS, which has a form of its own, is signed as it is. Verification is the strict one everywhere, and a key must be written in its
@@ -12,12 +12,14 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
 use crate::hash::Domain;
-use crate::ids::{BlockHash, ChainId, Digest, NodeId, RecordId, RequestId, TransactionId};
+use crate::ids::{AttestationId, BlockHash, ChainId, Digest, NodeId, RecordId, RequestId, TransactionId};
 use crate::units::{Height, Round};
 
 mod file;
+mod vrf;
 
 pub use file::KeyError;
+pub use vrf::VrfProof;
 
 /// An ed25519 signature.
 #[derive(Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -96,6 +98,16 @@ impl NodeKey {
         self.sign(transaction_message(chain_id, transaction))
     }
 
+    /// As auditor, over what is said of records.
+    pub fn sign_attestation(&self, chain_id: &ChainId, attestation: &AttestationId) -> Signature {
+        self.sign(attestation_message(chain_id, attestation))
+    }
+
+    /// A secret that only this key's owner can know before it is told, the same each time.
+    pub fn audit_secret(&self, chain_id: &ChainId, record: &RecordId) -> [u8; 32] {
+        *Domain::AUDIT_SECRET.hash_of(&(self.signing.as_bytes(), chain_id, record)).as_bytes()
+    }
+
     /// As validator, over the block to commit.
     pub fn sign_precommit(&self, chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Signature {
         self.sign(precommit_message(chain_id, height, round, block))
@@ -164,6 +176,16 @@ pub fn verify_transaction(
     signature: &Signature,
 ) -> bool {
     verify(sender, transaction_message(chain_id, transaction), signature)
+}
+
+/// Whether `auditor` signed the attestation.
+pub fn verify_attestation(
+    auditor: &NodeId,
+    chain_id: &ChainId,
+    attestation: &AttestationId,
+    signature: &Signature,
+) -> bool {
+    verify(auditor, attestation_message(chain_id, attestation), signature)
 }
 
 /// Whether `validator` signed the precommit.
@@ -238,6 +260,10 @@ fn receipt_message(chain_id: &ChainId, record: &RecordId) -> Digest {
 
 fn transaction_message(chain_id: &ChainId, transaction: &TransactionId) -> Digest {
     Domain::SIGN_TRANSACTION.hash_of(&(chain_id, transaction))
+}
+
+fn attestation_message(chain_id: &ChainId, attestation: &AttestationId) -> Digest {
+    Domain::SIGN_ATTESTATION.hash_of(&(chain_id, attestation))
 }
 
 fn precommit_message(chain_id: &ChainId, height: Height, round: Round, block: &BlockHash) -> Digest {

@@ -11,6 +11,7 @@
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
 //! - `transaction`: what accounts order;
+//! - `attestation`: what auditors say of records;
 //! - `merkle`, `block`, `certificate`: records in blocks, blocks in a chain, votes that make them final;
 //! - `evidence`: two statements of one validator that contradict each other;
 //! - `light`: a record's proof for who has no chain;
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic, clippy::disallowed_types)]
 
+pub mod attestation;
 pub mod block;
 pub mod certificate;
 pub mod codec;

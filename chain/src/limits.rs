@@ -39,11 +39,20 @@ pub const TRANSACTION_BYTES_MAX: usize = 256;
 /// Transactions of one block. Verifying their signatures takes as long as those of 340 records.
 pub const BLOCK_TRANSACTIONS_MAX: usize = 1_024;
 
+/// Records of one attestation: their openings fit one value of the store.
+pub const ATTESTATION_ITEMS_MAX: usize = 48;
+
+/// Longest encoding of a signed attestation: 69 bytes for each opening, and 170 of fixed fields.
+pub const ATTESTATION_BYTES_MAX: usize = 3_584;
+
+/// Attestations of one block: twice for each record of five auditors, forty-eight records in each.
+pub const BLOCK_ATTESTATIONS_MAX: usize = 256;
+
 /// Longest encoding of a body: a block travels in one message of at most 16 MiB and is held in memory several times.
-pub const BODY_BYTES_MAX: usize = 5 * 1_024 * 1_024;
+pub const BODY_BYTES_MAX: usize = 6 * 1_024 * 1_024;
 
 /// Longest encoding of a header; the chain id is its only part of variable length.
-pub const HEADER_BYTES_MAX: usize = 384;
+pub const HEADER_BYTES_MAX: usize = 512;
 
 /// Members of a validator set: every member signs every block, and every node verifies all of it.
 pub const VALIDATORS_MAX: usize = 100;
@@ -100,6 +109,9 @@ pub const MEMPOOL_TRANSACTIONS_MAX: usize = 10_000;
 /// Waiting transactions of one account: nobody fills the pool alone.
 pub const MEMPOOL_PER_SENDER_MAX: usize = 100;
 
+/// Attestations waiting for a block.
+pub const MEMPOOL_ATTESTATIONS_MAX: usize = 4_096;
+
 /// Nodes of one Merkle proof: a tree of 2^40 records, far above any block.
 pub const MERKLE_PROOF_NODES_MAX: usize = 40;
 
@@ -110,6 +122,7 @@ const _: () = assert!(PROOF_BYTES_MAX <= STORE_CHUNK_BYTES, "a proof fits one st
 const _: () = assert!(
     BLOCK_RECORDS_MAX * PROOF_BYTES_MAX
         + BLOCK_TRANSACTIONS_MAX * TRANSACTION_BYTES_MAX
+        + BLOCK_ATTESTATIONS_MAX * ATTESTATION_BYTES_MAX
         + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX
         + 16
         <= BODY_BYTES_MAX,

@@ -37,6 +37,8 @@ pub struct StateChanges {
     /// New statuses of records, of this block or of earlier ones. A record of this block that is not named is
     /// `included`.
     pub statuses: Vec<(RecordId, RecordStatus)>,
+    /// How audits ended, in runtime's words.
+    pub audits: Vec<(RecordId, Vec<u8>)>,
     /// A validator set that headers will name from now on.
     pub validators: Option<ValidatorSet>,
     /// Root of the state after these changes; the next header must name it.
@@ -235,6 +237,9 @@ pub trait Store: Send + Sync {
         before: Option<Cursor>,
         limit: usize,
     ) -> Result<Vec<(Cursor, SignedTransaction)>, StoreError>;
+
+    /// How the audit of a record ended, in runtime's words, once it did.
+    fn audit(&self, record: &RecordId) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// A state entry after the tip.
     fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;

@@ -7,34 +7,39 @@
 //! 2. its height follows its parent's
 //! 3. its parent is the parent
 //! 4. it keeps its distance from its parent
-//! 5. without records it is a heartbeat, and comes no earlier
+//! 5. with nothing in it, it is a heartbeat and comes no earlier, unless records wait for the numbers of this block
 //! 6. it names the validator set that votes on it, and the one that votes on the block above: [`crate::voters`]
 //! 7. the validator proposed it whose turn it was
-//! 8. it names the root of the state it is executed on
+//! 8. its proposer's random number is what it must be: [`crate::beacon`]; and it names the root of the state it is executed on
 //! 9. it has no more records and transactions than this chain allows
 //! 10. its body is no longer than this chain allows
 //! 11. each piece of evidence concerns somebody who may still vote: [`crate::rules::evidence`]
 //! 12. each transaction may be included: [`crate::rules::transaction`]
-//! 13. each record may be included: [`crate::rules::record`]
+//! 13. each attestation may be included: [`crate::rules::audit`]
+//! 14. each record may be included: [`crate::rules::record`]
 //!
 //! Time reaches this module as the timestamps of a block and its parent. Whether a block is ahead of the clock is for the
 //! node to ask, before it votes: [`check_clock`].
 
 use std::cell::OnceCell;
 
+use aria_chain::attestation::VerifiedAttestation;
 use aria_chain::block::{Header, ProposedBlock, has_stamp};
 use aria_chain::certificate::ValidatorSet;
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId, TransactionId};
+use aria_chain::ids::{AttestationId, BlockHash, ChainId, Digest, NodeId, RecordId, TransactionId};
+use aria_chain::keys::VrfProof;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
 use aria_chain::store::StateChanges;
 use aria_chain::transaction::VerifiedTransaction;
 use aria_chain::units::{Height, Millis, NanoAria, Round, Timestamp};
 
+use crate::beacon;
 use crate::election::ProposerSchedule;
 use crate::genesis::Genesis;
 use crate::params::Params;
+use crate::rules::audit::{self, AttestError, AttestationFault, Ended, awaits_draw};
 use crate::rules::evidence::{ConvictError, EvidenceFault, convict};
 use crate::rules::record::{self, InclusionError, Place, RecordFault};
 use crate::rules::settle::Settlement;
@@ -124,6 +129,12 @@ pub enum BlockFault {
         round: Round,
     },
     /// Rule 8.
+    #[error("the random number of {proposer} is not proven for this block")]
+    Beacon {
+        /// As the header says.
+        proposer: NodeId,
+    },
+    /// Rule 8.
     #[error("block names state root {got}, the state after its parent has {expected}")]
     StateRoot {
         /// As the header says.
@@ -174,6 +185,16 @@ pub enum BlockFault {
         fault: TransactionFault,
     },
     /// Rule 13.
+    #[error("attestation {attestation} at index {index}: {fault}")]
+    Attestation {
+        /// Its place in the block.
+        index: usize,
+        /// The attestation.
+        attestation: AttestationId,
+        /// Why it may not be included.
+        fault: AttestationFault,
+    },
+    /// Rule 14.
     #[error("record {record} at index {index}: {fault}")]
     Record {
         /// Its place in the block.
@@ -224,10 +245,11 @@ pub fn execute(
     genesis: &Genesis,
 ) -> Result<ExecutedBlock, ExecuteError> {
     let header = block.header();
-    check_link(header, parent, genesis)?;
+    check_link(header, parent, awaits_draw(parent.height, state)?, genesis)?;
     let mut run = Run::begin(header.height, header.timestamp_ms, state, genesis)?;
     run.check_voters(header)?;
     run.check_state_root(header)?;
+    run.turn_beacon(&header.proposer, &header.vrf)?;
     check_sizes(block, genesis.params())?;
     run.attend(header.round)?;
     for (index, piece) in block.evidence().iter().enumerate() {
@@ -240,6 +262,12 @@ pub fn execute(
         run.order(transaction).map_err(|error| match error {
             OrderError::Fault(fault) => BlockFault::Transaction { index, transaction: transaction.id(), fault }.into(),
             OrderError::State(error) => ExecuteError::State(error),
+        })?;
+    }
+    for (index, attestation) in block.attestations().iter().enumerate() {
+        run.attest(attestation).map_err(|error| match error {
+            AttestError::Fault(fault) => BlockFault::Attestation { index, attestation: attestation.id(), fault }.into(),
+            AttestError::State(error) => ExecuteError::State(error),
         })?;
     }
     for (index, proof) in block.proofs().iter().enumerate() {
@@ -261,7 +289,12 @@ pub fn check_clock(header: &Header, now: Timestamp, params: &Params) -> Result<(
 }
 
 /// Rules 1 to 5: the header against its parent and the chain.
-pub(crate) fn check_link(header: &Header, parent: &Header, genesis: &Genesis) -> Result<(), BlockFault> {
+pub(crate) fn check_link(
+    header: &Header,
+    parent: &Header,
+    is_urgent: bool,
+    genesis: &Genesis,
+) -> Result<(), BlockFault> {
     check_seal(header, genesis)?;
     let expected = parent.height.next().ok();
     if Some(header.height) != expected {
@@ -271,7 +304,7 @@ pub(crate) fn check_link(header: &Header, parent: &Header, genesis: &Genesis) ->
     if header.parent != expected {
         return Err(BlockFault::Parent { got: header.parent, expected });
     }
-    check_distance(header.timestamp_ms, header.is_empty(), parent, genesis.params())
+    check_distance(header.timestamp_ms, header.is_empty() && !is_urgent, parent, genesis.params())
 }
 
 /// Rule 1. A block that came from outside passed it before; one of our own making did not.
@@ -289,7 +322,7 @@ fn check_seal(header: &Header, genesis: &Genesis) -> Result<(), BlockFault> {
 /// Rules 4 and 5.
 pub(crate) fn check_distance(
     timestamp: Timestamp,
-    is_empty: bool,
+    is_heartbeat: bool,
     parent: &Header,
     params: &Params,
 ) -> Result<(), BlockFault> {
@@ -299,7 +332,7 @@ pub(crate) fn check_distance(
     if distance < Millis::new(interval_ms) {
         return Err(BlockFault::TooSoon { timestamp, parent, interval_ms });
     }
-    if is_empty && distance < Millis::new(heartbeat_ms) {
+    if is_heartbeat && distance < Millis::new(heartbeat_ms) {
         return Err(BlockFault::EmptyTooSoon { timestamp, parent, heartbeat_ms });
     }
     Ok(())
@@ -338,6 +371,8 @@ pub(crate) struct Run<'a> {
     computed: Option<ValidatorSet>,
     /// What the proposer gets of the fees.
     fees: NanoAria,
+    /// Audits that ended in this block.
+    ended: Vec<Ended>,
 }
 
 impl<'a> Run<'a> {
@@ -360,7 +395,8 @@ impl<'a> Run<'a> {
         let place = Place { genesis, height, timestamp, is_one_alone };
         let (settled, schedule) = (Vec::new(), OnceCell::new());
         let fees = NanoAria::ZERO;
-        Ok(Run { place, overlay, settled, voters, schedule, next_voters_hash, computed, fees })
+        let ended = audit::expire(place, &mut overlay)?;
+        Ok(Run { place, overlay, settled, voters, schedule, next_voters_hash, computed, fees, ended })
     }
 
     /// Hashes of the set that votes on the block, and of the one that votes on the block above.
@@ -382,6 +418,21 @@ impl<'a> Run<'a> {
         if got != expected {
             return Err(BlockFault::Proposer { got, expected, round });
         }
+        Ok(())
+    }
+
+    /// The rest of rule 8, and the draws that the new number decides.
+    pub(crate) fn turn_beacon(&mut self, proposer: &NodeId, vrf: &VrfProof) -> Result<(), ExecuteError> {
+        let input = beacon::input(self.place.height, &self.overlay)?;
+        let number = beacon::next(proposer, &input, vrf).ok_or(BlockFault::Beacon { proposer: *proposer })?;
+        self.overlay.put(key::BEACON.to_vec(), &number);
+        audit::draw(&number, self.place, &mut self.overlay)?;
+        Ok(())
+    }
+
+    /// Takes what an auditor says; where it fails, nothing changed.
+    pub(crate) fn attest(&mut self, attestation: &VerifiedAttestation) -> Result<(), AttestError> {
+        self.ended.extend(audit::attest(attestation, self.place, &mut self.overlay)?);
         Ok(())
     }
 
@@ -414,7 +465,8 @@ impl<'a> Run<'a> {
 
     /// Includes the next record; where it fails, nothing changed.
     pub(crate) fn include(&mut self, proof: &VerifiedProof) -> Result<(), InclusionError> {
-        let settlement = record::include(proof, self.place, &mut self.overlay)?;
+        let index = u32::try_from(self.settled.len()).unwrap_or(u32::MAX);
+        let settlement = record::include(proof, index, self.place, &mut self.overlay)?;
         self.settled.push((proof.record_id(), settlement));
         Ok(())
     }
@@ -426,7 +478,9 @@ impl<'a> Run<'a> {
         let (records, settlements): (Vec<_>, Vec<_>) = self.settled.into_iter().unzip();
         let statuses = records.into_iter().zip(settlements.iter().map(Settlement::status));
         changes.validators = self.computed;
+        let statuses = statuses.chain(self.ended.iter().map(|(record, status, _)| (*record, *status)));
         changes.statuses = statuses.filter(|(_, status)| *status != RecordStatus::Included).collect();
+        changes.audits = self.ended.iter().map(|(record, _, audit)| (*record, audit.to_bytes())).collect();
         Ok(ExecutedBlock { changes, settlements })
     }
 }

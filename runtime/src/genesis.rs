@@ -17,6 +17,7 @@ use aria_chain::store::StateChanges;
 use aria_chain::units::{NanoAria, Timestamp};
 
 use self::file::{AccountFile, Edition, GenesisFile, LOCAL, ModelFile, ValidatorFile};
+use crate::beacon;
 use crate::params::{Params, ParamsError};
 use crate::state::{Account, Candidate, MemoryState, Model, Overlay, Supply, key};
 use crate::voters::scaled;
@@ -217,6 +218,7 @@ impl Genesis {
         let nothing = MemoryState::new();
         let mut overlay = Overlay::new(&nothing);
         overlay.put(key::GENESIS.to_vec(), &self.hash());
+        overlay.put(key::BEACON.to_vec(), &beacon::first(&self.hash()));
         overlay.put(key::SUPPLY.to_vec(), &Supply { genesis: self.total(), ..Supply::default() });
         overlay.put(key::VOTERS.to_vec(), &self.validators);
         overlay.put(key::NEXT_VOTERS.to_vec(), &self.validators);

@@ -9,6 +9,7 @@
 //! - [`execute`]: a proposed block on a state gives changes, or the rule that the block breaks
 //! - [`rules`]: each kind of content, validated in the context of the state
 //! - [`propose`]: the other way round, a block from what is waiting
+//! - [`beacon`]: the chain's random number
 //! - [`state`]: keys and values, views, the overlay of changes, the state root
 //! - [`genesis`]: the first state, from a file
 //! - [`params`]: the numbers all nodes agree on, and the relations between them
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic, clippy::disallowed_types, clippy::arithmetic_side_effects)]
 
+pub mod beacon;
 pub mod election;
 pub mod execute;
 pub mod fixed;

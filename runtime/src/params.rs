@@ -8,11 +8,16 @@ use aria_chain::units::{Epoch, Height};
 use borsh::BorshSerialize;
 use serde::{Deserialize, Serialize};
 
+use crate::rules::audit::DRAW_AFTER;
+
 /// One whole in parts per million.
 pub const PPM: u32 = 1_000_000;
 
 /// Most power that a genesis may let change hands in an epoch.
 pub const POWER_CHANGE_PPM_MAX: u32 = PPM.div_euclid(3);
+
+/// Most auditors of one record: their state fits one entry.
+pub const COMMITTEE_MAX: u32 = 16;
 
 /// Largest energy bonus that a genesis may promise. Ten times leaves the reward far inside 64 bits.
 pub const BONUS_PPM_MAX: u32 = 10 * PPM;
@@ -43,6 +48,20 @@ pub struct Params {
     pub fee_min_nano: u64,
     /// Part of a fee that is destroyed; the proposer gets the rest.
     pub fee_burn_ppm: u32,
+    /// Part of the records that are audited.
+    pub audit_rate_ppm: u32,
+    /// Auditors of one record.
+    pub committee_size: u32,
+    /// Blocks in which an audit is over.
+    pub audit_blocks: u64,
+    /// Work of one audit, as a part of the record's.
+    pub audit_work_ppm: u32,
+    /// Part of a record's reward that its auditors share.
+    pub audit_fee_ppm: u32,
+    /// Part of a bond that is destroyed when a record is refuted, or an auditor found to have lied.
+    pub refuted_slash_ppm: u32,
+    /// Least bond of a node whose records earn something.
+    pub provider_bond_min_nano: u64,
     /// Most records in one block.
     pub records_per_block_max: u32,
     /// Most transactions in one block.
@@ -111,6 +130,42 @@ pub enum ParamsError {
     TooManyRecords {
         /// As given.
         records: u32,
+    },
+    /// A share is at most a whole.
+    #[error("{field} {ppm} is above 1000000, a whole; lower it")]
+    Share {
+        /// The parameter.
+        field: &'static str,
+        /// As given.
+        ppm: u32,
+    },
+    /// See [`COMMITTEE_MAX`].
+    #[error("committee_size {size} is not 1 to {COMMITTEE_MAX}; choose one of them")]
+    Committee {
+        /// As given.
+        size: u32,
+    },
+    /// A bond that can be taken out before its owner is found out is none.
+    #[error("unbond_blocks {unbond_blocks} is not above the {needed} blocks of an audit with its dispute; raise it")]
+    UnbondBeforeAudit {
+        /// As given.
+        unbond_blocks: u64,
+        /// Blocks until every audit has ended.
+        needed: u64,
+    },
+    /// Whoever answers falsely must lose more on the average than it can gain.
+    #[error(
+        "cheating pays: of {audit_rate_ppm} ppm of the records, {refuted_slash_ppm} ppm of a bond of {bond} nano-ARIA do not outweigh rewards of up to {gain} nano-ARIA for the others; raise one of the three"
+    )]
+    CheatingPays {
+        /// As given.
+        audit_rate_ppm: u32,
+        /// As given.
+        refuted_slash_ppm: u32,
+        /// As given.
+        bond: u64,
+        /// Largest reward of one record.
+        gain: u64,
     },
     /// See [`BLOCK_TRANSACTIONS_MAX`].
     #[error("transactions_per_block_max {transactions} is above {BLOCK_TRANSACTIONS_MAX}; lower it")]
@@ -202,7 +257,8 @@ impl Params {
         }
         self.check_sizes()?;
         self.check_power()?;
-        self.check_rewards()
+        self.check_rewards()?;
+        self.check_audits()
     }
 
     fn check_positive(&self) -> Result<(), ParamsError> {
@@ -214,6 +270,7 @@ impl Params {
             ("power_change_ppm", u64::from(self.power_change_ppm)),
             ("unbond_blocks", self.unbond_blocks),
             ("transactions_per_block_max", u64::from(self.transactions_per_block_max)),
+            ("audit_blocks", self.audit_blocks),
             ("records_per_block_max", u64::from(self.records_per_block_max)),
             ("block_bytes_max", u64::from(self.block_bytes_max)),
             ("record_age_ms_max", self.record_age_ms_max),
@@ -274,11 +331,43 @@ impl Params {
         if max > BONUS_PPM_MAX {
             return Err(ParamsError::BonusTooHigh { max });
         }
-        let best = u128::from(self.base_rate_nano).saturating_mul(u128::from(max)).div_ceil(u128::from(PPM));
-        if best.saturating_mul(u128::from(self.records_per_block_max)) > u128::from(u64::MAX) {
+        if self.best_reward().saturating_mul(u128::from(self.records_per_block_max)) > u128::from(u64::MAX) {
             return Err(ParamsError::RewardOverflow { base_rate_nano: self.base_rate_nano });
         }
         Ok(())
+    }
+
+    fn check_audits(&self) -> Result<(), ParamsError> {
+        let shares = [
+            ("audit_rate_ppm", self.audit_rate_ppm),
+            ("audit_work_ppm", self.audit_work_ppm),
+            ("audit_fee_ppm", self.audit_fee_ppm),
+            ("refuted_slash_ppm", self.refuted_slash_ppm),
+        ];
+        if let Some((field, ppm)) = shares.into_iter().find(|(_, ppm)| *ppm > PPM) {
+            return Err(ParamsError::Share { field, ppm });
+        }
+        if !(1..=COMMITTEE_MAX).contains(&self.committee_size) {
+            return Err(ParamsError::Committee { size: self.committee_size });
+        }
+        let needed = self.audit_blocks.saturating_mul(2).saturating_add(DRAW_AFTER);
+        if self.unbond_blocks <= needed {
+            return Err(ParamsError::UnbondBeforeAudit { unbond_blocks: self.unbond_blocks, needed });
+        }
+        // Expected loss of one false record against the reward of one that is not drawn, both times 10^12.
+        let (rate, slash, bond) = (self.audit_rate_ppm, self.refuted_slash_ppm, self.provider_bond_min_nano);
+        let gain = u64::try_from(self.best_reward()).unwrap_or(u64::MAX);
+        let lost = u128::from(rate).saturating_mul(u128::from(slash)).saturating_mul(u128::from(bond));
+        let free = u128::from(PPM.saturating_sub(rate)).saturating_mul(u128::from(PPM));
+        if lost <= free.saturating_mul(u128::from(gain)) {
+            return Err(ParamsError::CheatingPays { audit_rate_ppm: rate, refuted_slash_ppm: slash, bond, gain });
+        }
+        Ok(())
+    }
+
+    /// Most that a record can be paid.
+    fn best_reward(&self) -> u128 {
+        u128::from(self.base_rate_nano).saturating_mul(u128::from(self.bonus_max_ppm)).div_ceil(u128::from(PPM))
     }
 
     /// [`Params::quality_span_ms`], which [`Params::check`] found positive.
@@ -332,6 +421,13 @@ pub(crate) mod tests {
             fee_min_nano: 100_000,
             fee_burn_ppm: 500_000,
             transactions_per_block_max: 256,
+            audit_rate_ppm: 1_000_000,
+            committee_size: 5,
+            audit_blocks: 64,
+            audit_work_ppm: 250_000,
+            audit_fee_ppm: 100_000,
+            refuted_slash_ppm: 100_000,
+            provider_bond_min_nano: 1_000_000_000,
             records_per_block_max: 256,
             block_bytes_max: 4_194_304,
             stamp_zero_digits: 2,
@@ -389,6 +485,7 @@ pub(crate) mod tests {
         refused(|p| p.power_change_ppm = 0, &zero("power_change_ppm"));
         refused(|p| p.unbond_blocks = 0, &zero("unbond_blocks"));
         refused(|p| p.transactions_per_block_max = 0, &zero("transactions_per_block_max"));
+        refused(|p| p.audit_blocks = 0, &zero("audit_blocks"));
         refused(|p| p.records_per_block_max = 0, &zero("records_per_block_max"));
         refused(|p| p.block_bytes_max = 0, &zero("block_bytes_max"));
         refused(|p| p.record_age_ms_max = 0, &zero("record_age_ms_max"));
@@ -413,7 +510,7 @@ pub(crate) mod tests {
         refused(|p| p.records_per_block_max = 1_025, &ParamsError::TooManyRecords { records: 1_025 });
         let many = ParamsError::TooManyTransactions { transactions: 1_025 };
         refused(|p| p.transactions_per_block_max = 1_025, &many);
-        refused(|p| p.block_bytes_max = 5_242_881, &ParamsError::BlockTooBig { bytes: 5_242_881 });
+        refused(|p| p.block_bytes_max = 6_291_457, &ParamsError::BlockTooBig { bytes: 6_291_457 });
         refused(|p| p.stamp_zero_digits = 7, &ParamsError::StampTooHard { digits: 7 });
     }
 
@@ -425,6 +522,27 @@ pub(crate) mod tests {
         let soon = ParamsError::UnbondTooSoon { unbond_blocks: 199, epoch_blocks: 100 };
         refused(|p| p.unbond_blocks = 199, &soon);
         assert_eq!(Params { slash_ppm: 1_000_000, work_per_bond_nano: 0, ..params() }.check(), Ok(()));
+    }
+
+    #[test]
+    fn cheating_does_not_pay() {
+        let share = |field| ParamsError::Share { field, ppm: 1_000_001 };
+        refused(|p| p.audit_rate_ppm = 1_000_001, &share("audit_rate_ppm"));
+        refused(|p| p.audit_work_ppm = 1_000_001, &share("audit_work_ppm"));
+        refused(|p| p.audit_fee_ppm = 1_000_001, &share("audit_fee_ppm"));
+        refused(|p| p.refuted_slash_ppm = 1_000_001, &share("refuted_slash_ppm"));
+        for size in [0, 17] {
+            refused(|p| p.committee_size = size, &ParamsError::Committee { size });
+        }
+        let late = ParamsError::UnbondBeforeAudit { unbond_blocks: 1_000, needed: 1_002 };
+        refused(|p| p.audit_blocks = 500, &late);
+        // A tenth of 1 ARIA at risk in one of ten records, against 0.002 ARIA in nine of ten: 0.01 > 0.0018.
+        let at = |rate, bond| Params { audit_rate_ppm: rate, provider_bond_min_nano: bond, ..params() }.check();
+        assert_eq!(at(100_000, 1_000_000_000), Ok(()));
+        assert_eq!(at(100_000, 180_000_001), Ok(()));
+        assert!(matches!(at(100_000, 180_000_000), Err(ParamsError::CheatingPays { gain: 2_000_000, .. })));
+        assert!(matches!(at(0, u64::MAX), Err(ParamsError::CheatingPays { .. })), "nobody looks");
+        assert!(matches!(at(1_000_000, 0), Err(ParamsError::CheatingPays { .. })), "nothing to lose");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A block from what is waiting: the proposer's side of [`crate::execute`]. What would make the block invalid is left
 //! out and named, so that the caller can drop it.
 
+use aria_chain::attestation::VerifiedAttestation;
 use aria_chain::block::{Draft, Header, ProposedBlock, VerifiedBody};
 use aria_chain::error::BlockError;
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::{NodeId, RecordId, TransactionId};
-use aria_chain::limits::BLOCK_EVIDENCE_MAX;
+use aria_chain::ids::{AttestationId, NodeId, RecordId, TransactionId};
+use aria_chain::keys::VrfProof;
+use aria_chain::limits::{BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX};
 use aria_chain::proof::VerifiedProof;
 use aria_chain::transaction::VerifiedTransaction;
 use aria_chain::units::{Round, Timestamp};
@@ -13,6 +15,7 @@ use aria_chain::units::{Round, Timestamp};
 use crate::execute::{BlockFault, ExecuteError, ExecutedBlock, Run, check_distance, check_link, fits};
 use crate::genesis::Genesis;
 use crate::params::Params;
+use crate::rules::audit::{AttestError, AttestationFault, awaits_draw};
 use crate::rules::evidence::ConvictError;
 use crate::rules::record::{InclusionError, RecordFault};
 use crate::rules::transaction::{OrderError, TransactionFault};
@@ -29,6 +32,8 @@ pub struct Slot<'a> {
     pub timestamp: Timestamp,
     /// Who proposes.
     pub proposer: NodeId,
+    /// Its share of the chain's random number, for the input of [`crate::beacon::input`].
+    pub vrf: VrfProof,
 }
 
 /// A record that cannot be included, and why.
@@ -41,6 +46,8 @@ pub struct Waiting {
     pub evidence: Vec<Evidence>,
     /// Transactions.
     pub transactions: Vec<VerifiedTransaction>,
+    /// What auditors say.
+    pub attestations: Vec<VerifiedAttestation>,
     /// Proofs.
     pub proofs: Vec<VerifiedProof>,
 }
@@ -61,6 +68,8 @@ pub struct Proposal {
     pub skipped: Vec<Skipped>,
     /// Transactions that can be in no block any more, and why.
     pub refused: Vec<(TransactionId, TransactionFault)>,
+    /// Attestations that this block cannot hold, and why. Some may be in a later one.
+    pub unheard: Vec<(AttestationId, AttestationFault)>,
     /// Evidence that is of no use any more.
     pub stale: Vec<Evidence>,
 }
@@ -103,14 +112,16 @@ pub fn propose(
     let params = genesis.params();
     check_distance(slot.timestamp, false, slot.parent, params)?;
     let mut run = Run::begin(height, slot.timestamp, state, genesis)?;
+    run.turn_beacon(&slot.proposer, &slot.vrf)?;
     run.attend(slot.round)?;
     let (evidence, stale) = accuse(waiting.evidence, &mut run)?;
     let (transactions, refused) = order(waiting.transactions, &mut run, params)?;
-    let mut body = VerifiedBody { evidence, transactions, proofs: Vec::new() };
+    let (attestations, unheard) = hear(waiting.attestations, &mut run)?;
+    let mut body = VerifiedBody { evidence, transactions, attestations, proofs: Vec::new() };
     let skipped = choose(waiting.proofs, &mut body, &mut run, params)?;
-    let is_empty = body == VerifiedBody::default();
-    if check_distance(slot.timestamp, is_empty, slot.parent, params).is_err() {
-        return Ok(Proposal { block: None, skipped, refused, stale });
+    let (is_empty, is_urgent) = (body == VerifiedBody::default(), awaits_draw(slot.parent.height, state)?);
+    if check_distance(slot.timestamp, is_empty && !is_urgent, slot.parent, params).is_err() {
+        return Ok(Proposal { block: None, skipped, refused, unheard, stale });
     }
     let (validators_hash, next_validators_hash) = run.voter_hashes();
     let draft = Draft {
@@ -123,11 +134,12 @@ pub fn propose(
         state_root: Reader(state).state_root()?,
         validators_hash,
         next_validators_hash,
+        vrf: slot.vrf,
     };
     let block = ProposedBlock::seal(draft, body, params.stamp_zero_digits)?;
-    check_link(block.header(), slot.parent, genesis)?;
+    check_link(block.header(), slot.parent, is_urgent, genesis)?;
     run.check_voters(block.header())?;
-    Ok(Proposal { block: Some((block, run.end(&slot.proposer)?)), skipped, refused, stale })
+    Ok(Proposal { block: Some((block, run.end(&slot.proposer)?)), skipped, refused, unheard, stale })
 }
 
 /// Whether a block on `parent` at this time could hold a proof, without building one. A block that no other record is in
@@ -192,6 +204,25 @@ fn order(waiting: Vec<VerifiedTransaction>, run: &mut Run<'_>, params: &Params) 
         }
     }
     Ok((chosen, refused))
+}
+
+/// Attestations, and those that were not taken.
+type Heard = (Vec<VerifiedAttestation>, Vec<(AttestationId, AttestationFault)>);
+
+/// Takes attestations as long as there is room.
+fn hear(waiting: Vec<VerifiedAttestation>, run: &mut Run<'_>) -> Result<Heard, StateError> {
+    let (mut heard, mut unheard) = (Vec::new(), Vec::new());
+    for attestation in waiting {
+        if heard.len() == BLOCK_ATTESTATIONS_MAX {
+            break;
+        }
+        match run.attest(&attestation) {
+            Ok(()) => heard.push(attestation),
+            Err(AttestError::Fault(fault)) => unheard.push((attestation.id(), fault)),
+            Err(AttestError::State(error)) => return Err(error),
+        }
+    }
+    Ok((heard, unheard))
 }
 
 /// Takes proofs into the body as long as there is room.

@@ -14,7 +14,7 @@ use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use self::entry::{Account, Candidate, EpochTotals, Model, Supply};
+pub use self::entry::{Account, Audit, Candidate, EpochTotals, Member, Model, Phase, Supply};
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
 pub use self::stored::StoreView;
@@ -134,6 +134,23 @@ impl Reader<'_> {
     /// What the entry at a key of the table of bonds that are being freed holds; zero where there is none.
     pub fn unbonding(&self, entry: &[u8]) -> Result<NanoAria, StateError> {
         Ok(self.optional(entry)?.unwrap_or_default())
+    }
+
+    /// The chain's random number after the tip.
+    pub fn beacon(&self) -> Result<Digest, StateError> {
+        self.required(key::BEACON)
+    }
+
+    /// The audit of a record by its place, while it goes on.
+    pub fn audit(&self, height: Height, index: u32) -> Result<Option<Audit>, StateError> {
+        self.optional(&key::audit(height, index))
+    }
+
+    /// Up to `limit` audits that go on, in order of place.
+    pub fn audits(&self, limit: usize) -> Result<Vec<((Height, u32), Audit)>, StateError> {
+        let parse = |key: &[u8], value: &[u8]| Some((key::place_of_audit(key)?, entry::decode(value)?));
+        let entries = self.0.scan(key::AUDITS, limit)?;
+        entries.into_iter().map(|(key, value)| parse(&key, &value).ok_or(StateError::Damaged { key })).collect()
     }
 
     /// Height of the block that counted a request.

@@ -1,6 +1,7 @@
 //! A whole chain, executed again: every stored block against the rules, and the stored state against what the blocks
 //! make of genesis. This is what `ledger verify` runs.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use aria_chain::block::{FinalBlock, GenesisBlock, Header, ProposedBlock};
@@ -11,7 +12,7 @@ use aria_chain::record::RecordStatus;
 use aria_chain::store::{FaultKind, LinkRules, Store, StoreError, StoredBlock, verify_chain_links};
 use aria_chain::units::Height;
 
-use crate::execute::{BlockFault, ExecuteError, execute};
+use crate::execute::{BlockFault, ExecuteError, ExecutedBlock, execute};
 use crate::genesis::Genesis;
 use crate::rules::settle::Settlement;
 use crate::state::lattice::Lattice;
@@ -124,8 +125,14 @@ pub fn verify_chain(
         is_stopped: false,
         fault: None,
     };
-    let mut replay =
-        Replay { store, genesis, state: MemoryState::new(), tip: genesis.block().header().clone(), report: nothing };
+    let mut replay = Replay {
+        store,
+        genesis,
+        state: MemoryState::new(),
+        tip: genesis.block().header().clone(),
+        open: BTreeSet::new(),
+        report: nothing,
+    };
     let outcome = if store.base() > Height::ZERO { replay.check(to, progress) } else { replay.run(to, progress) };
     if let Err((height, fault)) = outcome {
         replay.report.fault = Some((height, fault));
@@ -138,6 +145,8 @@ struct Replay<'a> {
     genesis: &'a Genesis,
     state: MemoryState,
     tip: Header,
+    /// Records whose audits go on.
+    open: BTreeSet<RecordId>,
     report: VerifyReport,
 }
 
@@ -162,6 +171,9 @@ impl Replay<'_> {
         }
         if height == top {
             self.compare_state().map_err(|fault| (top, fault))?;
+            for record in &self.open {
+                self.check_status(record, RecordStatus::Included).map_err(|fault| (top, fault))?;
+            }
             self.report.is_state_compared = true;
         }
         Ok(())
@@ -231,19 +243,38 @@ impl Replay<'_> {
         })?;
         let voters = Voters::above(self.tip.height, &self.state, self.genesis.params())?;
         let block = FinalBlock::new(block, certificate, &voters.set)?;
-        self.check_statuses(block.block(), &executed.settlements)?;
+        self.check_statuses(block.block(), &executed)?;
         self.state.apply(&executed.changes.entries);
         self.tip = block.header().clone();
         Ok(u64::from(self.tip.record_count))
     }
 
-    fn check_statuses(&self, block: &ProposedBlock, settlements: &[Settlement]) -> Result<(), VerifyFault> {
-        for (proof, settlement) in block.proofs().iter().zip(settlements) {
-            let (record, expected) = (proof.record_id(), settlement.status());
-            let got = self.store.record(&record)?.map(|entry| entry.status);
-            if got != Some(expected) {
-                return Err(VerifyFault::Status { record, got, expected });
+    /// Ends of this block's audits, and its records that no audit will touch. The others are open until their audits end.
+    fn check_statuses(&mut self, block: &ProposedBlock, executed: &ExecutedBlock) -> Result<(), VerifyFault> {
+        for (record, status) in &executed.changes.statuses {
+            self.open.remove(record);
+            self.check_status(record, *status)?;
+        }
+        for (record, _) in &executed.changes.audits {
+            // One that nobody decided ends without a status of its own.
+            if self.open.remove(record) {
+                self.check_status(record, RecordStatus::Included)?;
             }
+        }
+        for (proof, settlement) in block.proofs().iter().zip(&executed.settlements) {
+            match settlement {
+                Settlement::Awaiting(_) => drop(self.open.insert(proof.record_id())),
+                Settlement::Included(_) => self.check_status(&proof.record_id(), RecordStatus::Included)?,
+                Settlement::SelfAudited { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_status(&self, record: &RecordId, expected: RecordStatus) -> Result<(), VerifyFault> {
+        let got = self.store.record(record)?.map(|entry| entry.status);
+        if got != Some(expected) {
+            return Err(VerifyFault::Status { record: *record, got, expected });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 //!    verified, it fades to nothing.
 //! 3. Who let more turns to propose pass than it took is absent, and returns after 1, 2, 4 ... epochs; but nobody is sent
 //!    away where fewer than four would stay, because three cannot do without any of them. Who contradicted itself is
-//!    excluded for ever.
+//!    excluded for ever, and whom audits found to have lied for 2, 4, 8 ... epochs.
 //! 4. The weights are scaled to [`POWER_TOTAL`], the strongest [`VALIDATORS_MAX`] stay, and at most `power_change_ppm` of
 //!    all power changes hands from one epoch to the next.
 
@@ -125,6 +125,11 @@ fn rotate(height: Height, params: &Params, overlay: &mut Overlay<'_>) -> Result<
 }
 
 impl Candidate {
+    /// Unless it contradicted itself, or an audit found against it lately.
+    fn may_vote(&self, epoch: Epoch) -> bool {
+        self.excluded.is_none() && self.barred <= epoch
+    }
+
     /// Closes the account of its turns. `next` is the epoch that a set is computed for.
     fn end_epoch(&mut self, next: Epoch) {
         let (taken, missed) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.missed));
@@ -146,7 +151,7 @@ fn weights(
     overlay: &Overlay<'_>,
 ) -> Result<BTreeMap<NodeId, u128>, StateError> {
     let mut work = BTreeMap::new();
-    for (node, _) in candidates.iter().filter(|(_, candidate)| candidate.excluded.is_none()) {
+    for (node, _) in candidates.iter().filter(|(_, candidate)| candidate.may_vote(epoch)) {
         work.insert(*node, backed_work(node, epoch, params, overlay)?);
     }
     let verified = work.values().fold(0_u128, |sum, work| sum.saturating_add(*work));

@@ -104,7 +104,8 @@ fn the_first_state_holds_what_the_file_says() {
     let account = reader.account(&node(0xab)).unwrap().unwrap();
     assert_eq!(account.balance, NanoAria::new(1_000_000_000_000_000));
     assert_eq!(account.bond, NanoAria::new(1_000_000_000_000));
-    assert_eq!(reader.supply().unwrap().genesis, NanoAria::new(1_001_000_000_000_000));
+    assert_eq!(reader.supply().unwrap().genesis, NanoAria::new(2_001_000_000_000_000), "with the faucet");
+    assert!(reader.beacon().is_ok());
     assert_eq!(reader.supply().unwrap().issued, NanoAria::ZERO);
     let models = reader.models(10).unwrap();
     assert_eq!(models.len(), 1);

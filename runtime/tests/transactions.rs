@@ -178,6 +178,7 @@ proptest! {
     fn the_supply_is_conserved_to_the_last_unit(steps in prop::collection::vec(step(), 1..60)) {
         let mut chain = Scenario::new(&scenario::DEVNET
             .replace("epoch_blocks = 100", "epoch_blocks = 3")
+            .replace("audit_blocks = 64", "audit_blocks = 1")
             .replace("unbond_blocks = 1_000", "unbond_blocks = 6"));
         for Step { from, to, kind, amount, fee, closes } in steps {
             let amount = nano(amount);

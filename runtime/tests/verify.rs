@@ -265,6 +265,7 @@ fn a_store_reads_like_the_state_it_keeps() {
         round: aria_chain::units::Round::ZERO,
         timestamp: next.soon(),
         proposer: key(1).node_id(),
+        vrf: next.vrf(),
     };
     let on_store = aria_runtime::propose::propose(slot, vec![proof.clone()].into(), &view, &next.genesis).unwrap();
     let in_memory = next.propose(next.soon(), vec![proof]).unwrap();

@@ -64,6 +64,7 @@ impl Shared {
             state_root: Digest::ZERO,
             validators_hash: self.work_set(height).set().hash(),
             next_validators_hash: self.work_set(height.next().unwrap()).set().hash(),
+            vrf: aria_chain::keys::VrfProof::NONE,
         };
         ProposedBlock::seal(draft, VerifiedBody { evidence, ..VerifiedBody::default() }, 0).unwrap()
     }

@@ -30,7 +30,8 @@ mod writing;
 pub use restore::{Restoring, Start};
 
 use writing::{
-    Lists, tip_of, write_certificate, write_evidence, write_header, write_set, write_state, write_transactions,
+    Lists, tip_of, write_attestations, write_audits, write_certificate, write_evidence, write_header, write_set,
+    write_state, write_transactions,
 };
 
 /// Receives keys and values of a scan in order; returns whether to go on.
@@ -311,6 +312,7 @@ impl<T: Tables> Store for Ledger<T> {
         let body = Body {
             evidence: self.all_at(Tree::Evidence, height, header.evidence_count)?,
             transactions: self.all_at(Tree::Transactions, height, header.transaction_count)?,
+            attestations: self.all_at(Tree::Attestations, height, header.attestation_count)?,
             proofs: self.all_at(Tree::Proofs, height, header.record_count)?,
         };
         let certificate = self.certificate(height)?;
@@ -397,6 +399,13 @@ impl<T: Tables> Store for Ledger<T> {
         Ok(Some((Cursor { height, index }, found)))
     }
 
+    fn audit(&self, record: &RecordId) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(value) = self.tables.get(Tree::Audits, record.as_bytes())? else {
+            return Ok(None);
+        };
+        schema::unwrap(Tree::Audits, record.as_bytes(), &value).map(|payload| Some(payload.to_vec()))
+    }
+
     fn transactions(
         &self,
         before: Option<Cursor>,
@@ -466,6 +475,8 @@ impl<T: Tables> Store for Ledger<T> {
             write_certificate(&mut writes, block.certificate());
             write_evidence(&mut writes, block);
             write_transactions(&mut writes, block);
+            write_attestations(&mut writes, block);
+            write_audits(&mut writes, &changes.audits)?;
             changes.validators.iter().for_each(|set| write_set(&mut writes, set));
             let mut lists = Lists::default();
             self.write_records(&mut writes, &mut lists, block, &mut statuses)?;
@@ -559,6 +570,7 @@ mod tests {
             state_root: Digest::ZERO,
             validators_hash: set.hash(),
             next_validators_hash: set.hash(),
+            vrf: crate::keys::VrfProof::NONE,
         };
         let block = ProposedBlock::seal(draft, VerifiedBody::default(), 0).unwrap();
         let vote = Vote::sign(&key, &chain_id, Height::new(1), Round::ZERO, block.hash());

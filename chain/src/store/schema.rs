@@ -40,6 +40,10 @@ pub enum Tree {
     Transactions,
     /// Transaction id -> height and index.
     TransactionIds,
+    /// Height and index -> attestation.
+    Attestations,
+    /// Record id -> how its audit ended, in runtime's words.
+    Audits,
     /// Height and piece -> up to 4 KiB of the certificate.
     Certificates,
     /// Block hash -> height.
@@ -64,13 +68,15 @@ pub enum Tree {
 
 impl Tree {
     /// All trees.
-    pub const ALL: [Tree; 16] = [
+    pub const ALL: [Tree; 18] = [
         Tree::Meta,
         Tree::Headers,
         Tree::Proofs,
         Tree::Evidence,
         Tree::Transactions,
         Tree::TransactionIds,
+        Tree::Attestations,
+        Tree::Audits,
         Tree::Certificates,
         Tree::Hashes,
         Tree::Records,
@@ -92,6 +98,8 @@ impl Tree {
             Tree::Evidence => "evidence",
             Tree::Transactions => "transactions",
             Tree::TransactionIds => "transaction-ids",
+            Tree::Attestations => "attestations",
+            Tree::Audits => "audits",
             Tree::Certificates => "certificates",
             Tree::Hashes => "hashes",
             Tree::Records => "records",
@@ -195,7 +203,7 @@ pub fn unwrap<'v>(tree: Tree, key: &[u8], value: &'v [u8]) -> Result<&'v [u8], S
 pub fn damaged(tree: Tree, key: &[u8], reason: &str) -> StoreError {
     let place = match (tree, place_of(key), key.first_chunk::<8>()) {
         (Tree::Meta, _, _) => format!("{}/{}", tree.name(), String::from_utf8_lossy(key)),
-        (Tree::Proofs | Tree::Transactions, Some((height, index)), _) => {
+        (Tree::Proofs | Tree::Transactions | Tree::Attestations, Some((height, index)), _) => {
             format!("{}/height {height}, index {index}", tree.name())
         }
         (Tree::Headers | Tree::Certificates, _, Some(height)) => {

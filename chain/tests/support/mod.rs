@@ -7,7 +7,7 @@ use aria_chain::certificate::{CommitCertificate, Validator, ValidatorSet, Vote};
 use aria_chain::evidence::{Evidence, Said};
 use aria_chain::hash::{commit_output, commit_prompt};
 use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId, NodeId};
-use aria_chain::keys::NodeKey;
+use aria_chain::keys::{NodeKey, VrfProof};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
 use aria_chain::request::{InferenceRequest, TaskType};
@@ -195,6 +195,7 @@ impl Chain {
             state_root: state_root(0),
             validators_hash: set.hash(),
             next_validators_hash: set.hash(),
+            vrf: VrfProof::NONE,
         };
         Chain { genesis, draft, evidence: Vec::new(), transactions: Vec::new(), members }
     }
@@ -207,7 +208,12 @@ impl Chain {
 
     pub(crate) fn propose(&self, proofs: Vec<VerifiedProof>) -> ProposedBlock {
         let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
-        ProposedBlock::seal(self.draft.clone(), VerifiedBody { evidence, transactions, proofs }, STAMP).unwrap()
+        ProposedBlock::seal(
+            self.draft.clone(),
+            VerifiedBody { evidence, transactions, proofs, ..VerifiedBody::default() },
+            STAMP,
+        )
+        .unwrap()
     }
 
     pub(crate) fn votes(&self, block: &ProposedBlock) -> Vec<Vote> {

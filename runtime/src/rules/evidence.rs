@@ -49,15 +49,21 @@ pub(crate) fn convict(evidence: &Evidence, place: Place<'_>, overlay: &mut Overl
         return Err(EvidenceFault::Excluded { node, height }.into());
     }
     candidate.excluded = Some(place.height);
-    let mut account = overlay.read().account(&node)?.unwrap_or_default();
-    let lost = NanoAria::new(part(account.bond.get(), place.params().slash_ppm));
+    overlay.put(key::candidate(&node), &candidate);
+    slash(&node, place.params().slash_ppm, overlay)?;
+    Ok(())
+}
+
+/// Destroys a part of a bond.
+pub(super) fn slash(node: &NodeId, ppm: u32, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let mut account = overlay.read().account(node)?.unwrap_or_default();
+    let lost = NanoAria::new(part(account.bond.get(), ppm));
     let mut supply = overlay.read().supply()?;
     account.bond = account.bond.minus_or_zero(lost);
     // What is burned was in a bond, and all bonds together are in the supply.
     let damaged = |_: Overflow| StateError::Damaged { key: key::SUPPLY.to_vec() };
     supply.burned = supply.burned.checked_add(lost).map_err(damaged)?;
-    overlay.put(key::candidate(&node), &candidate);
-    overlay.put(key::account(&node), &account);
+    overlay.put(key::account(node), &account);
     overlay.put(key::SUPPLY.to_vec(), &supply);
     Ok(())
 }

@@ -13,7 +13,8 @@ use aria_chain::units::{Epoch, Height, Microjoules, Millis, Overflow, Timestamp}
 
 use crate::genesis::Genesis;
 use crate::params::Params;
-use crate::rules::settle::{self, Settlement};
+use crate::rules::audit;
+use crate::rules::settle::{self, Settlement, Unsettled};
 use crate::state::{Model, Overlay, StateError, View, key};
 
 /// Why a block may not include a record. One variant per rule.
@@ -152,6 +153,7 @@ impl Place<'_> {
 /// overlay is as before.
 pub(crate) fn include(
     proof: &VerifiedProof,
+    index: u32,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<Settlement, InclusionError> {
@@ -164,9 +166,15 @@ pub(crate) fn include(
     if let Some(model) = &model {
         check_layers(record, model)?;
     }
-    let settlement = settle::decide(record, model.as_ref(), place);
+    let mut settlement = settle::decide(record, model.as_ref(), place);
+    if matches!(settlement, Settlement::Awaiting(_)) && !settle::is_bonded(record, place, overlay)? {
+        settlement = Settlement::Included(Unsettled::NotBonded);
+    }
     let mut effects = Overlay::new(overlay);
     settle::write(proof, settlement, place, &mut effects)?;
+    if let Settlement::Awaiting(earned) = settlement {
+        audit::wait(proof, earned, place, index, &mut effects);
+    }
     let changes = effects.into_changes();
     overlay.absorb(changes);
     Ok(settlement)

@@ -1,15 +1,17 @@
 //! How a record settles when its block includes it: what is credited to whom, and the traces it leaves in the totals.
 //!
-//! For now a record settles at inclusion or not at all: where the validator set has one member, that member vouches for
-//! itself. With more members it awaits an audit.
+//! Where the validator set has one member, that member vouches for itself and the record settles at inclusion. With more
+//! members it waits for an audit: [`super::audit`].
 
+use aria_chain::ids::NodeId;
 use aria_chain::proof::VerifiedProof;
-use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus};
+use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus, Stage};
 use aria_chain::units::{NanoAria, WorkUnits};
 
+use crate::fixed::part;
 use crate::reward::{Effort, reward};
 use crate::rules::record::{InclusionError, Place, RecordFault};
-use crate::state::{Model, Overlay, key};
+use crate::state::{Model, Overlay, StateError, key};
 use crate::work::{counted_tokens, stage_share, work};
 
 /// How a record leaves its block.
@@ -22,8 +24,19 @@ pub enum Settlement {
         /// Paid to the stages by layers.
         reward: NanoAria,
     },
-    /// Provenance only, for now: nothing is credited.
+    /// Other validators have to audit it first. This is what it would earn.
+    Awaiting(Earned),
+    /// Provenance only: nothing is ever credited.
     Included(Unsettled),
+}
+
+/// What a record earns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earned {
+    /// Credited to the stages by layers.
+    pub work: WorkUnits,
+    /// Paid to the stages by layers, less what auditors get.
+    pub reward: NanoAria,
 }
 
 /// Why a record earned nothing at inclusion.
@@ -33,8 +46,8 @@ pub enum Unsettled {
     NotCanonical,
     /// Its model is not registered: nobody knows its work.
     ModelNotRegistered,
-    /// Other validators have to audit it first.
-    AwaitsAudit,
+    /// One of its nodes has less of a bond than it could lose by a false answer.
+    NotBonded,
 }
 
 impl Settlement {
@@ -42,7 +55,7 @@ impl Settlement {
     pub fn status(&self) -> RecordStatus {
         match self {
             Settlement::SelfAudited { .. } => RecordStatus::SelfAudited,
-            Settlement::Included(_) => RecordStatus::Included,
+            Settlement::Awaiting(_) | Settlement::Included(_) => RecordStatus::Included,
         }
     }
 }
@@ -58,9 +71,6 @@ pub(super) fn decide(record: &InferenceRecord, model: Option<&Model>, place: Pla
     let Some(model) = model else {
         return Settlement::Included(Unsettled::ModelNotRegistered);
     };
-    if !place.is_one_alone {
-        return Settlement::Included(Unsettled::AwaitsAudit);
-    }
     let params = place.params();
     let ops = model.shape.ops_per_token().expect("a registered shape was checked");
     let tokens = counted_tokens(record.prompt_tokens, record.tokens_generated, params.prompt_credit_ratio);
@@ -73,7 +83,22 @@ pub(super) fn decide(record: &InferenceRecord, model: Option<&Model>, place: Pla
         is_measured: record.energy_source == EnergySource::Measured,
         ops: work.get(),
     };
-    Settlement::SelfAudited { work, reward: reward(&effort, params) }
+    let reward = reward(&effort, params);
+    if place.is_one_alone {
+        return Settlement::SelfAudited { work, reward };
+    }
+    Settlement::Awaiting(Earned { work, reward })
+}
+
+/// Whether each node of a record has enough of a bond to lose.
+pub(super) fn is_bonded(record: &InferenceRecord, place: Place<'_>, overlay: &Overlay<'_>) -> Result<bool, StateError> {
+    for stage in &record.stages {
+        let bond = overlay.read().account(&stage.node_id)?.unwrap_or_default().backing();
+        if bond < NanoAria::new(place.params().provider_bond_min_nano) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes the record's effects: its request is counted, its stages are credited, the epoch's totals grow.
@@ -90,38 +115,65 @@ pub(super) fn write(
     totals.prompt_tokens = add(totals.prompt_tokens, u64::from(record.prompt_tokens))?;
     totals.generated_tokens = add(totals.generated_tokens, u64::from(record.tokens_generated))?;
     totals.energy_uj = totals.energy_uj.checked_add(record.energy_uj)?;
-    if let Settlement::SelfAudited { work, reward } = settlement {
-        totals.settled = add(totals.settled, 1)?;
-        totals.work = totals.work.checked_add(work)?;
-        totals.rewards = totals.rewards.checked_add(reward)?;
-        credit_stages(record, work, reward, place, overlay)?;
-        issue(reward, overlay)?;
-    }
     overlay.put(key::epoch(place.epoch()), &totals);
+    if let Settlement::SelfAudited { work, reward } = settlement {
+        credit(&record.stages, Earned { work, reward }, &[], true, place, overlay)?;
+    }
     Ok(())
 }
 
-fn credit_stages(
-    record: &InferenceRecord,
-    whole_work: WorkUnits,
-    whole_reward: NanoAria,
+/// Credits what a record earned to those who ran it, if they earned it, and what its audit earned to those who were right.
+pub(super) fn credit(
+    stages: &[Stage],
+    earned: Earned,
+    auditors: &[NodeId],
+    is_earned: bool,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), InclusionError> {
-    for stage in &record.stages {
-        let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, record.layers());
-        let work = WorkUnits::new(share(whole_work.get()));
-        let reward = NanoAria::new(share(whole_reward.get()));
-        let node = &stage.node_id;
-
-        let done = overlay.read().work(place.epoch(), node)?.checked_add(work)?;
-        overlay.put(key::work(place.epoch(), node), &done);
-
-        let mut account = overlay.read().account(node)?.unwrap_or_default();
-        account.balance = account.balance.checked_add(reward)?;
-        account.rewards_total = account.rewards_total.checked_add(reward)?;
-        overlay.put(key::account(node), &account);
+    let params = place.params();
+    let (mut work, mut paid) = (WorkUnits::ZERO, NanoAria::ZERO);
+    let mut give = |node: &NodeId, (done, reward): (u64, u64), overlay: &mut Overlay<'_>| {
+        let (done, reward) = (WorkUnits::new(done), NanoAria::new(reward));
+        work = work.checked_add(done)?;
+        paid = paid.checked_add(reward)?;
+        credit_node(node, done, reward, place, overlay)
+    };
+    let count = u64::try_from(auditors.len()).unwrap_or(u64::MAX);
+    let each_fee = part(earned.reward.get(), params.audit_fee_ppm).checked_div(count).unwrap_or(0);
+    let each_work = part(earned.work.get(), params.audit_work_ppm);
+    for auditor in auditors {
+        give(auditor, (each_work, each_fee), overlay)?;
     }
+    if is_earned {
+        let layers = stages.last().map_or(0, |stage| stage.layer_end);
+        let reward = earned.reward.get().saturating_sub(each_fee.saturating_mul(count));
+        for stage in stages {
+            let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, layers);
+            give(&stage.node_id, (share(earned.work.get()), share(reward)), overlay)?;
+        }
+    }
+    let mut totals = overlay.read().epoch_totals(place.epoch())?;
+    totals.settled = add(totals.settled, u64::from(is_earned))?;
+    totals.work = totals.work.checked_add(work)?;
+    totals.rewards = totals.rewards.checked_add(paid)?;
+    overlay.put(key::epoch(place.epoch()), &totals);
+    issue(paid, overlay)
+}
+
+fn credit_node(
+    node: &NodeId,
+    work: WorkUnits,
+    reward: NanoAria,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), InclusionError> {
+    let done = overlay.read().work(place.epoch(), node)?.checked_add(work)?;
+    overlay.put(key::work(place.epoch(), node), &done);
+    let mut account = overlay.read().account(node)?.unwrap_or_default();
+    account.balance = account.balance.checked_add(reward)?;
+    account.rewards_total = account.rewards_total.checked_add(reward)?;
+    overlay.put(key::account(node), &account);
     Ok(())
 }
 

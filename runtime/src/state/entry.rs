@@ -1,5 +1,8 @@
 //! What the state holds, and its bytes: a format version, then borsh.
 
+use aria_chain::attestation::Verdict;
+use aria_chain::ids::{Digest, NodeId, RecordId};
+use aria_chain::record::{RecordStatus, Stage};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -65,6 +68,95 @@ pub struct Candidate {
     pub returns: Epoch,
     /// Height of the block whose evidence excluded it, for ever.
     pub excluded: Option<Height>,
+    /// First epoch in which it may vote again after what an audit found.
+    pub barred: Epoch,
+    /// How often an audit found against it.
+    pub refuted: u8,
+}
+
+/// Longest time for which an audit bars a node, in epochs.
+const BARRED_EPOCHS_MAX: u64 = 1_024;
+
+impl Candidate {
+    /// Keeps it from voting for 2, 4, 8 ... epochs behind those whose sets stand already.
+    pub(crate) fn bar(&mut self, now: Epoch) {
+        self.refuted = self.refuted.saturating_add(1);
+        let away = 1_u64.checked_shl(u32::from(self.refuted)).unwrap_or(u64::MAX).min(BARRED_EPOCHS_MAX);
+        let until = Epoch::new(now.get().saturating_add(1).saturating_add(away));
+        self.barred = self.barred.max(until);
+    }
+}
+
+/// How far an audit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum Phase {
+    /// Its committee is not drawn yet.
+    Waiting = 1,
+    /// A committee audits it.
+    Drawn = 2,
+    /// It was not drawn, and is accepted when the time is over.
+    Passed = 3,
+    /// Its auditors contradicted each other; the strongest voters decide.
+    Disputed = 4,
+}
+
+/// The audit of a record.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Audit {
+    /// The record.
+    pub record: RecordId,
+    /// Who ran it.
+    pub stages: Vec<Stage>,
+    /// Work that it would be credited with.
+    pub work: WorkUnits,
+    /// What it would be paid.
+    pub reward: NanoAria,
+    /// What drew the committee; zero before.
+    pub seed: Digest,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Who audits, or judges in a dispute.
+    pub members: Vec<Member>,
+    /// What the committee said, where there is a dispute.
+    pub first: Vec<(NodeId, Verdict)>,
+    /// How and when it ended. Only outside of the state: there it is gone by then.
+    pub outcome: Option<(RecordStatus, Height)>,
+}
+
+impl Audit {
+    /// From what a store keeps of one that ended.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Audit> {
+        decode(bytes)
+    }
+
+    /// What a store keeps of one that ended.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+}
+
+/// An auditor of a record.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// Its power when it was drawn.
+    pub power: u64,
+    /// What it committed to.
+    pub commitment: Option<Digest>,
+    /// What it found, once it opened.
+    pub verdict: Option<Verdict>,
+    /// Root of its own transcript, once it opened.
+    pub root: Digest,
+}
+
+impl Member {
+    /// One who has said nothing.
+    pub(crate) fn new(node: NodeId, power: u64) -> Member {
+        Member { node, power, commitment: None, verdict: None, root: Digest::ZERO }
+    }
 }
 
 impl Supply {

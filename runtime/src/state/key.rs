@@ -14,6 +14,8 @@
 //! | `08` | [`ValidatorSet`](aria_chain::certificate::ValidatorSet) that votes in this epoch |
 //! | `09` | the same of the next epoch |
 //! | `0a` node | [`Candidate`](crate::state::Candidate) |
+//! | `0c` | the chain's random number after the last block, 32 bytes |
+//! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
 use aria_chain::ids::{ModelId, NodeId, RequestId};
@@ -54,6 +56,27 @@ pub fn unbonding(due: Height, node: &NodeId) -> Vec<u8> {
 /// The height inside a key of [`UNBONDING`].
 pub fn height_of_unbonding(key: &[u8]) -> Option<Height> {
     height_behind(UNBONDING, key)
+}
+
+/// The chain's random number after the last block.
+pub const BEACON: &[u8] = &[0x0c];
+/// Table of audits that go on, by the place of their record.
+pub const AUDITS: &[u8] = &[0x0d];
+
+/// Audits of the records of a block.
+pub fn audits_of(height: Height) -> Vec<u8> {
+    [AUDITS, &height.get().to_be_bytes()].concat()
+}
+
+/// The audit of a record.
+pub fn audit(height: Height, index: u32) -> Vec<u8> {
+    [AUDITS, &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
+}
+
+/// The place inside a key of [`AUDITS`].
+pub fn place_of_audit(key: &[u8]) -> Option<(Height, u32)> {
+    let height = height_behind(AUDITS, key)?;
+    Some((height, u32::from_be_bytes(*key.last_chunk::<4>()?)))
 }
 
 /// A node that may get power.

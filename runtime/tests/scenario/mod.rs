@@ -5,16 +5,18 @@
 
 pub(crate) mod tampered;
 
+use aria_chain::attestation::VerifiedAttestation;
 use aria_chain::block::{Draft, FinalBlock, Header, ProposedBlock, VerifiedBody};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet, Vote};
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::{Digest, ModelId, NodeId};
-use aria_chain::keys::NodeKey;
+use aria_chain::keys::{NodeKey, VrfProof};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
 use aria_chain::request::{InferenceRequest, TaskType};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp};
+use aria_runtime::beacon;
 use aria_runtime::execute::{ExecuteError, ExecutedBlock, execute};
 use aria_runtime::genesis::Genesis;
 use aria_runtime::propose::{Proposal, ProposeError, Slot, Waiting, propose};
@@ -42,6 +44,8 @@ pub(crate) struct Scenario {
     pub(crate) evidence: Vec<Evidence>,
     /// What accounts order.
     pub(crate) transactions: Vec<VerifiedTransaction>,
+    /// What auditors say.
+    pub(crate) attestations: Vec<VerifiedAttestation>,
     nonce: u64,
 }
 
@@ -66,7 +70,16 @@ impl Scenario {
         let mut state = MemoryState::new();
         state.apply(&genesis.changes().entries);
         let tip = genesis.block().header().clone();
-        Scenario { genesis, state, tip, round: Round::ZERO, evidence: Vec::new(), transactions: Vec::new(), nonce: 0 }
+        Scenario {
+            genesis,
+            state,
+            tip,
+            round: Round::ZERO,
+            evidence: Vec::new(),
+            transactions: Vec::new(),
+            attestations: Vec::new(),
+            nonce: 0,
+        }
     }
 
     /// The devnet with lines added: more accounts, more validators.
@@ -177,9 +190,11 @@ impl Scenario {
     }
 
     pub(crate) fn propose(&self, timestamp: Timestamp, proofs: Vec<VerifiedProof>) -> Result<Proposal, ProposeError> {
-        let slot = Slot { parent: &self.tip, round: self.round, timestamp, proposer: self.proposer() };
+        let (proposer, vrf) = (self.proposer(), self.vrf());
+        let slot = Slot { parent: &self.tip, round: self.round, timestamp, proposer, vrf };
         let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
-        propose(slot, Waiting { evidence, transactions, proofs }, &self.state, &self.genesis)
+        let attestations = self.attestations.clone();
+        propose(slot, Waiting { evidence, transactions, attestations, proofs }, &self.state, &self.genesis)
     }
 
     /// Who votes on the next block.
@@ -190,6 +205,13 @@ impl Scenario {
     /// Whose turn it is to propose in `round`.
     pub(crate) fn proposer(&self) -> NodeId {
         self.voters().schedule().proposer(self.tip.height.next().unwrap(), self.round)
+    }
+
+    /// The share of the next proposer, which is one of keys 1 to 30, in the chain's random number.
+    pub(crate) fn vrf(&self) -> VrfProof {
+        let proposer = self.proposer();
+        let own = (1..=30).map(key).find(|key| key.node_id() == proposer).unwrap();
+        own.prove_vrf(&beacon::input(self.tip.height.next().unwrap(), &self.state).unwrap())
     }
 
     /// A draft that is right in every field.
@@ -205,13 +227,15 @@ impl Scenario {
             // Right as long as the set of genesis votes.
             validators_hash: self.genesis.validators().hash(),
             next_validators_hash: self.genesis.validators().hash(),
+            vrf: self.vrf(),
         }
     }
 
     /// Executes a block that carries these proofs, whatever is wrong with them or it.
     pub(crate) fn execute(&self, draft: Draft, proofs: Vec<VerifiedProof>) -> Result<ExecutedBlock, ExecuteError> {
         let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
-        let body = VerifiedBody { evidence, transactions, proofs };
+        let attestations = self.attestations.clone();
+        let body = VerifiedBody { evidence, transactions, attestations, proofs };
         let block = ProposedBlock::seal(draft, body, self.genesis.params().stamp_zero_digits).unwrap();
         execute(&block, &self.tip, &self.state, &self.genesis)
     }
@@ -224,7 +248,7 @@ impl Scenario {
         proofs: Vec<VerifiedProof>,
     ) -> (ProposedBlock, ExecutedBlock) {
         let proposal = self.propose(timestamp, proofs).unwrap();
-        assert_eq!((proposal.skipped, proposal.refused), (vec![], vec![]));
+        assert_eq!((proposal.skipped, proposal.refused, proposal.unheard), (vec![], vec![], vec![]));
         let (block, executed) = proposal.block.expect("a block can be made here");
         let again = ProposedBlock::check(
             block.header().clone(),

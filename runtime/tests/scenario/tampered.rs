@@ -75,6 +75,10 @@ impl Store for Tampered {
         self.inner.drop_pending_transactions(ids)
     }
 
+    fn audit(&self, record: &RecordId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.audit(record)
+    }
+
     fn chain(&self) -> &StoredChain {
         self.inner.chain()
     }

@@ -6,7 +6,8 @@ use super::super::error::StoreError;
 use super::super::schema::{self, Tree, Writes};
 use super::super::{StateEntry, StoredChain, Tip};
 use super::writing::{
-    Lists, write_certificate, write_evidence, write_header, write_set, write_state, write_transactions,
+    Lists, write_attestations, write_certificate, write_evidence, write_header, write_set, write_state,
+    write_transactions,
 };
 use super::{Ledger, Tables};
 use crate::block::{FinalBlock, GenesisBlock};
@@ -72,6 +73,7 @@ impl<T: Tables> Restoring<T> {
         write_certificate(&mut writes, start.block.certificate());
         write_evidence(&mut writes, start.block);
         write_transactions(&mut writes, start.block);
+        write_attestations(&mut writes, start.block);
         start.sets.iter().chain([start.genesis.validators()]).for_each(|set| write_set(&mut writes, set));
         writes.put_borsh(Tree::Meta, schema::CHAIN.to_vec(), &(&chain.chain_id, &chain.genesis_hash));
         writes.put_borsh(Tree::Meta, schema::BASE.to_vec(), &block.height);

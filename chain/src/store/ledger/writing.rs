@@ -150,6 +150,25 @@ pub(super) fn write_transactions(writes: &mut Writes, block: &FinalBlock) {
     }
 }
 
+/// Attestations with their places.
+pub(super) fn write_attestations(writes: &mut Writes, block: &FinalBlock) {
+    for (index, attestation) in (0u32..).zip(block.block().attestations()) {
+        let key = schema::place_key(block.header().height, index);
+        writes.put(Tree::Attestations, key, &attestation.signed().encode());
+    }
+}
+
+/// How audits ended.
+pub(super) fn write_audits(writes: &mut Writes, audits: &[(RecordId, Vec<u8>)]) -> Result<(), StoreError> {
+    for (id, audit) in audits {
+        if audit.len() > STATE_VALUE_BYTES_MAX {
+            return Err(StoreError::StateTooLong { part: "audit", got: audit.len(), max: STATE_VALUE_BYTES_MAX });
+        }
+        writes.put(Tree::Audits, id.as_bytes().to_vec(), audit);
+    }
+    Ok(())
+}
+
 pub(super) fn write_set(writes: &mut Writes, set: &ValidatorSet) {
     writes.put(Tree::Validators, set.hash().as_bytes().to_vec(), &set.encode());
 }

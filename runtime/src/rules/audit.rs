@@ -1,0 +1,413 @@
+//! From an included record to a verified one: who audits it, what auditors may say, and what follows.
+//!
+//! 1. A record of block `h` that may earn something waits. The number of block `h + 2` ([`crate::beacon`]) decides whether it is
+//!    drawn, and whom of the voters, by power and without its own nodes, as its committee.
+//! 2. Each member commits to a verdict. When all have, or half of the time is over, they open.
+//! 3. When all have opened, or the time is over: more than half found it valid, and it is verified; more than half found it
+//!    invalid, and it is refuted; else nobody could tell, and it is unavailable.
+//! 4. Verdicts that contradict each other are not settled by the committee: one of them is objectively false. The strongest
+//!    voters run the record again, and more than two thirds of their power decide; who said otherwise is slashed. If they do not
+//!    decide, nobody gains and nobody loses.
+//! 5. A record that was not drawn is accepted when the time is over.
+
+use std::collections::BTreeMap;
+
+use aria_chain::attestation::{Attestation, Opening, Statement, Verdict, VerifiedAttestation};
+use aria_chain::certificate::Validator;
+use aria_chain::hash::Domain;
+use aria_chain::ids::{Digest, NodeId, RecordId};
+use aria_chain::limits::BLOCK_RECORDS_MAX;
+use aria_chain::proof::VerifiedProof;
+use aria_chain::record::RecordStatus;
+use aria_chain::units::Height;
+
+use super::evidence::slash;
+use super::record::{InclusionError, Place};
+use super::settle::{self, Earned};
+use crate::params::{PPM, Params};
+use crate::state::{Audit, Member, Overlay, Phase, StateError, View, entry, key};
+
+/// Blocks from a record to the number that draws its committee.
+pub const DRAW_AFTER: u64 = 2;
+/// Voters who decide where auditors contradict each other. Their state fits one entry.
+const JUDGES_MAX: usize = 32;
+
+/// Why a block may not include an attestation. One variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttestationFault {
+    /// Only records that are being audited are spoken of.
+    #[error("record {index} of block {height} is not being audited")]
+    NotAudited {
+        /// Of the block.
+        height: Height,
+        /// Of the record.
+        index: u32,
+    },
+    /// Who was drawn may speak.
+    #[error("{node} was not drawn to audit record {index}")]
+    NotDrawn {
+        /// The speaker.
+        node: NodeId,
+        /// Of the record.
+        index: u32,
+    },
+    /// An auditor commits once.
+    #[error("{node} has committed to a verdict on record {index} already")]
+    CommittedBefore {
+        /// The speaker.
+        node: NodeId,
+        /// Of the record.
+        index: u32,
+    },
+    /// Nobody opens before the others are bound.
+    #[error("record {index} is not open for openings before all of its auditors have committed, or block {from}")]
+    TooEarly {
+        /// Of the record.
+        index: u32,
+        /// From then on it is.
+        from: Height,
+    },
+    /// An opening is of a commitment, once.
+    #[error("{node} did not commit to this opening on record {index}, or opened it before")]
+    OtherOpening {
+        /// The speaker.
+        node: NodeId,
+        /// Of the record.
+        index: u32,
+    },
+}
+
+/// An attestation that cannot be included, or a state that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttestError {
+    /// See [`AttestationFault`].
+    #[error(transparent)]
+    Fault(#[from] AttestationFault),
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// An audit that ended.
+pub(crate) type Ended = (RecordId, RecordStatus, Audit);
+
+/// Makes a record wait for its draw.
+pub(super) fn wait(proof: &VerifiedProof, earned: Earned, place: Place<'_>, index: u32, overlay: &mut Overlay<'_>) {
+    let audit = Audit {
+        record: proof.record_id(),
+        stages: proof.record().stages.clone(),
+        work: earned.work,
+        reward: earned.reward,
+        seed: Digest::ZERO,
+        phase: Phase::Waiting,
+        members: Vec::new(),
+        first: Vec::new(),
+        outcome: None,
+    };
+    overlay.put(key::audit(place.height, index), &audit);
+}
+
+/// Whether records wait for the numbers of the next blocks on this one: they come without waiting for a heartbeat.
+pub fn awaits_draw(tip: Height, state: &dyn View) -> Result<bool, StateError> {
+    let heights = [Some(tip), tip.previous()];
+    for height in heights.into_iter().flatten() {
+        if !state.scan(&key::audits_of(height), 1)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Rule 1, by the number of this block.
+pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let Some(height) = back(place.height, DRAW_AFTER) else { return Ok(()) };
+    let voters = overlay.read().voters()?;
+    for (key, mut audit) in audits_of(height, overlay)? {
+        audit.seed = Domain::DRAW.hash_of(&(beacon, audit.record));
+        let others = others(voters.members(), &audit);
+        if others.is_empty() {
+            overlay.delete(key);
+            continue;
+        }
+        let is_drawn =
+            number(&audit.seed, u32::MAX).rem_euclid(u128::from(PPM)) < u128::from(place.params().audit_rate_ppm);
+        if is_drawn {
+            audit.members = sample(&audit.seed, others, place.params().committee_size);
+            audit.phase = Phase::Drawn;
+        } else {
+            audit.phase = Phase::Passed;
+        }
+        overlay.put(key, &audit);
+    }
+    Ok(())
+}
+
+/// Voters that did not run the record themselves.
+fn others(voters: &[Validator], audit: &Audit) -> Vec<Validator> {
+    let is_own = |node: &NodeId| audit.stages.iter().any(|stage| stage.node_id == *node);
+    voters.iter().filter(|voter| !is_own(&voter.node_id)).copied().collect()
+}
+
+/// Number `place` that follows from a seed.
+fn number(seed: &Digest, place: u32) -> u128 {
+    let hash = Domain::DRAW.hash_of(&(seed, place));
+    u128::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}
+
+/// Draws so many voters by power, none twice.
+fn sample(seed: &Digest, mut from: Vec<Validator>, count: u32) -> Vec<Member> {
+    let mut members = Vec::new();
+    for place in 0..count {
+        let total = from.iter().fold(0_u128, |sum, voter| sum.saturating_add(u128::from(voter.power)));
+        let Some(mut at) = number(seed, place).checked_rem(total) else { break };
+        let found = from.iter().position(|voter| {
+            let is_here = at < u128::from(voter.power);
+            at = at.saturating_sub(u128::from(voter.power));
+            is_here
+        });
+        let Some(found) = found else { break };
+        let voter = from.swap_remove(found);
+        members.push(Member::new(voter.node_id, voter.power));
+    }
+    members
+}
+
+/// Rule 2: takes what an auditor says. Where it fails, the overlay is as before. Returns audits that ended by it.
+pub(crate) fn attest(
+    verified: &VerifiedAttestation,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<Vec<Ended>, AttestError> {
+    let attestation = verified.attestation();
+    let mut effects = Overlay::new(overlay);
+    let mut ended = Vec::new();
+    match &attestation.statement {
+        Statement::Commit(items) => {
+            for (index, commitment) in items {
+                commit(attestation, *index, *commitment, &mut effects)?;
+            }
+        }
+        Statement::Open(items) => {
+            for (index, opening) in items {
+                ended.extend(open(attestation, *index, opening, place, &mut effects)?);
+            }
+        }
+    }
+    let changes = effects.into_changes();
+    overlay.absorb(changes);
+    Ok(ended)
+}
+
+/// The audit that is spoken of, and the speaker's place in it.
+fn find(attestation: &Attestation, index: u32, overlay: &Overlay<'_>) -> Result<(Audit, usize), AttestError> {
+    let Attestation { auditor, height, .. } = attestation;
+    let fault = AttestationFault::NotAudited { height: *height, index };
+    let audit = overlay.read().audit(*height, index)?.ok_or(fault.clone())?;
+    if !matches!(audit.phase, Phase::Drawn | Phase::Disputed) {
+        return Err(fault.into());
+    }
+    let place = audit.members.iter().position(|member| member.node == *auditor);
+    let place = place.ok_or(AttestationFault::NotDrawn { node: *auditor, index })?;
+    Ok((audit, place))
+}
+
+fn commit(
+    attestation: &Attestation,
+    index: u32,
+    commitment: Digest,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), AttestError> {
+    let (mut audit, at) = find(attestation, index, overlay)?;
+    let Some(member) = audit.members.get_mut(at).filter(|member| member.commitment.is_none()) else {
+        return Err(AttestationFault::CommittedBefore { node: attestation.auditor, index }.into());
+    };
+    member.commitment = Some(commitment);
+    overlay.put(key::audit(attestation.height, index), &audit);
+    Ok(())
+}
+
+fn open(
+    attestation: &Attestation,
+    index: u32,
+    opening: &Opening,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<Option<Ended>, AttestError> {
+    let (mut audit, at) = find(attestation, index, overlay)?;
+    let node = attestation.auditor;
+    let from = opens_at(attestation.height, audit.phase, place.params());
+    if place.height < from && audit.members.iter().any(|member| member.commitment.is_none()) {
+        return Err(AttestationFault::TooEarly { index, from }.into());
+    }
+    let expected = opening.commitment(place.genesis.chain_id(), &node, &audit.record);
+    let is_its_own = |member: &&mut Member| member.commitment == Some(expected) && member.verdict.is_none();
+    let Some(member) = audit.members.get_mut(at).filter(is_its_own) else {
+        return Err(AttestationFault::OtherOpening { node, index }.into());
+    };
+    member.verdict = Some(opening.verdict);
+    member.root = opening.root;
+    let is_complete = audit.members.iter().all(|member| member.verdict.is_some());
+    let key = key::audit(attestation.height, index);
+    overlay.put(key.clone(), &audit);
+    if is_complete { conclude(key, audit, place, overlay).map_err(AttestError::State) } else { Ok(None) }
+}
+
+/// From this height on, openings are taken even where somebody has not committed.
+pub fn opens_at(record: Height, phase: Phase, params: &Params) -> Height {
+    let span = params.audit_blocks;
+    let begun = if phase == Phase::Disputed { span } else { 0 };
+    let after = begun.saturating_add(span.div_euclid(2)).saturating_add(DRAW_AFTER);
+    Height::new(record.get().saturating_add(after))
+}
+
+/// Rules 3 to 5 where the time is over.
+pub(crate) fn expire(place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<Vec<Ended>, StateError> {
+    let span = place.params().audit_blocks;
+    let mut ended = Vec::new();
+    for (spans, phases) in [(1, [Phase::Drawn, Phase::Passed]), (2, [Phase::Disputed, Phase::Disputed])] {
+        let Some(height) = back(place.height, span.saturating_mul(spans).saturating_add(DRAW_AFTER)) else { continue };
+        for (key, audit) in audits_of(height, overlay)? {
+            if phases.contains(&audit.phase) {
+                ended.extend(conclude(key, audit, place, overlay)?);
+            }
+        }
+    }
+    Ok(ended)
+}
+
+/// Ends an audit, or begins a dispute; then nothing is returned.
+fn conclude(
+    key: Vec<u8>,
+    mut audit: Audit,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<Option<Ended>, StateError> {
+    let status = match audit.phase {
+        Phase::Waiting | Phase::Passed => RecordStatus::Accepted,
+        Phase::Drawn => {
+            let count =
+                |verdict: Verdict| audit.members.iter().filter(|member| member.verdict == Some(verdict)).count();
+            let (valid, invalid) = (count(Verdict::Valid), count(Verdict::Invalid));
+            if valid > 0 && invalid > 0 {
+                dispute(key, audit, overlay)?;
+                return Ok(None);
+            }
+            let half = audit.members.len().div_euclid(2);
+            if valid > half {
+                RecordStatus::Verified
+            } else if invalid > half {
+                RecordStatus::Refuted
+            } else {
+                RecordStatus::Unavailable
+            }
+        }
+        Phase::Disputed => {
+            let power = |of: &dyn Fn(&Member) -> bool| {
+                audit
+                    .members
+                    .iter()
+                    .filter(|member| of(member))
+                    .fold(0_u128, |sum, member| sum.saturating_add(u128::from(member.power)))
+            };
+            let total = power(&|_| true);
+            let decides =
+                |verdict| power(&|member| member.verdict == Some(verdict)).saturating_mul(3) > total.saturating_mul(2);
+            if decides(Verdict::Valid) {
+                RecordStatus::Verified
+            } else if decides(Verdict::Invalid) {
+                RecordStatus::Refuted
+            } else {
+                RecordStatus::Included
+            }
+        }
+    };
+    overlay.delete(key);
+    pay(&audit, status, place, overlay)?;
+    audit.outcome = Some((status, place.height));
+    Ok(Some((audit.record, status, audit)))
+}
+
+/// Rule 4: the strongest voters judge; what the committee said is kept for what it deserves.
+fn dispute(key: Vec<u8>, mut audit: Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let voters = overlay.read().voters()?;
+    let mut judges = others(voters.members(), &audit);
+    judges.sort_by_key(|voter| (std::cmp::Reverse(voter.power), voter.node_id));
+    judges.truncate(JUDGES_MAX);
+    audit.first = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))).collect();
+    audit.members = judges.into_iter().map(|voter| Member::new(voter.node_id, voter.power)).collect();
+    audit.phase = Phase::Disputed;
+    overlay.put(key, &audit);
+    Ok(())
+}
+
+/// What an audit's end means for money, work and standing.
+fn pay(audit: &Audit, status: RecordStatus, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let truth = match status {
+        RecordStatus::Verified => Some(Verdict::Valid),
+        RecordStatus::Refuted => Some(Verdict::Invalid),
+        _ => None,
+    };
+    let mut said: BTreeMap<NodeId, Verdict> = audit.first.iter().copied().collect();
+    said.extend(audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))));
+    let right: Vec<NodeId> =
+        said.iter().filter(|(_, verdict)| Some(**verdict) == truth).map(|(node, _)| *node).collect();
+    match status {
+        RecordStatus::Verified | RecordStatus::Accepted => credit(audit, &right, true, place, overlay)?,
+        RecordStatus::Refuted => {
+            credit(audit, &right, false, place, overlay)?;
+            for stage in &audit.stages {
+                punish(&stage.node_id, place, overlay)?;
+            }
+        }
+        _ => {}
+    }
+    // Whoever said the opposite of the truth, in the committee or as a judge.
+    let earlier = audit.first.iter().copied();
+    let later = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?)));
+    let mut liars: Vec<NodeId> = earlier
+        .chain(later)
+        .filter(|(_, verdict)| truth.is_some_and(|truth| *verdict != Verdict::Missing && *verdict != truth))
+        .map(|(node, _)| node)
+        .collect();
+    liars.sort_unstable();
+    liars.dedup();
+    liars.iter().try_for_each(|node| punish(node, place, overlay))
+}
+
+fn credit(
+    audit: &Audit,
+    auditors: &[NodeId],
+    is_earned: bool,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let earned = Earned { work: audit.work, reward: audit.reward };
+    settle::credit(&audit.stages, earned, auditors, is_earned, place, overlay).map_err(|error| match error {
+        InclusionError::State(error) => error,
+        // Admission saw to it that one record's amounts fit; all of a chain together do not reach 64 bits.
+        InclusionError::Fault(_) => StateError::Damaged { key: key::SUPPLY.to_vec() },
+    })
+}
+
+/// Destroys a part of a bond, and keeps its owner from voting for a while: longer each time.
+fn punish(node: &NodeId, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    slash(node, place.params().refuted_slash_ppm, overlay)?;
+    if let Some(mut candidate) = overlay.read().candidate(node)? {
+        candidate.bar(place.epoch());
+        overlay.put(key::candidate(node), &candidate);
+    }
+    Ok(())
+}
+
+fn audits_of(height: Height, overlay: &Overlay<'_>) -> Result<Vec<(Vec<u8>, Audit)>, StateError> {
+    let found = overlay.scan(&key::audits_of(height), BLOCK_RECORDS_MAX)?;
+    let parse = |(key, value): (Vec<u8>, Vec<u8>)| match entry::decode(&value) {
+        Some(audit) => Ok((key, audit)),
+        None => Err(StateError::Damaged { key }),
+    };
+    found.into_iter().map(parse).collect()
+}
+
+fn back(height: Height, blocks: u64) -> Option<Height> {
+    height.get().checked_sub(blocks).filter(|height| *height > 0).map(Height::new)
+}
