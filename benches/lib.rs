@@ -14,6 +14,7 @@ use aria_chain::{
     request::{InferenceRequest, PPM, TaskType},
     units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp},
 };
+use aria_runtime::beacon;
 use aria_runtime::{
     execute::ExecutedBlock,
     genesis::Genesis,
@@ -110,7 +111,9 @@ pub fn block(
 ) -> (FinalBlock, ExecutedBlock) {
     let heartbeat_ms = genesis.params().heartbeat_ms;
     let timestamp = Timestamp::new(parent.timestamp_ms.get() + heartbeat_ms);
-    let slot = Slot { parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
+    let height = parent.height.next().expect("a height");
+    let vrf = key.prove_vrf(&beacon::input(height, view).expect("a state that can be read"));
+    let slot = Slot { parent, round: Round::ZERO, timestamp, proposer: key.node_id(), vrf };
     let proposal = propose(slot, proofs.into(), view, genesis).expect("a slot of the only validator");
     assert!(proposal.skipped.is_empty(), "every proof was made for this block: {:?}", proposal.skipped);
     let (block, executed) = proposal.block.expect("a heartbeat is due at the least");

@@ -56,6 +56,8 @@ impl Domain {
     pub const AUDIT_SECRET: Domain = Domain("aria/audit-secret/v1");
     /// Who is drawn to audit a record.
     pub const DRAW: Domain = Domain("aria/draw/v1");
+    /// Salt of a transcript, from that of the output's commitment.
+    pub const TRANSCRIPT_SALT: Domain = Domain("aria/transcript-salt/v1");
     /// The chain's random number after a block.
     pub const BEACON: Domain = Domain("aria/beacon/v1");
     /// An auditor's signature over its attestation.
@@ -113,7 +115,7 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 32] = [
+    const ALL: [Domain; 33] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
@@ -127,6 +129,7 @@ mod tests {
         Domain::AUDIT,
         Domain::AUDIT_SECRET,
         Domain::DRAW,
+        Domain::TRANSCRIPT_SALT,
         Domain::BEACON,
         Domain::SIGN_ATTESTATION,
         Domain::EVIDENCE,

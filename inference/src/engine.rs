@@ -192,6 +192,12 @@ impl Engine {
         &self.model
     }
 
+    /// The same, with a second transcript under a secret.
+    #[must_use]
+    pub fn witnessed_session(&self, capacity: usize, salt: Hash, secret: Option<Hash>) -> Session {
+        self.session(capacity, Some(salt)).with_witness(self.model.kv_shape(), secret)
+    }
+
     /// An empty session with room for `capacity` positions; with a salt it keeps a transcript.
     #[must_use]
     pub fn session(&self, capacity: usize, salt: Option<Hash>) -> Session {

@@ -70,6 +70,8 @@ pub struct Runner {
     finite: Vec<bool>,
     /// Leaves of every row, `[rows][boundaries]`, where the session keeps a transcript.
     leaves: Vec<Hash>,
+    /// The same of second transcripts; empty where no session of the pass has one.
+    witnesses: Vec<Hash>,
     workers: Vec<Worker>,
 }
 
@@ -107,6 +109,7 @@ impl Runner {
             faults: Vec::new(),
             finite: Vec::new(),
             leaves: Vec::new(),
+            witnesses: Vec::new(),
             workers,
         }
     }
@@ -279,18 +282,28 @@ impl Runner {
         if !rows.iter().any(|row| salts(row).is_some()) {
             return;
         }
+        let secrets = |row: &Row| sessions[row.session].witness.as_ref().map(crate::transcript::Transcript::leaves);
         let (dim, stride) = (model.hyper.dim, boundaries(model.hyper.layers));
+        let has_witness = rows.iter().any(|row| secrets(row).is_some());
+        if has_witness {
+            self.witnesses.resize(rows.len() * stride, [0; 32]);
+        } else {
+            self.witnesses.clear();
+        }
         self.pool.chunks(
             rows.len(),
             Grain::of(rows.len(), dim * 16),
             &mut self.workers,
             (&mut self.leaves, stride),
-            (&mut [(); 0][..], 0),
-            |worker, index, leaves, _| {
+            (&mut self.witnesses, if has_witness { stride } else { 0 }),
+            |worker, index, leaves, witnesses| {
                 let row = &rows[index];
                 let Some(maker): Option<Leaves> = salts(row) else { return };
                 let state = &states[index * dim..(index + 1) * dim];
                 leaves[boundary] = maker.leaf(small(boundary), small(row.position), state, &mut worker.bytes);
+                if let Some(maker) = secrets(row) {
+                    witnesses[boundary] = maker.leaf(small(boundary), small(row.position), state, &mut worker.bytes);
+                }
             },
         );
     }
@@ -454,8 +467,11 @@ impl Runner {
     /// Moves every session behind its rows.
     fn advance(&mut self, model: &Model, sessions: &mut [Session], rows: &[Row]) {
         let stride = boundaries(model.hyper.layers);
-        for (row, leaves) in rows.iter().zip(self.leaves.chunks_exact(stride)) {
+        for (index, (row, leaves)) in rows.iter().zip(self.leaves.chunks_exact(stride)).enumerate() {
             let session = &mut sessions[row.session];
+            if let Some(witness) = &mut session.witness {
+                witness.push(&self.witnesses[index * stride..(index + 1) * stride]);
+            }
             session.position = row.position + 1;
             if let Some(transcript) = &mut session.transcript {
                 transcript.push(leaves);

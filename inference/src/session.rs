@@ -10,6 +10,8 @@ pub struct Session {
     pub(crate) cache: KvCache,
     /// Commitments, if asked for. Invariant: it has as many positions as the cache.
     pub(crate) transcript: Option<Transcript>,
+    /// A second transcript of the same run with a secret of the one who verifies.
+    pub(crate) witness: Option<Transcript>,
     /// Next position to compute.
     pub(crate) position: usize,
     /// What another request needs to begin like this one.
@@ -48,7 +50,20 @@ impl Session {
     #[must_use]
     pub fn new(shape: KvShape, capacity: usize, salt: Option<Hash>) -> Session {
         let transcript = salt.map(|salt| Transcript::new(salt, shape.layers));
-        Session { cache: KvCache::new(shape, capacity), transcript, position: 0, states: States::default() }
+        Session {
+            cache: KvCache::new(shape, capacity),
+            transcript,
+            witness: None,
+            position: 0,
+            states: States::default(),
+        }
+    }
+
+    /// The same, with a second transcript of the run under a secret of its own.
+    #[must_use]
+    pub fn with_witness(mut self, shape: KvShape, secret: Option<Hash>) -> Session {
+        self.witness = secret.map(|secret| Transcript::new(secret, shape.layers));
+        self
     }
 
     /// The same, and its first `limit` positions can be begun from again, see [`Session::resume`].
@@ -88,6 +103,7 @@ impl Session {
         Session {
             cache,
             transcript: Some(transcript),
+            witness: None,
             position: positions,
             states: States { values, per_position, limit: 0 },
         }
@@ -98,6 +114,7 @@ impl Session {
         self.position = self.resumable();
         self.cache = self.cache.copy(self.position, self.position);
         self.transcript = None;
+        self.witness = None;
         self.states.values.truncate(self.position * self.states.per_position);
         self.states.values.shrink_to_fit();
     }
@@ -126,10 +143,22 @@ impl Session {
         self.transcript.as_ref()
     }
 
+    /// The second transcript, if it keeps one.
+    #[must_use]
+    pub fn witness(&self) -> Option<&Transcript> {
+        self.witness.as_ref()
+    }
+
     /// A second session that continues from the same prefix. It keeps no states.
     #[must_use]
     pub fn fork(&self) -> Session {
         let cache = self.cache.copy(self.position, self.cache.capacity());
-        Session { cache, transcript: self.transcript.clone(), position: self.position, states: States::default() }
+        Session {
+            cache,
+            transcript: self.transcript.clone(),
+            witness: self.witness.clone(),
+            position: self.position,
+            states: States::default(),
+        }
     }
 }

@@ -15,6 +15,9 @@ pub struct Claim {
     pub choices: Vec<ClaimedChoice>,
     /// The commitment over all of it.
     pub transcript_root: [u8; 32],
+    /// A secret of the one who verifies: with it the verdict brings a transcript root of its own, which follows from nothing but
+    /// a whole run.
+    pub secret: Option<[u8; 32]>,
 }
 
 /// What a node says about one choice.
@@ -35,6 +38,7 @@ impl Claim {
             request,
             choices: outcome.choices.iter().map(claimed).collect(),
             transcript_root: outcome.transcript_root,
+            secret: None,
         }
     }
 
@@ -70,8 +74,8 @@ impl Claim {
 /// The end of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Every token is the canonical one, and so is the transcript.
-    Valid,
+    /// Every token is the canonical one, and so is the transcript. With a secret, the root of the transcript under it.
+    Valid(Option<[u8; 32]>),
     /// Something is not.
     Invalid(Reason),
     /// Nobody decided: the verification was cancelled.

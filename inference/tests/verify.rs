@@ -49,9 +49,28 @@ fn honest_claims_are_valid_on_every_path() {
         for threads in [1, 2] {
             let auditor = builtin(&tiny, &EngineOptions { kernel: Some(kernel), ..options(threads) });
             for claim in &claims {
-                assert_eq!(verify(&auditor, claim.clone()), Ok(Verdict::Valid), "{kernel}, {threads} threads");
+                assert_eq!(verify(&auditor, claim.clone()), Ok(Verdict::Valid(None)), "{kernel}, {threads} threads");
             }
         }
+    }
+}
+
+#[test]
+fn a_witness_is_the_transcript_of_the_verifiers_own_run() {
+    let tiny = aria_tiny();
+    let backend = builtin(&tiny, &options(2));
+    for request in requests() {
+        let honest = claim(&backend, &request);
+        let secret = [77; 32];
+        // What the same request gives under the secret, computed the slow way: by generating the answer again.
+        let own = claim(&backend, &GenerationRequest { salt: secret, ..request.clone() });
+        assert_eq!(own.choices, honest.choices);
+        for kernel in paths() {
+            let auditor = builtin(&tiny, &EngineOptions { kernel: Some(kernel), ..options(1) });
+            let asked = Claim { secret: Some(secret), ..honest.clone() };
+            assert_eq!(verify(&auditor, asked), Ok(Verdict::Valid(Some(own.transcript_root))), "{kernel}");
+        }
+        assert_ne!(own.transcript_root, honest.transcript_root);
     }
 }
 
@@ -174,7 +193,7 @@ fn long_claims_span_several_passes() {
     let backend = builtin(&aria_tiny(), &options(2));
     let request = sampled(&reference()[4].prompt, 300, 11);
     let honest = claim(&backend, &request);
-    assert_eq!(verify(&backend, honest.clone()), Ok(Verdict::Valid));
+    assert_eq!(verify(&backend, honest.clone()), Ok(Verdict::Valid(None)));
     let last = honest.choices[0].tokens.len() - 1;
     let mut lie = honest;
     lie.choices[0].tokens[last] ^= 1;

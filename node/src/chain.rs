@@ -1,13 +1,15 @@
 //! What the services of a node share of the chain: genesis, store, mempool, key, clock.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, atomic::AtomicU64};
 
 use aria_chain::{
+    attestation::VerifiedAttestation,
     block::{Header, ProposedBlock},
     codec::Versioned,
     evidence::Evidence,
-    ids::BlockHash,
+    ids::{BlockHash, NodeId, RecordId},
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits, transactions::Transactions},
     proof::VerifiedProof,
@@ -17,14 +19,16 @@ use aria_chain::{
 };
 use aria_runtime::{
     genesis::Genesis,
-    propose::{check_includable, check_orderable},
-    state::{Reader, StoreView},
+    propose::{any_attestable, check_includable, check_orderable},
+    rules::audit::{DRAW_AFTER, awaits_draw},
+    state::{Reader, StateError, StoreView},
     voters::Voters,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
     accused::Accused,
+    audit::{payload::Payloads, pool::Attestations},
     clock::Clock,
     consensus::talk::Gossip,
     error::NodeError,
@@ -52,6 +56,9 @@ impl FromStr for TrustedBlock {
     }
 }
 
+/// Payloads that this node asked for: by record, from whom, and who waits.
+type Expected = HashMap<RecordId, (NodeId, oneshot::Sender<Vec<u8>>)>;
+
 /// The chain as this node holds it.
 pub struct Chain {
     /// Where it began.
@@ -72,6 +79,10 @@ pub struct Chain {
     pub network: OnceLock<Network>,
     mempool: Mutex<Mempool>,
     transactions: Mutex<Transactions>,
+    attestations: Mutex<Attestations>,
+    expected: Mutex<Expected>,
+    /// What lies behind this node's own records, for those who audit them.
+    pub payloads: Payloads,
     accused: Mutex<Accused>,
     tip_height: watch::Sender<Height>,
     /// Blocks that the best peer has and this node has not.
@@ -88,6 +99,7 @@ impl Chain {
         key: Arc<NodeKey>,
         clock: Arc<dyn Clock>,
         (snapshots, trusted): (Arc<Snapshots>, Option<TrustedBlock>),
+        payloads: Payloads,
     ) -> Result<Chain, NodeError> {
         let tip = store.tip()?.height;
         let mempool = Mutex::new(Mempool::new(MempoolLimits::default()));
@@ -102,6 +114,9 @@ impl Chain {
             network: OnceLock::new(),
             mempool,
             transactions: Mutex::default(),
+            attestations: Mutex::default(),
+            expected: Mutex::default(),
+            payloads,
             accused: Mutex::default(),
             tip_height: watch::Sender::new(tip),
             behind: AtomicU64::new(0),
@@ -282,6 +297,84 @@ impl Chain {
             }
         }
         Ok(())
+    }
+
+    /// The attestations that wait. Held like the pool of proofs.
+    pub fn attestations(&self) -> MutexGuard<'_, Attestations> {
+        self.attestations.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Lets an attestation of a validator wait, if its records may still be audited. Whether it is new.
+    pub fn admit_attestation(&self, attestation: VerifiedAttestation) -> bool {
+        let (auditor, height) = (attestation.attestation().auditor, attestation.attestation().height);
+        let is_voter = Reader(&self.view()).voters().is_ok_and(|set| set.power_of(&auditor) > 0);
+        is_voter && height >= self.audits_from() && self.attestations().insert(attestation)
+    }
+
+    /// The lowest height whose records may still be audited.
+    pub fn audits_from(&self) -> Height {
+        let span = self.genesis.params().audit_blocks.saturating_mul(2).saturating_add(DRAW_AFTER);
+        Height::new(self.tip_height().get().saturating_sub(span))
+    }
+
+    /// Whether records here are audited by others, so that what lies behind them is kept.
+    pub fn is_audited(&self) -> bool {
+        self.voters().is_ok_and(|voters| voters.set.members().len() > 1)
+    }
+
+    /// Whether a node is to be told what lies behind a record: only who was drawn to audit it.
+    pub fn may_audit(&self, node: &NodeId, record: &RecordId) -> Result<bool, NodeError> {
+        let Some(entry) = self.store.record(record)? else { return Ok(false) };
+        let audit = Reader(&self.view()).audit(entry.height, entry.index);
+        let audit = audit.map_err(|error| NodeError::Execution(error.to_string()))?;
+        Ok(audit.is_some_and(|audit| audit.members.iter().any(|member| member.node == *node)))
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Expected> {
+        self.expected.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Waits for what lies behind a record, from its provider.
+    pub fn expect_payload(&self, record: RecordId, from: NodeId) -> oneshot::Receiver<Vec<u8>> {
+        let (told, answer) = oneshot::channel();
+        self.expected().insert(record, (from, told));
+        answer
+    }
+
+    /// Passes a payload on to who waits for it. What was not asked for is dropped.
+    pub fn payload_came(&self, from: &NodeId, record: &RecordId, payload: Option<Vec<u8>>) {
+        let is_expected = |(provider, _): &(NodeId, _)| provider == from;
+        let mut expected = self.expected();
+        if expected.get(record).is_some_and(is_expected)
+            && let (Some((_, told)), Some(payload)) = (expected.remove(record), payload)
+        {
+            // Who gave up meanwhile asks again.
+            let _ = told.send(payload);
+        }
+    }
+
+    /// Whether a block should be made without waiting for a heartbeat.
+    pub fn is_block_wanted(&self) -> Result<bool, NodeError> {
+        if !self.mempool().is_empty() || !self.transactions().is_empty() || !self.accused().is_empty() {
+            return Ok(true);
+        }
+        let tip = self.tip_height();
+        let (known, version) = {
+            let pool = self.attestations();
+            (pool.is_due(tip), pool.version())
+        };
+        if let Some(is_due) = known {
+            return Ok(is_due);
+        }
+        let (parent, view) = (self.tip_header()?, self.view());
+        let execution = |error: StateError| NodeError::Execution(error.to_string());
+        let is_due = awaits_draw(parent.height, &view).map_err(execution)? || {
+            let waiting = self.attestations().all();
+            any_attestable(&parent, self.earliest(&parent), &waiting, &view, &self.genesis).map_err(execution)?
+        };
+        // A block that came meanwhile makes this the answer for a tip that nobody asks about.
+        self.attestations().note_due(parent.height, version, is_due);
+        Ok(is_due)
     }
 
     /// When the next block can be at the earliest.

@@ -87,6 +87,11 @@ impl DataDir {
         self.0.join("snapshots")
     }
 
+    /// What auditors may ask for.
+    pub fn payloads(&self) -> PathBuf {
+        self.0.join("payloads")
+    }
+
     /// What consensus must not forget of the height it works on.
     pub fn consensus(&self) -> Result<PathBuf, NodeError> {
         let path = self.0.join("wal");

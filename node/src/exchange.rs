@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aria_chain::attestation::SignedAttestation;
 use aria_chain::codec::Versioned;
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::NodeId;
@@ -108,6 +109,10 @@ impl Exchange {
         for piece in self.chain.accused().pieces() {
             self.network.send(peer, Channel::Gossip, &Gossip::Evidence(Box::new(piece)).encode());
         }
+        for attestation in self.chain.attestations().all() {
+            let news = Gossip::Attestation(Box::new(attestation.signed().clone()));
+            self.network.send(peer, Channel::Gossip, &news.encode());
+        }
         for (_, transaction) in self.chain.transactions().iter() {
             let news = Gossip::Transaction(Box::new(transaction.signed().clone()));
             self.network.send(peer, Channel::Gossip, &news.encode());
@@ -137,6 +142,7 @@ impl Exchange {
                 }
             }
             Gossip::Evidence(piece) => self.take_evidence(peer, *piece).await?,
+            Gossip::Attestation(attestation) => self.take_attestation(peer, *attestation).await?,
             Gossip::Transaction(transaction) => self.take_transaction(peer, *transaction).await?,
         }
         Ok(())
@@ -201,9 +207,28 @@ impl Exchange {
         Ok(())
     }
 
+    /// An attestation that another node holds. A wrong signature is the peer's fault; one that is late or of no validator is not.
+    async fn take_attestation(&self, peer: NodeId, attestation: SignedAttestation) -> Result<(), String> {
+        if self.chain.attestations().get(&attestation.attestation.id()).is_some() {
+            return Ok(());
+        }
+        let chain = Arc::clone(&self.chain);
+        let bytes = Gossip::Attestation(Box::new(attestation.clone())).encode();
+        let taken = spawn_blocking(move || {
+            let verified = attestation.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(chain.admit_attestation(verified))
+        });
+        if taken.await.map_err(|error| error.to_string())?? {
+            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+            self.chain.wake.notify_one();
+        }
+        Ok(())
+    }
+
     async fn sync(&self, peer: NodeId, bytes: &[u8], room: Room) -> Result<(), String> {
         match Sync::decode(bytes).map_err(|error| error.to_string())? {
             Sync::Blocks(Blocks(blocks)) => self.pass(Told::Blocks(peer, blocks, room)).await,
+            Sync::Payload(record, payload) => self.chain.payload_came(&peer, &record, payload),
             // Late answers to what this node asked when it began.
             Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) => {}
             question => self.answer(peer, question),
@@ -216,7 +241,7 @@ impl Exchange {
         let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else { return };
         let (chain, network) = (Arc::clone(&self.chain), self.network.clone());
         drop(spawn_blocking(move || {
-            match answer_to(&chain, question) {
+            match answer_to(&chain, &peer, question) {
                 Ok(Some(answer)) => drop(network.send(&peer, Channel::Sync, &answer.encode())),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "cannot read for a peer"),
@@ -227,7 +252,7 @@ impl Exchange {
 }
 
 /// What the store and the snapshots say to a question.
-pub(crate) fn answer_to(chain: &Chain, question: Sync) -> Result<Option<Sync>, NodeError> {
+pub(crate) fn answer_to(chain: &Chain, peer: &NodeId, question: Sync) -> Result<Option<Sync>, NodeError> {
     let store = &*chain.store;
     Ok(match question {
         Sync::Ask(from) => Some(Sync::Blocks(Blocks(read_blocks(chain, from)?))),
@@ -243,7 +268,11 @@ pub(crate) fn answer_to(chain: &Chain, question: Sync) -> Result<Option<Sync>, N
             headers.extend(changes.into_iter().filter(|change| change.header.height > from));
             Some(Sync::Headers(Headers(headers)))
         }
-        Sync::Blocks(_) | Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) => None,
+        Sync::AskPayload(record) => {
+            let payload = if chain.may_audit(peer, &record)? { chain.payloads.read(&record) } else { None };
+            Some(Sync::Payload(record, payload))
+        }
+        Sync::Blocks(_) | Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) | Sync::Payload(..) => None,
     })
 }
 

@@ -6,6 +6,7 @@
 //! - [`node`]: how a node starts and stops
 //! - [`chain`]: what the services share of the chain
 //! - [`accused`]: evidence that waits for a block
+//! - [`audit`]: what others check of this node, and what it checks of them
 //! - [`network`]: peers, who they are and what they say
 //! - [`exchange`]: between peers and the rest of the node
 //! - [`consensus`]: from waiting proofs to final blocks
@@ -13,12 +14,13 @@
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
 //! - [`model`]: which model is served
 //! - [`supervisor`], [`clock`], [`telemetry`]: tasks, time, logs
-//! - [`config`], [`data_dir`], [`cli`], [`client`]: what a person sets, where it lies, what a person types
+//! - [`config`], [`data_dir`], [`cli`], [`client`], [`amount`]: what a person sets, where it lies, what a person types
 //! - [`commands`]: what each command does
 //! - [`error`]: what can go wrong, and the remedy
 
 pub mod accused;
 pub mod amount;
+pub mod audit;
 pub mod chain;
 pub mod cli;
 pub mod client;

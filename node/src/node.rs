@@ -33,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{duty, payload::Payloads},
     chain::Chain,
     clock::{Clock, SystemClock},
     config::NodeConfig,
@@ -112,6 +113,8 @@ impl Node {
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
         start_peers((config, &dir), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
+        let (auditor, model) = (Arc::clone(&chain), Arc::clone(&served));
+        supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
         supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 
         let running = RunningNode {
@@ -265,7 +268,14 @@ fn open_chain(config: &NodeConfig, dir: &DataDir, key: Arc<NodeKey>, genesis: Ge
     let store: Arc<dyn Store> = Arc::new(store);
     let every_blocks = config.snapshot_epochs.saturating_mul(genesis.params().epoch_blocks);
     let snapshots = Arc::new(Snapshots::new(dir.snapshots(), every_blocks));
-    let chain = Chain::new(genesis, store, key, Arc::new(SystemClock), (snapshots, config.trust))?;
+    let chain = Chain::new(
+        genesis,
+        store,
+        key,
+        Arc::new(SystemClock),
+        (snapshots, config.trust),
+        Payloads::new(dir.payloads()),
+    )?;
     if chain.voters()?.set.power_of(&node_id) == 0 {
         tracing::info!(%node_id, chain = %chain.genesis.chain_id(), "follows this chain without a vote");
     }

@@ -1,6 +1,6 @@
 //! The chain's door: JSON-RPC over HTTP and WebSocket (`docs/rpc.md`).
 //!
-//! In reading order: [`api`] lists the methods, `votes` has those about validators, `ledger` those about amounts and work, `transactions` orders and what waits, `light` makes light proofs, [`subscribe`] the subscriptions, [`arguments`]
+//! In reading order: [`api`] lists the methods, `votes` has those about validators, `ledger` those about amounts and work, `transactions` orders and what waits, `audits` who checked a record, `light` makes light proofs, [`subscribe`] the subscriptions, [`arguments`]
 //! reads parameters by position or by name, [`views`] turns what rests in the store into JSON.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -15,6 +15,7 @@ use crate::services::Services;
 
 pub mod api;
 pub mod arguments;
+mod audits;
 mod ledger;
 mod light;
 pub mod subscribe;

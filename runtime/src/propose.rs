@@ -168,6 +168,29 @@ pub fn check_orderable(
     row.iter().try_for_each(|transaction| run.order(transaction))
 }
 
+/// Whether a block on `parent` could hold one of these attestations.
+pub fn any_attestable(
+    parent: &Header,
+    timestamp: Timestamp,
+    attestations: &[VerifiedAttestation],
+    state: &dyn View,
+    genesis: &Genesis,
+) -> Result<bool, StateError> {
+    let Ok(height) = parent.height.next() else { return Ok(false) };
+    if attestations.is_empty() {
+        return Ok(false);
+    }
+    let mut run = Run::begin(height, timestamp, state, genesis)?;
+    for attestation in attestations {
+        match run.attest(attestation) {
+            Ok(()) => return Ok(true),
+            Err(AttestError::Fault(_)) => {}
+            Err(AttestError::State(error)) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 /// Takes evidence as long as there is room; what is of no use comes second.
 fn accuse(
     evidence: impl IntoIterator<Item = Evidence>,

@@ -62,6 +62,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A record by the height of its block and its index there.
+pub type RecordPlace = (Height, u32);
+
 /// Typed reads over any view. RPC views and rules use the same ones.
 pub struct Reader<'a>(pub &'a dyn View);
 
@@ -147,7 +150,7 @@ impl Reader<'_> {
     }
 
     /// Up to `limit` audits that go on, in order of place.
-    pub fn audits(&self, limit: usize) -> Result<Vec<((Height, u32), Audit)>, StateError> {
+    pub fn audits(&self, limit: usize) -> Result<Vec<(RecordPlace, Audit)>, StateError> {
         let parse = |key: &[u8], value: &[u8]| Some((key::place_of_audit(key)?, entry::decode(value)?));
         let entries = self.0.scan(key::AUDITS, limit)?;
         entries.into_iter().map(|(key, value)| parse(&key, &value).ok_or(StateError::Damaged { key })).collect()

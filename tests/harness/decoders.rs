@@ -73,6 +73,7 @@ fn gossip(bytes: &[u8]) -> bool {
         None => return false,
         Some(Gossip::Proof(proof)) => verify(*proof),
         Some(Gossip::Evidence(piece)) => drop(piece.check(&chain_id())),
+        Some(Gossip::Attestation(attestation)) => drop(attestation.verify(&chain_id())),
         Some(Gossip::Transaction(transaction)) => drop(transaction.verify(&chain_id())),
         Some(Gossip::Tip(..)) => {}
     }

@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineError};
 use crate::forward::{Row, Wants};
 use crate::generation::text::Continuation;
 use crate::sampler::{DrawDomain, Sampler};
-use crate::transcript::{Hash, request_root};
+use crate::transcript::{Hash, Transcript, request_root};
 use crate::verify::{Claim, Reason, Verdict};
 
 /// A claim being re-executed, one choice after the other.
@@ -21,6 +21,8 @@ pub(super) struct Audit {
     current: Rerun,
     /// Of the choices already found right.
     roots: Vec<Hash>,
+    /// The same under the verifier's secret.
+    witnesses: Vec<Hash>,
 }
 
 /// The choice at hand.
@@ -40,7 +42,7 @@ impl Rerun {
         let index = u32::try_from(choice).unwrap_or(u32::MAX);
         let positions = request.prompt.len() + claim.choices[choice].tokens.len() - 1;
         Rerun {
-            session: sessions.insert(engine.session(positions, Some(request.salt))),
+            session: sessions.insert(engine.witnessed_session(positions, request.salt, claim.secret)),
             fed: 0,
             sampler: Sampler::new(&request.sampling, domain, index, &request.prompt),
             continuation: Continuation::new(engine.tokenizer(), &request.stop, request.max_tokens),
@@ -62,7 +64,7 @@ impl Audit {
             return None;
         }
         let current = Rerun::start(engine, sessions, &claim, 0);
-        Some(Audit { claim, cancel, reply: Some(reply), current, roots: Vec::new() })
+        Some(Audit { claim, cancel, reply: Some(reply), current, roots: Vec::new(), witnesses: Vec::new() })
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -124,7 +126,8 @@ impl Audit {
                 self.refute(sessions, Reason::Transcript)
             }
             Ok(()) => {
-                let verdict = engine.check_float_mode().map(|()| Verdict::Valid).map_err(EngineError::from);
+                let witness = self.claim.secret.map(|_| request_root(&self.witnesses));
+                let verdict = engine.check_float_mode().map(|()| Verdict::Valid(witness)).map_err(EngineError::from);
                 self.finish(sessions, verdict)
             }
             Err(reason) => self.refute(sessions, reason),
@@ -162,11 +165,12 @@ impl Audit {
         if canonical != claimed.finish {
             return Err(Reason::Finish { choice, claimed: claimed.finish, canonical });
         }
-        let transcript = sessions.get(self.current.session).transcript();
-        let root = transcript.map_or([0; 32], |transcript| {
+        let session = sessions.get(self.current.session);
+        let root_of = |transcript: &Transcript| {
             transcript.choice_root(&engine.info().digest, &self.claim.request.prompt, &claimed.tokens, canonical)
-        });
-        self.roots.push(root);
+        };
+        self.roots.push(session.transcript().map_or([0; 32], root_of));
+        self.witnesses.extend(session.witness().map(root_of));
         Ok(())
     }
 

@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aria_chain::attestation::{SignedAttestation, VerifiedAttestation};
 use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock, VerifiedBody};
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::transaction::{SignedTransaction, VerifiedTransaction};
 use aria_chain::units::{Round as ChainRound, Timestamp};
+use aria_runtime::beacon;
 use aria_runtime::execute::{ExecutedBlock, check_clock, execute};
 use aria_runtime::propose::{Slot, Waiting, propose};
+use aria_runtime::rules::audit::{AttestationFault, DRAW_AFTER};
 use aria_runtime::rules::record::RecordFault;
 use malachite_types::Round;
 
@@ -45,10 +48,14 @@ impl Hands {
         let waiting = Waiting {
             evidence: chain.accused().pieces(),
             transactions: chain.transactions().select(),
+            attestations: chain.attestations().all(),
             proofs: chain.mempool().select(SelectLimits::default()),
         };
         let round = ChainRound::new(round.as_u32().unwrap_or(0));
-        let slot = Slot { parent: &parent, round, timestamp, proposer: chain.key.node_id() };
+        let height = parent.height.next().map_err(|error| NodeError::Execution(error.to_string()))?;
+        let input = beacon::input(height, &chain.view()).map_err(|error| NodeError::Execution(error.to_string()))?;
+        let (proposer, vrf) = (chain.key.node_id(), chain.key.prove_vrf(&input));
+        let slot = Slot { parent: &parent, round, timestamp, proposer, vrf };
         let proposal = propose(slot, waiting, &chain.view(), &chain.genesis)
             .map_err(|error| NodeError::Execution(error.to_string()))?;
         chain.accused().remove(&proposal.stale);
@@ -56,6 +63,19 @@ impl Hands {
             tracing::warn!(%transaction, %fault, "can never be in a block and is dropped, with what waits behind it");
             let gone = chain.transactions().refuse(&transaction);
             chain.store.drop_pending_transactions(&gone)?;
+        }
+        for (attestation, fault) in proposal.unheard {
+            // Before its draw, or before the others are bound, an attestation is early. Every other fault is for ever.
+            let of = chain.attestations().get(&attestation).map(|one| one.attestation().height);
+            let is_early = match fault {
+                AttestationFault::TooEarly { .. } => true,
+                AttestationFault::NotAudited { .. } => of.is_some_and(|of| of.get() + DRAW_AFTER >= height.get()),
+                _ => false,
+            };
+            if !is_early {
+                tracing::debug!(%attestation, %fault, "can be in no block and is dropped");
+                chain.attestations().remove(&attestation);
+            }
         }
         let mut lost = Vec::new();
         for (record, fault) in proposal.skipped {
@@ -108,8 +128,9 @@ impl Hands {
 
     /// The body of a block, its proofs verified by several threads where there are many that do not wait here.
     fn verify_shared(&self, body: Body) -> Verified {
-        let Body { evidence, transactions, proofs } = body;
+        let Body { evidence, transactions, attestations, proofs } = body;
         let transactions = verify_transactions(&self.chain, transactions)?;
+        let attestations = verify_attestations(&self.chain, attestations)?;
         let mut work = with_known(&self.chain, proofs);
         let missing = work.iter().filter(|(_, known)| known.is_none()).count();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -125,7 +146,7 @@ impl Hands {
             verified.extend(part?.proofs);
             Ok(true)
         });
-        outcome.map(|()| VerifiedBody { evidence, transactions, proofs: verified })
+        outcome.map(|()| VerifiedBody { evidence, transactions, attestations, proofs: verified })
     }
 
     /// Makes a decided block, its certificate and its state durable, and tells the rest of the node.
@@ -138,6 +159,7 @@ impl Hands {
         };
         chain.check_trusted(block.header())?;
         chain.snapshots.commit(&chain.store, block, &executed.changes)?;
+        let audits = executed.changes.audits;
         self.executed.clear();
         let height = block.header().height;
         chain.accused().remove(block.block().evidence());
@@ -156,9 +178,15 @@ impl Hands {
         };
         chain.store.drop_pending_transactions(&gone)?;
         chain.advance(block.block());
+        let mut attestations = chain.attestations();
+        block.block().attestations().iter().for_each(|attestation| attestations.remove(&attestation.id()));
+        attestations.expire(chain.audits_from());
+        drop(attestations);
+        audits.iter().for_each(|(record, _)| chain.payloads.forget(record));
         let (header, round) = (block.header(), block.certificate().round);
-        let (records, transactions) = (header.record_count, header.transaction_count);
-        tracing::info!(%height, hash = %block.hash(), records, transactions, %round, "final block");
+        let (records, transactions, attestations) =
+            (header.record_count, header.transaction_count, header.attestation_count);
+        tracing::info!(%height, hash = %block.hash(), records, transactions, attestations, %round, "final block");
         Ok(())
     }
 }
@@ -168,10 +196,26 @@ type Known = (SignedProof, Option<VerifiedProof>);
 
 /// A body, verified. What waits here was verified when it came.
 pub fn verify(chain: &Chain, body: Body) -> Verified {
-    let Body { evidence, transactions, proofs } = body;
+    let Body { evidence, transactions, attestations, proofs } = body;
     let transactions = verify_transactions(chain, transactions)?;
+    let attestations = verify_attestations(chain, attestations)?;
     let proofs = verify_rest(chain, with_known(chain, proofs))?;
-    Ok(VerifiedBody { evidence, transactions, proofs })
+    Ok(VerifiedBody { evidence, transactions, attestations, proofs })
+}
+
+fn verify_attestations(
+    chain: &Chain,
+    attestations: Vec<SignedAttestation>,
+) -> Result<Vec<VerifiedAttestation>, String> {
+    let known = |signed: &SignedAttestation| {
+        let id = signed.attestation.id();
+        chain.attestations().get(&id).filter(|own| own.signed() == signed).cloned()
+    };
+    let one = |signed: SignedAttestation| match known(&signed) {
+        Some(known) => Ok(known),
+        None => signed.verify(chain.genesis.chain_id()).map_err(|fault| fault.to_string()),
+    };
+    attestations.into_iter().map(one).collect()
 }
 
 fn verify_transactions(

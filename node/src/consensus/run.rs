@@ -331,8 +331,8 @@ impl Loop {
     /// that, a heartbeat.
     fn due_in(&self) -> Duration {
         let params = self.chain.genesis.params();
-        let chain = &self.chain;
-        let is_pending = !chain.mempool().is_empty() || !chain.transactions().is_empty() || !chain.accused().is_empty();
+        // A state that cannot be read stops this node at its next block, which it then makes at once.
+        let is_pending = self.chain.is_block_wanted().unwrap_or(true);
         let pause_ms = if is_pending { params.block_interval_ms } else { params.heartbeat_ms };
         let since_ms = self.chain.clock.now_ms().saturating_sub(self.last_block_ms);
         Duration::from_millis(pause_ms.saturating_sub(since_ms))

@@ -1,10 +1,11 @@
 //! What nodes say to each other besides votes: where they are, what waits, and blocks of the past.
 
+use aria_chain::attestation::SignedAttestation;
 use aria_chain::block::{Body, Header};
 use aria_chain::certificate::CommitCertificate;
 use aria_chain::codec::{Versioned, read_list};
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::BlockHash;
+use aria_chain::ids::{BlockHash, RecordId};
 use aria_chain::light::FinalHeader;
 use aria_chain::limits::PROOF_BYTES_MAX;
 use aria_chain::proof::SignedProof;
@@ -35,6 +36,8 @@ pub enum Gossip {
     Evidence(Box<Evidence>),
     /// A transaction that waits to be sealed.
     Transaction(Box<SignedTransaction>),
+    /// An attestation that waits to be sealed.
+    Attestation(Box<SignedAttestation>),
 }
 
 impl Versioned for Gossip {
@@ -73,6 +76,10 @@ pub enum Sync {
     AskHeaders(Height, Height),
     /// The final header of the first height, unless that is genesis, and those up to the other after which another set votes.
     Headers(Headers),
+    /// Asks a provider for what lies behind a record that the sender was drawn to audit.
+    AskPayload(RecordId),
+    /// It; none where the sender may not have it, or there is none.
+    Payload(RecordId, Option<Vec<u8>>),
 }
 
 impl Versioned for Sync {

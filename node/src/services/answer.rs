@@ -27,7 +27,7 @@ use super::{
     Served,
     gateway::{self, Admitted, Secrets},
 };
-use crate::{chain::Chain, supervisor::Spawner};
+use crate::{audit::payload::Payload, chain::Chain, supervisor::Spawner};
 
 /// Events that wait for a client before its own task waits with them.
 const CLIENT_EVENTS: usize = 64;
@@ -50,9 +50,9 @@ pub(super) fn start(
             retry_after_s: RETRY_AFTER_S,
         });
     }
-    let request = generation_request(served, call)?;
-    let model_id = ModelId::new(served.backend.model().digest.0);
     let secrets = Secrets::draw().map_err(no_randomness)?;
+    let request = generation_request(served, call, &secrets)?;
+    let model_id = ModelId::new(served.backend.model().digest.0);
     let admitted =
         gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), &request, secrets);
 
@@ -86,11 +86,14 @@ fn no_randomness(error: getrandom::Error) -> GenerateError {
 }
 
 /// Tokens and parameters of a call.
-fn generation_request(served: &Served, call: GenerateCall) -> Result<GenerationRequest, GenerateError> {
-    let mut random = [0; 40];
-    getrandom::fill(&mut random).map_err(no_randomness)?;
-    let (salt, seed) = random.split_at(32);
-    let drawn = u64::from_le_bytes(seed.try_into().expect("eight bytes"));
+fn generation_request(
+    served: &Served,
+    call: GenerateCall,
+    secrets: &Secrets,
+) -> Result<GenerationRequest, GenerateError> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(no_randomness)?;
+    let drawn = u64::from_le_bytes(seed);
     let prompt = tokens(served, &call.prompt)?;
     let rest = served.backend.model().context.saturating_sub(prompt.len()).max(1);
     let sampling = Sampling { seed: if call.is_seeded { call.sampling.seed } else { drawn }, ..call.sampling };
@@ -101,7 +104,7 @@ fn generation_request(served: &Served, call: GenerateCall) -> Result<GenerationR
         stop: call.stop,
         sampling: gateway::settle(sampling),
         logprobs: call.logprobs,
-        salt: salt.try_into().expect("32 bytes"),
+        salt: gateway::transcript_salt(&secrets.output),
     })
 }
 
@@ -225,7 +228,7 @@ impl Recorder {
         let sink = Box::new(move |verdict| drop(told.send(verdict)));
         self.backend.verify(claim, CancelToken::new(), sink).map_err(|error| error.to_string())?;
         match verdict.await {
-            Ok(Ok(Verdict::Valid)) => Ok(()),
+            Ok(Ok(Verdict::Valid(_))) => Ok(()),
             Ok(Ok(Verdict::Invalid(reason))) => Err(reason.to_string()),
             Ok(Ok(Verdict::Cancelled)) | Err(_) => Err("the node is stopping".into()),
             Ok(Err(error)) => Err(error.to_string()),
@@ -234,14 +237,19 @@ impl Recorder {
 
     /// Signs the record and keeps it until a block has it.
     async fn acknowledge(self, outcome: Outcome) -> Result<String, String> {
-        let Recorder { chain, backend, admitted, .. } = self;
+        let Recorder { chain, backend, admitted, request } = self;
         let work = move || {
+            let outputs = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
+            let payload = Payload::new(&request, outputs, gateway::bias_ppm(&request.sampling), &admitted.secrets);
             let layers = u16::try_from(backend.model().hyper.layers).unwrap_or(u16::MAX);
             let now = Timestamp::new(chain.clock.now_ms());
             let proof = gateway::prove(&chain.key, admitted, &outcome, backend.kind(), layers, now)
                 .map_err(|error| error.to_string())?;
             let record = proof.record_id();
             chain.check_includable(&proof)?;
+            if backend.kind() == BackendKind::Builtin && chain.is_audited() {
+                chain.payloads.keep(&record, &payload).map_err(|error| error.to_string())?;
+            }
             chain.acknowledge(proof).map_err(|error| error.to_string())?;
             Ok(record.to_string())
         };

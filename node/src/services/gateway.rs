@@ -5,7 +5,7 @@
 
 use aria_chain::{
     error::ProofError,
-    hash::{Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop},
+    hash::{Domain, Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop},
     ids::{ChainId, Digest, ModelId, NodeId, RequestId},
     keys::{NodeKey, Signature},
     proof::{SignedProof, VerifiedProof},
@@ -26,9 +26,12 @@ const EXPIRY_BLOCKS: u64 = 10_000;
 /// Numbers that a request needs and that nobody can guess.
 #[derive(Debug, Clone, Copy)]
 pub struct Secrets {
-    prompt: Salt,
-    output: Salt,
-    options: Salt,
+    /// Salt of the prompt's commitment.
+    pub prompt: Salt,
+    /// Salt of the output's commitment.
+    pub output: Salt,
+    /// Salt of the commitments to options.
+    pub options: Salt,
     nonce: u64,
 }
 
@@ -43,6 +46,19 @@ impl Secrets {
     }
 }
 
+/// The salt of a transcript. It follows from that of the output's commitment, which binds it: whoever is given the one has the
+/// other, and nobody can be given a wrong one.
+pub fn transcript_salt(output: &Salt) -> Salt {
+    *Domain::TRANSCRIPT_SALT.hash(output).as_bytes()
+}
+
+/// The bias of tokens as a request binds it: by token, in parts per million.
+pub fn bias_ppm(sampling: &Sampling) -> Vec<(u32, i64)> {
+    let mut bias: Vec<(u32, i64)> = sampling.logit_bias.iter().map(|(token, bias)| (*token, ppm(*bias))).collect();
+    bias.sort_unstable();
+    bias
+}
+
 /// A signed request, with what only its parties know.
 #[derive(Debug, Clone)]
 pub struct Admitted {
@@ -51,7 +67,8 @@ pub struct Admitted {
     /// Its id.
     pub id: RequestId,
     signature: Signature,
-    secrets: Secrets,
+    /// What only its parties know.
+    pub secrets: Secrets,
 }
 
 /// Signs `generation` as its requester, for a block above `tip`.
@@ -64,8 +81,7 @@ pub fn admit(
     secrets: Secrets,
 ) -> Admitted {
     let GenerationRequest { sampling, .. } = generation;
-    let mut bias: Vec<(u32, i64)> = sampling.logit_bias.iter().map(|(token, bias)| (*token, ppm(*bias))).collect();
-    bias.sort_unstable();
+    let bias = bias_ppm(sampling);
     let request = InferenceRequest {
         chain_id: chain_id.clone(),
         model_id,
@@ -164,12 +180,13 @@ fn ppm(value: f32) -> i64 {
     (f64::from(value) * f64::from(PPM)).round_ties_even() as i64
 }
 
+/// A number that a request gives in parts per million.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     reason = "below 2^53; the nearest f32 is meant"
 )]
-fn from_ppm(value: i64) -> f32 {
+pub fn from_ppm(value: i64) -> f32 {
     (value as f64 / f64::from(PPM)) as f32
 }
 

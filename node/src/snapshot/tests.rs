@@ -11,6 +11,7 @@ use aria_chain::ids::BlockHash;
 use aria_chain::keys::NodeKey;
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::units::{Height, Millis, Round};
+use aria_runtime::beacon;
 use aria_runtime::genesis::Genesis;
 use aria_runtime::propose::{Slot, Waiting, propose};
 use aria_runtime::verify::verify_chain;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::fetch::{self, Begin};
 use super::take::Snapshots;
 use super::{Chunk, Offer, chunk_digest};
+use crate::audit::payload::Payloads;
 use crate::chain::{Chain, TrustedBlock};
 use crate::clock::SystemClock;
 use crate::consensus::talk::Sync;
@@ -48,13 +50,15 @@ fn chain(folder: &std::path::Path, blocks: u64) -> Arc<Chain> {
     let opened = SledStore::open(&folder.join("chain"), &genesis.block(), &genesis.changes(), OpenOptions::default());
     let store: Arc<dyn Store> = Arc::new(opened.expect("a new store").0);
     let snapshots = Arc::new(Snapshots::new(folder.join("snapshots"), EPOCH));
-    let chain = Chain::new(genesis, store, key, Arc::new(SystemClock), (snapshots, None)).expect("a chain");
+    let payloads = Payloads::new(folder.join("payloads"));
+    let chain = Chain::new(genesis, store, key, Arc::new(SystemClock), (snapshots, None), payloads).expect("a chain");
     for _ in 0..blocks {
         let parent = chain.tip_header().expect("readable");
         let span = Millis::new(chain.genesis.params().heartbeat_ms);
         let (round, proposer) = (Round::ZERO, chain.key.node_id());
         let timestamp = parent.timestamp_ms.plus(span).expect("a time");
-        let slot = Slot { parent: &parent, round, timestamp, proposer };
+        let input = beacon::input(parent.height.next().expect("a height"), &chain.view()).expect("readable");
+        let slot = Slot { parent: &parent, round, timestamp, proposer, vrf: chain.key.prove_vrf(&input) };
         let proposal = propose(slot, Waiting::default(), &chain.view(), &chain.genesis).expect("a proposal");
         let (block, executed) = proposal.block.expect("a heartbeat is due");
         let set = chain.voters().expect("readable").set;
@@ -104,7 +108,7 @@ async fn peer(seed: u8, chain: &Arc<Chain>, mut lie: Lie) -> (Network, JoinHandl
         while let Some(event) = events.recv().await {
             let PeerEvent::Frame(from, Channel::Sync, received) = event else { continue };
             let question = Sync::decode(&received.bytes).expect("a question");
-            let answer = answer_to(&chain, question).expect("readable");
+            let answer = answer_to(&chain, &key(9).node_id(), question).expect("readable");
             if let Some(answer) = answer.and_then(&mut lie) {
                 mouth.send(&from, Channel::Sync, &answer.encode());
             }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    ledger, light, subscribe, transactions, views, votes,
+    audits, ledger, light, subscribe, transactions, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -50,6 +50,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getLightProof", &["id", "trusted_height"], light::get_light_proof),
     ("chain_verifyRecordProof", &["proof"], verify_record_proof),
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
+    ("chain_getAudit", &["id"], audits::get_audit),
     ("chain_getTransaction", &["id"], transactions::get_transaction),
     ("chain_getReceipt", &["id"], transactions::get_receipt),
     ("chain_listTransactions", &["limit", "cursor"], transactions::list_transactions),

@@ -136,6 +136,7 @@ pub(super) fn mempool_get(services: &dyn Services, arguments: &Arguments) -> Ans
     if let Some(waiting) = services.waiting(&arguments.parse("id")?) {
         let mut view = waiting_proof(&waiting);
         view["proof"] = views::useful_work_proof(waiting.proof.proof());
+        view["bytes_hex"] = json!(hex::encode(waiting.proof.proof().encode()));
         return Ok(view);
     }
     let transaction = services.waiting_transaction(&arguments.parse("id")?);

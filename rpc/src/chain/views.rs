@@ -31,6 +31,8 @@ pub fn header(header: &Header) -> Value {
         "record_count": header.record_count,
         "records_root": header.records_root,
         "transaction_count": header.transaction_count,
+        "attestation_count": header.attestation_count,
+        "vrf": header.vrf.to_string(),
         "evidence_count": header.evidence_count,
         "body_root": header.body_root,
         "state_root": header.state_root,

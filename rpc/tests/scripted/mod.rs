@@ -36,6 +36,7 @@ use aria_rpc::{
     },
 };
 use aria_runtime::{
+    beacon,
     genesis::Genesis,
     propose::{Slot, propose},
     state::StoreView,
@@ -108,7 +109,9 @@ impl Scripted {
         let proofs: Vec<VerifiedProof> =
             (0..).zip(nodes).map(|(place, node)| proof(&genesis, &parent, place, *node)).collect();
         let ids: Vec<RecordId> = proofs.iter().map(VerifiedProof::record_id).collect();
-        let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer: key.node_id() };
+        let input = beacon::input(parent.height.next().unwrap(), &StoreView(&*self.store)).unwrap();
+        let (proposer, vrf) = (key.node_id(), key.prove_vrf(&input));
+        let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer, vrf };
         let proposal = propose(slot, proofs.into(), &StoreView(&*self.store), &genesis).unwrap();
         assert!(proposal.skipped.is_empty(), "{:?}", proposal.skipped);
         let (block, executed) = proposal.block.unwrap();

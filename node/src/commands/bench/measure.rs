@@ -152,7 +152,7 @@ impl Bench {
         self.finish()?;
         let elapsed = began.elapsed();
         match verdicts.recv()?? {
-            Verdict::Valid => Ok(elapsed),
+            Verdict::Valid(_) => Ok(elapsed),
             other => anyhow::bail!("a true claim was found to be {other:?}; please report this"),
         }
     }

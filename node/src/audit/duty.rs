@@ -1,0 +1,256 @@
+//! A validator's duty: each record that it was drawn for is fetched, run again, and attested; first the commitment, then its
+//! opening. What is known is kept in memory: after a restart it is found out again, and it is the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
+use aria_chain::codec::Versioned as _;
+use aria_chain::ids::{Digest, RecordId};
+use aria_chain::limits::ATTESTATION_ITEMS_MAX;
+use aria_chain::proof::SignedProof;
+use aria_chain::units::Height;
+use aria_inference::backend::{BackendKind, CancelToken};
+use aria_inference::verify::{self, Claim, Reason};
+use aria_runtime::rules::audit::opens_at;
+use aria_runtime::state::{Audit, Member, Phase, Reader, RecordPlace};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::payload::{Payload, Shown};
+use crate::chain::Chain;
+use crate::consensus::talk::{Gossip, Sync};
+use crate::error::NodeError;
+use crate::network::Channel;
+use crate::services::Served;
+
+/// Audits that are looked at together.
+const AUDITS_MAX: usize = 4_096;
+/// Records that are run again at once; the engine computes them together.
+const AT_ONCE: usize = 8;
+/// How often to look again where no block comes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After this long without a block that has it, an attestation is said again.
+const SAY_AGAIN: Duration = Duration::from_secs(20);
+/// How long a provider has to answer, and how often it is asked before the payload is missing.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+const ASKED_MAX: u32 = 8;
+/// A record that could not be judged here is tried again after this long.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
+/// What is known about a record.
+enum Known {
+    /// It is being run again.
+    Working,
+    /// The finding, which will not change.
+    Found(Opening),
+    /// This node cannot tell; perhaps later.
+    Unable(Instant),
+}
+
+/// Audits until told to stop.
+pub async fn run(
+    chain: Arc<Chain>,
+    served: Arc<std::sync::OnceLock<Served>>,
+    stop: CancellationToken,
+) -> Result<(), NodeError> {
+    let mut duty = Duty {
+        tips: chain.tip_changes(),
+        chain,
+        served,
+        known: HashMap::new(),
+        said: HashMap::new(),
+        work: JoinSet::new(),
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(done) = duty.work.join_next() => duty.note(done),
+            changed = duty.tips.changed() => if changed.is_err() { return Ok(()) },
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        duty.look()?;
+    }
+}
+
+struct Duty {
+    tips: watch::Receiver<Height>,
+    chain: Arc<Chain>,
+    served: Arc<std::sync::OnceLock<Served>>,
+    known: HashMap<RecordId, Known>,
+    /// When what was said, by record, phase and kind of statement.
+    said: HashMap<(RecordId, Phase, bool), Instant>,
+    work: JoinSet<(RecordId, Option<Opening>)>,
+}
+
+impl Duty {
+    fn note(&mut self, done: Result<(RecordId, Option<Opening>), tokio::task::JoinError>) {
+        // A task that panicked is a defect of ours; its record stays as it is and runs out of time.
+        if let Ok((record, found)) = done {
+            let known = found.map_or_else(|| Known::Unable(Instant::now()), Known::Found);
+            self.known.insert(record, known);
+        }
+    }
+
+    /// Begins what can begin, and says what can be said.
+    fn look(&mut self) -> Result<(), NodeError> {
+        let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
+        let audits = Reader(&chain.view()).audits(AUDITS_MAX);
+        let audits = audits.map_err(|error| NodeError::Execution(error.to_string()))?;
+        let next = chain.tip_height().next().unwrap_or(chain.tip_height());
+        let (mut commits, mut opens) =
+            (BTreeMap::<Height, Vec<(u32, Digest)>>::new(), BTreeMap::<Height, Vec<(u32, Opening)>>::new());
+        let mut alive = std::collections::HashSet::new();
+        for (place, audit) in &audits {
+            alive.insert(audit.record);
+            let Some(own) = audit.members.iter().find(|member| member.node == me) else { continue };
+            if own.verdict.is_some() {
+                continue;
+            }
+            let Some(opening) = self.finding(*place, audit)? else { continue };
+            let (height, index) = *place;
+            if own.commitment.is_none() {
+                if self.may_say(audit, false) {
+                    let commitment = opening.commitment(chain.genesis.chain_id(), &me, &audit.record);
+                    commits.entry(height).or_default().push((index, commitment));
+                }
+            } else if is_open(audit, height, next, &chain) && self.may_say(audit, true) {
+                opens.entry(height).or_default().push((index, opening));
+            }
+        }
+        self.known.retain(|record, _| alive.contains(record));
+        self.said.retain(|(record, ..), _| alive.contains(record));
+        for (height, items) in commits {
+            items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Commit(items.to_vec())));
+        }
+        for (height, items) in opens {
+            items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Open(items.to_vec())));
+        }
+        Ok(())
+    }
+
+    /// What was found about a record; if nothing is known yet, it is begun.
+    fn finding(&mut self, place: RecordPlace, audit: &Audit) -> Result<Option<Opening>, NodeError> {
+        match self.known.get(&audit.record) {
+            Some(Known::Found(opening)) => return Ok(Some(*opening)),
+            Some(Known::Working) => return Ok(None),
+            Some(Known::Unable(since)) if since.elapsed() < TRY_AGAIN => return Ok(None),
+            _ => {}
+        }
+        if self.work.len() >= AT_ONCE || !matches!(audit.phase, Phase::Drawn | Phase::Disputed) {
+            return Ok(None);
+        }
+        let Some(proof) = self.chain.store.proof(&audit.record)? else {
+            tracing::warn!(height = %place.0, index = place.1, "a record to audit is not in the store");
+            return Ok(None);
+        };
+        self.known.insert(audit.record, Known::Working);
+        let (chain, served, record) = (Arc::clone(&self.chain), Arc::clone(&self.served), audit.record);
+        self.work.spawn(async move { (record, judge(&chain, &served, proof).await) });
+        Ok(None)
+    }
+
+    /// Whether a statement was not made lately.
+    fn may_say(&mut self, audit: &Audit, is_opening: bool) -> bool {
+        let key = (audit.record, audit.phase, is_opening);
+        let is_due = self.said.get(&key).is_none_or(|since| since.elapsed() >= SAY_AGAIN);
+        if is_due {
+            self.said.insert(key, Instant::now());
+        }
+        is_due
+    }
+
+    fn say(&self, height: Height, statement: Statement) {
+        let chain = &self.chain;
+        let chain_id = chain.genesis.chain_id().clone();
+        let attestation = Attestation { chain_id: chain_id.clone(), auditor: chain.key.node_id(), height, statement };
+        let signature = chain.key.sign_attestation(&chain_id, &attestation.id());
+        let signed = SignedAttestation { attestation, signature };
+        let news = Gossip::Attestation(Box::new(signed.clone())).encode();
+        match signed.verify(&chain_id) {
+            Ok(verified) => {
+                chain.attestations().insert(verified);
+                chain.wake.notify_one();
+                if let Some(network) = chain.network.get() {
+                    network.broadcast(Channel::Gossip, &news, None);
+                }
+            }
+            Err(error) => tracing::error!(%error, "an attestation of this node's own is not sound"),
+        }
+    }
+}
+
+/// Whether the next block takes openings.
+fn is_open(audit: &Audit, record: Height, next: Height, chain: &Chain) -> bool {
+    let are_bound = |member: &Member| member.commitment.is_some();
+    audit.members.iter().all(are_bound) || next >= opens_at(record, audit.phase, chain.genesis.params())
+}
+
+/// Fetches what a record was made of and runs it again. None: this node cannot tell.
+async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, proof: SignedProof) -> Option<Opening> {
+    let record = proof.record.id();
+    let secret = chain.key.audit_secret(chain.genesis.chain_id(), &record);
+    let found = |verdict: Verdict, root: Digest| Some(Opening { secret, verdict, root });
+    let served = served.get()?;
+    if served.backend.kind() != BackendKind::Builtin
+        || served.backend.model().digest.0 != *proof.record.model_id.as_bytes()
+    {
+        tracing::debug!(%record, "is of a model that this node does not serve");
+        return None;
+    }
+    let Some(payload) = fetch(chain, &proof).await else {
+        tracing::info!(%record, "its provider did not deliver what an audit needs");
+        return found(Verdict::Missing, Digest::ZERO);
+    };
+    let mut claim = match payload.claim(&proof.request, &proof.record, secret) {
+        Shown::Claims(claim) => *claim,
+        Shown::Miscounted => return found(Verdict::Invalid, Digest::ZERO),
+        Shown::Foreign => return found(Verdict::Missing, Digest::ZERO),
+    };
+    // How each choice ended follows from the run; each round corrects one guess.
+    for _ in 0..=claim.choices.len() {
+        match run_again(served, claim.clone()).await? {
+            verify::Verdict::Valid(root) => return found(Verdict::Valid, root.map_or(Digest::ZERO, Digest::new)),
+            verify::Verdict::Invalid(Reason::Finish { choice, canonical, .. }) => {
+                claim.choices.get_mut(choice as usize)?.finish = canonical;
+            }
+            // A limit of this node's, such as its memory: others may be able to tell.
+            verify::Verdict::Invalid(Reason::Request(_)) | verify::Verdict::Cancelled => return None,
+            verify::Verdict::Invalid(reason) => {
+                tracing::warn!(%record, %reason, "an audited record is false");
+                return found(Verdict::Invalid, Digest::ZERO);
+            }
+        }
+    }
+    None
+}
+
+async fn run_again(served: &Served, claim: Claim) -> Option<verify::Verdict> {
+    let (told, verdict) = oneshot::channel();
+    let sink = Box::new(move |verdict| drop(told.send(verdict)));
+    served.backend.verify(claim, CancelToken::new(), sink).ok()?;
+    verdict.await.ok()?.ok()
+}
+
+/// Asks the provider, some times.
+async fn fetch(chain: &Arc<Chain>, proof: &SignedProof) -> Option<Payload> {
+    let (record, provider) = (proof.record.id(), proof.record.stages.first()?.node_id);
+    for asked in 0..ASKED_MAX {
+        if asked > 0 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let network = chain.network.get()?;
+        let answer = chain.expect_payload(record, provider);
+        if network.send(&provider, Channel::Sync, &Sync::AskPayload(record).encode())
+            && let Ok(Ok(bytes)) = tokio::time::timeout(ANSWER_MAX, answer).await
+        {
+            match Payload::decode(&bytes) {
+                Ok(payload) => return Some(payload),
+                Err(error) => tracing::debug!(%record, %error, "what was delivered is no payload"),
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,269 @@
+//! What an auditor needs and the chain does not show: the token ids of prompt and answer, the options, and the salts of the
+//! commitments to them.
+//!
+//! Everything in it is bound by the record and the request that it belongs to, so a provider cannot tell two auditors two
+//! stories: what does not fit the commitments was not delivered.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aria_chain::codec::Versioned;
+use aria_chain::hash::{Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop};
+use aria_chain::ids::RecordId;
+use aria_chain::record::InferenceRecord;
+use aria_chain::request::InferenceRequest;
+use aria_inference::generation::{FinishReason, GenerationRequest};
+use aria_inference::sampler::Sampling;
+use aria_inference::verify::{Claim, ClaimedChoice};
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::services::gateway::{Secrets, from_ppm, transcript_salt};
+
+/// Longest payload: half a million tokens.
+pub const PAYLOAD_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+
+/// What lies behind a record.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Payload {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// Token ids of each choice.
+    pub outputs: Vec<Vec<u32>>,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
+    /// Bias of tokens, in parts per million, by token.
+    pub bias_ppm: Vec<(u32, i64)>,
+    /// Salt of the prompt's commitment.
+    pub prompt_salt: Salt,
+    /// Salt of the output's commitment; that of the transcript follows from it.
+    pub output_salt: Salt,
+    /// Salt of the commitments to options.
+    pub options_salt: Salt,
+}
+
+impl Versioned for Payload {
+    const NAME: &'static str = "payload";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
+}
+
+/// What a payload shows about its record, before anything is computed.
+#[derive(Debug)]
+pub enum Shown {
+    /// It is not what the record commits to: nothing was delivered.
+    Foreign,
+    /// It is, and the record counts its tokens wrongly.
+    Miscounted,
+    /// It is. This is what the record claims.
+    Claims(Box<Claim>),
+}
+
+impl Payload {
+    /// Of an answer that this node gave.
+    pub fn new(
+        request: &GenerationRequest,
+        outputs: Vec<Vec<u32>>,
+        bias_ppm: Vec<(u32, i64)>,
+        secrets: &Secrets,
+    ) -> Payload {
+        Payload {
+            prompt: request.prompt.clone(),
+            outputs,
+            stop: request.stop.clone(),
+            bias_ppm,
+            prompt_salt: secrets.prompt,
+            output_salt: secrets.output,
+            options_salt: secrets.options,
+        }
+    }
+
+    /// Compares it with what was signed. `secret` is the auditor's own.
+    pub fn claim(self, request: &InferenceRequest, record: &InferenceRecord, secret: [u8; 32]) -> Shown {
+        let is_its_own = commit_prompt(&self.prompt_salt, &self.prompt) == request.prompt_commitment
+            && commit_output(&self.output_salt, &self.outputs) == record.output_hash
+            && commit_stop(&self.options_salt, &self.stop) == request.stop_commitment
+            && commit_logit_bias(&self.options_salt, &self.bias_ppm) == request.logit_bias_commitment;
+        if !is_its_own {
+            return Shown::Foreign;
+        }
+        let generated: usize = self.outputs.iter().map(Vec::len).sum();
+        let counts = (u32::try_from(self.prompt.len()), u32::try_from(generated));
+        if counts != (Ok(record.prompt_tokens), Ok(record.tokens_generated)) {
+            return Shown::Miscounted;
+        }
+        let sampling = Sampling {
+            temperature: from_ppm(request.temperature_ppm.into()),
+            top_p: from_ppm(request.top_p_ppm.into()),
+            top_k: request.top_k,
+            min_p: from_ppm(request.min_p_ppm.into()),
+            repetition_penalty: from_ppm(request.repetition_penalty_ppm.into()),
+            presence_penalty: from_ppm(request.presence_penalty_ppm.into()),
+            frequency_penalty: from_ppm(request.frequency_penalty_ppm.into()),
+            logit_bias: self.bias_ppm.iter().map(|(token, bias)| (*token, from_ppm(*bias))).collect(),
+            seed: request.seed,
+        };
+        // How a choice ended is not said: it follows, and whoever checks finds out. This is where it mostly is.
+        let ended = |tokens: &Vec<u32>| {
+            let is_full = u32::try_from(tokens.len()) == Ok(request.max_tokens);
+            if is_full { FinishReason::Length } else { FinishReason::Stop }
+        };
+        let choices = self.outputs.into_iter().map(|tokens| ClaimedChoice { finish: ended(&tokens), tokens });
+        Shown::Claims(Box::new(Claim {
+            choices: choices.collect(),
+            request: GenerationRequest {
+                prompt: self.prompt,
+                choices: request.choices.into(),
+                max_tokens: request.max_tokens,
+                stop: self.stop,
+                sampling,
+                logprobs: None,
+                salt: transcript_salt(&self.output_salt),
+            },
+            transcript_root: *record.transcript_root.as_bytes(),
+            secret: Some(secret),
+        }))
+    }
+}
+
+/// Payloads of this node's own records, a file each, readable by their owner alone.
+#[derive(Debug)]
+pub struct Payloads(PathBuf);
+
+impl Payloads {
+    /// In a folder, which is made when the first is kept.
+    pub fn new(folder: PathBuf) -> Payloads {
+        Payloads(folder)
+    }
+
+    fn file(&self, record: &RecordId) -> PathBuf {
+        self.0.join(record.to_string())
+    }
+
+    /// Keeps one, whole or not at all.
+    pub fn keep(&self, record: &RecordId, payload: &Payload) -> io::Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let (path, draft) = (self.file(record), self.0.join(format!("{record}.new")));
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&payload.encode())?;
+        fs::rename(draft, path)
+    }
+
+    /// The bytes of one, if it is here.
+    pub fn read(&self, record: &RecordId) -> Option<Vec<u8>> {
+        fs::read(self.file(record)).ok()
+    }
+
+    /// Forgets one whose audit ended, if it is here.
+    pub fn forget(&self, record: &RecordId) {
+        // One that is not there needs no forgetting, and one that cannot be removed is only in the way.
+        let _ = fs::remove_file(self.file(record));
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_chain::ids::{ChainId, ModelId};
+    use aria_chain::keys::NodeKey;
+    use aria_chain::record::{BackendClass, EnergySource, Stage};
+    use aria_chain::units::{Height, Microjoules, Millis, Timestamp};
+
+    use super::*;
+    use crate::services::gateway::{admit, bias_ppm};
+
+    fn asked() -> GenerationRequest {
+        let sampling =
+            Sampling { temperature: 0.7, logit_bias: vec![(9, -1.5), (3, 2.0)], seed: 11, ..Sampling::default() };
+        GenerationRequest {
+            prompt: vec![1, 2, 3],
+            choices: 2,
+            max_tokens: 4,
+            stop: vec!["x".into()],
+            sampling,
+            logprobs: None,
+            salt: [0; 32],
+        }
+    }
+
+    fn answered() -> (InferenceRequest, InferenceRecord, Payload) {
+        let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
+        let (asked, secrets) = (asked(), Secrets::draw().expect("randomness"));
+        let request = admit(&key, &chain, ModelId::new([2; 32]), Height::new(5), &asked, secrets).request;
+        let outputs = vec![vec![5, 6, 7, 8], vec![9]];
+        let record = InferenceRecord {
+            request_id: request.id(),
+            query_hash: request.prompt_commitment,
+            output_hash: commit_output(&secrets.output, &outputs),
+            model_id: request.model_id,
+            stages: vec![Stage { node_id: key.node_id(), layer_start: 0, layer_end: 6 }],
+            energy_uj: Microjoules::new(1),
+            energy_source: EnergySource::Estimated,
+            latency_ms: Millis::new(1),
+            first_token_ms: Millis::new(1),
+            prompt_tokens: 3,
+            tokens_generated: 5,
+            timestamp_ms: Timestamp::new(1),
+            backend: BackendClass::Canonical,
+            transcript_root: aria_chain::ids::Digest::new([7; 32]),
+        };
+        let payload = Payload::new(&asked, outputs, bias_ppm(&asked.sampling), &secrets);
+        (request, record, payload)
+    }
+
+    #[test]
+    fn it_claims_exactly_what_was_signed() {
+        let (request, record, payload) = answered();
+        let bytes = payload.encode();
+        let again = Payload::decode(&bytes).expect("its own bytes");
+        let Shown::Claims(claim) = again.claim(&request, &record, [5; 32]) else { panic!("it fits") };
+        assert_eq!(claim.request.sampling.logit_bias, [(3, 2.0), (9, -1.5)]);
+        assert_eq!((claim.request.prompt.len(), claim.request.max_tokens, claim.secret), (3, 4, Some([5; 32])));
+        let ends: Vec<FinishReason> = claim.choices.iter().map(|choice| choice.finish).collect();
+        assert_eq!(ends, [FinishReason::Length, FinishReason::Stop]);
+        assert_eq!(claim.request.salt, transcript_salt(&payload.output_salt));
+    }
+
+    #[test]
+    fn two_auditors_cannot_be_told_two_stories() {
+        let (request, record, payload) = answered();
+        let changes: [fn(&mut Payload); 7] = [
+            |payload| payload.prompt[0] += 1,
+            |payload| payload.outputs[1][0] += 1,
+            |payload| payload.stop.clear(),
+            |payload| payload.bias_ppm[0].1 += 1,
+            |payload| payload.prompt_salt[0] ^= 1,
+            |payload| payload.output_salt[0] ^= 1,
+            |payload| payload.options_salt[0] ^= 1,
+        ];
+        for change in changes {
+            let mut other = payload.clone();
+            change(&mut other);
+            assert!(matches!(other.claim(&request, &record, [5; 32]), Shown::Foreign));
+        }
+        let wrong = InferenceRecord { tokens_generated: 6, ..record };
+        assert!(matches!(payload.claim(&request, &wrong, [5; 32]), Shown::Miscounted));
+    }
+
+    #[test]
+    fn payloads_are_kept_for_their_owner_alone_and_forgotten() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let payloads = Payloads::new(folder.path().join("payloads"));
+        let (record, (.., payload)) = (RecordId::new([3; 32]), answered());
+        assert_eq!(payloads.read(&record), None);
+        payloads.keep(&record, &payload).expect("kept");
+        assert_eq!(payloads.read(&record), Some(payload.encode()));
+        let mode = fs::metadata(payloads.file(&record)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        payloads.forget(&record);
+        payloads.forget(&record);
+        assert_eq!(payloads.read(&record), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! Audits: who was drawn, what they said, and how it ended.
+
+use aria_chain::attestation::Verdict;
+use aria_chain::record::RecordStatus;
+use aria_chain::units::Height;
+use aria_runtime::state::{Audit, Member, Phase, Reader, StoreView};
+use serde_json::{Value, json};
+
+use super::api::{Answer, unavailable};
+use super::arguments::Arguments;
+use crate::services::Services;
+
+/// The audit of a record, going on or ended. Null: there is no such record, or none of its kind is audited.
+pub(super) fn get_audit(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let (id, store) = (arguments.parse("id")?, services.store());
+    let Some(entry) = store.record(&id).map_err(|error| unavailable(&error))? else { return Ok(Value::Null) };
+    let ended = store.audit(&id).map_err(|error| unavailable(&error))?;
+    let audit = match ended.as_deref().and_then(Audit::from_bytes) {
+        Some(audit) => Some(audit),
+        None => {
+            let going_on = Reader(&StoreView(&*store)).audit(entry.height, entry.index);
+            going_on.map_err(|error| unavailable(&error))?
+        }
+    };
+    Ok(audit.map_or(Value::Null, |audit| view(&audit, entry.height, entry.status)))
+}
+
+fn view(audit: &Audit, height: Height, status: RecordStatus) -> Value {
+    let phase = match (audit.outcome, audit.phase) {
+        (Some(_), _) => "ended",
+        (None, Phase::Waiting) => "waiting",
+        (None, Phase::Drawn) => "drawn",
+        (None, Phase::Passed) => "passed",
+        (None, Phase::Disputed) => "disputed",
+    };
+    let is_drawn = !audit.members.is_empty();
+    json!({
+        "record_id": audit.record,
+        "height": height,
+        "status": status,
+        "phase": phase,
+        "was_disputed": audit.phase == Phase::Disputed,
+        "seed": (audit.seed != aria_chain::ids::Digest::ZERO).then_some(audit.seed),
+        "draw": if is_drawn { json!(true) } else if audit.phase == Phase::Passed { json!(false) } else { Value::Null },
+        "auditors": audit.members.iter().map(member).collect::<Vec<Value>>(),
+        "first_verdicts": audit.first.iter().map(said).collect::<Vec<Value>>(),
+        "settled_at": audit.outcome.map(|(_, height)| height),
+        "work": audit.work.get().to_string(),
+        "reward": audit.reward.to_string(),
+        "providers": audit.stages.iter().map(|stage| stage.node_id).collect::<Vec<_>>(),
+    })
+}
+
+fn member(member: &Member) -> Value {
+    json!({
+        "node_id": member.node,
+        "power": member.power,
+        "commitment": member.commitment,
+        "verdict": member.verdict,
+        "root": member.verdict.map(|_| member.root),
+    })
+}
+
+fn said((node, verdict): &(aria_chain::ids::NodeId, Verdict)) -> Value {
+    json!({"node_id": node, "verdict": verdict})
+}

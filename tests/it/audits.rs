@@ -1,0 +1,159 @@
+//! Validators that check each other's answers: honest ones are verified and paid, a liar is found out.
+
+use std::time::{Duration, Instant};
+
+use aria_chain::codec::Versioned;
+use aria_chain::hash::commit_output;
+use aria_chain::ids::RecordId;
+use aria_chain::keys::NodeKey;
+use aria_chain::proof::SignedProof;
+use aria_node::audit::payload::{Payload, Payloads};
+use aria_tests::Devnet;
+use aria_tests::devnet::Member;
+use serde_json::{Value, json};
+
+/// Longest wait for an audit.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn status(member: &Member, record: &str) -> String {
+    member.result("chain_getRecord", json!([record]))["status"].as_str().unwrap_or("waiting").to_owned()
+}
+
+/// Waits until a record is more than included; how it ended.
+fn settled(member: &Member, record: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let status = status(member, record);
+        if status != "waiting" && status != "included" {
+            return status;
+        }
+        let audit = || member.result("chain_getAudit", json!([record]));
+        assert!(begun.elapsed() < PATIENCE, "{record} is {status}: {}\n{}", audit(), member.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn node_id(member: &Member) -> String {
+    member.result("net_info", json!([]))["node_id"].as_str().unwrap().to_owned()
+}
+
+fn account(member: &Member, node: &str) -> Value {
+    member.result("chain_getAccount", json!([node]))
+}
+
+fn nano(view: &Value, field: &str) -> u64 {
+    view[field].as_str().unwrap().parse().unwrap()
+}
+
+/// What a node keeps of an answer that it just gave, and the proof of it.
+fn taken(member: &Member, record: &str) -> (Payload, SignedProof) {
+    let (payloads, id) = (Payloads::new(member.data_dir.join("payloads")), record.parse::<RecordId>().unwrap());
+    let payload = Payload::decode(&payloads.read(&id).expect("kept for auditors")).unwrap();
+    let begun = Instant::now();
+    loop {
+        let waiting = member.result("mempool_get", json!([record]));
+        if let Some(bytes) = waiting["bytes_hex"].as_str() {
+            return (payload, SignedProof::decode(&hex(bytes)).unwrap());
+        }
+        assert!(begun.elapsed() < PATIENCE, "{waiting}");
+    }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Another answer to another request, with one wrong token, as the operator of a node with its key can make it.
+fn forge(member: &Member, payload: &Payload, proof: &SignedProof, nonce: u64) -> String {
+    let key = NodeKey::load_or_create(&member.data_dir.join("node.key")).unwrap();
+    let (mut payload, mut proof) = (payload.clone(), proof.clone());
+    let token = payload.outputs[0].first_mut().unwrap();
+    *token = if *token == 700 { 701 } else { 700 };
+    proof.request.nonce = nonce;
+    proof.record.request_id = proof.request.id();
+    proof.record.output_hash = commit_output(&payload.output_salt, &payload.outputs);
+    let (chain, id) = (proof.request.chain_id.clone(), proof.record.id());
+    proof.request_signature = key.sign_request(&chain, &proof.request.id());
+    proof.receipt_signature = key.sign_receipt(&chain, &id);
+    proof.stage_signatures = vec![key.sign_stage(&chain, &id, 0)];
+    Payloads::new(member.data_dir.join("payloads")).keep(&id, &payload).unwrap();
+    let submitted = member.result("mempool_submit", json!([to_hex(&proof.encode())]));
+    assert_eq!(submitted, json!(id));
+    id.to_string()
+}
+
+#[test]
+fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Devnet::start_with(folder.path(), 5, &[("epoch_blocks", 10)]);
+    let nodes: Vec<String> = network.members.iter().map(node_id).collect();
+    let first = &network.members[0];
+
+    // Every node answers; everybody else checks.
+    let honest: Vec<String> =
+        (0..15).map(|turn| network.members[turn % 5].ask(&format!("What is {turn} and one?"))).collect();
+    for record in &honest {
+        assert_eq!(settled(first, record), "verified");
+    }
+    let audit = first.result("chain_getAudit", json!([honest[0]]));
+    let auditors = audit["auditors"].as_array().unwrap();
+    assert_eq!((auditors.len(), audit["phase"].as_str()), (4, Some("ended")), "{audit}");
+    assert!(
+        auditors.iter().all(|auditor| auditor["verdict"] == json!("valid") && auditor["node_id"] != json!(nodes[0]))
+    );
+    let roots: std::collections::BTreeSet<&str> =
+        auditors.iter().map(|auditor| auditor["root"].as_str().unwrap()).collect();
+    assert_eq!(roots.len(), 4, "each root is of the auditor's own run: {audit}");
+    assert!(nodes.iter().all(|node| nano(&account(first, node), "rewards_total") > 0));
+    assert!(
+        !network.members[0].data_dir.join("payloads").join(&honest[0]).exists(),
+        "no longer needed, no longer kept"
+    );
+
+    // The fifth node gives three false answers among honest ones.
+    // Two are away for a moment, so that the proof of the one still waits when it is looked at.
+    network.kill(1);
+    network.kill(2);
+    let record = network.members[4].ask("What is a lie?");
+    let (payload, proof) = taken(&network.members[4], &record);
+    network.start_again(1);
+    network.start_again(2);
+    let (first, liar) = (&network.members[0], &network.members[4]);
+    let bond = nano(&account(first, &nodes[4]), "bond");
+    let lies: Vec<String> = (0..3).map(|nonce| forge(liar, &payload, &proof, nonce)).collect();
+    let between: Vec<String> = (0..8).map(|turn| network.members[turn % 4].ask(&format!("Is it {turn}?"))).collect();
+    for lie in &lies {
+        assert_eq!(settled(first, lie), "refuted");
+    }
+    for record in &between {
+        assert_eq!(settled(first, record), "verified", "no honest record is ever refuted");
+    }
+    let audit = first.result("chain_getAudit", json!([lies[0]]));
+    assert!(audit["auditors"].as_array().unwrap().iter().all(|one| one["verdict"] == json!("invalid")), "{audit}");
+    let left = nano(&account(first, &nodes[4]), "bond");
+    assert!(left <= bond * 9 / 10 * 9 / 10 * 9 / 10 + 3, "a tenth of the rest for each lie: {left} of {bond}");
+    for node in &nodes[..4] {
+        assert_eq!(nano(&account(first, node), "bond"), bond, "the honest lose nothing");
+    }
+
+    // Some epochs on, it proposes nothing any more.
+    let begun = Instant::now();
+    for turn in 0.. {
+        let election = network.members[0].result("chain_getElection", json!([]));
+        let votes = election["validators"].as_array().unwrap().iter().any(|one| one["node_id"] == json!(nodes[4]));
+        if !votes {
+            let schedule = election["schedule"].as_array().unwrap();
+            assert!(schedule.iter().all(|slot| slot["proposer"] != json!(nodes[4])), "{schedule:?}");
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it still votes: {election}");
+        let record = network.members[turn % 4].ask(&format!("And {turn}?"));
+        network.members[0].sealed(&record);
+    }
+    assert_eq!(network.members[2].result("chain_verify", json!([]))["ok"], json!(true));
+    network.terminate();
+}
