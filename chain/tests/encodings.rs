@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
 
+use aria_chain::attestation::SignedAttestation;
 use aria_chain::block::{Body, Header};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::codec::{Versioned, to_bytes};
@@ -19,13 +20,14 @@ use proptest::prelude::*;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod support;
-use support::{Chain, Maker, proof, state_root, transfer, validators};
+use support::{Chain, Maker, attestation, proof, state_root, transfer, validators};
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut chain = Chain::new(4);
     let evidence = chain.equivocation(102);
     chain.evidence.push(evidence.clone());
     chain.transactions.push(transfer(1, 2, 0));
+    chain.attestations.push(attestation(1));
     let block = chain.finalise(chain.propose(vec![proof(1), proof(2)]));
     let tip =
         Tip { height: Height::new(7), hash: block.hash(), timestamp_ms: Timestamp::new(8), state_root: state_root(7) };
@@ -41,6 +43,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("validator set", validators(4).encode()),
         ("evidence", evidence.encode()),
         ("transaction", transfer(1, 2, 0).signed().encode()),
+        ("attestation", attestation(1).signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
     ]
@@ -110,12 +113,23 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
         "transaction" => decode::<SignedTransaction>(bytes),
+        "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 9] =
-    ["request", "record", "proof", "header", "body", "certificate", "validator set", "evidence", "transaction"];
+const VERSIONED: [&str; 10] = [
+    "request",
+    "record",
+    "proof",
+    "header",
+    "body",
+    "certificate",
+    "validator set",
+    "evidence",
+    "transaction",
+    "attestation",
+];
 
 fn sample(name: &str) -> Vec<u8> {
     samples().into_iter().find(|(other, _)| *other == name).unwrap().1
@@ -140,14 +154,16 @@ fn every_cut_and_every_addition_is_refused() {
 
 #[test]
 fn a_length_that_promises_gigabytes_is_refused_unread() {
-    // The body's number of pieces of evidence follows its version byte, and after none those of transactions and proofs.
+    // The body's number of pieces of evidence follows its version byte, and after none those of transactions, attestations and proofs.
     let refused = Body::decode(&[3, 0xff, 0xff, 0xff, 0xff]).unwrap_err().to_string();
     assert!(refused.contains("4294967295 items, at most 16"), "{refused}");
-    for nothing in [4, 8] {
+    for nothing in [4, 12] {
         let bytes = [&[3][..], &vec![0; nothing], &[0xff; 4]].concat();
         let refused = Body::decode(&bytes).unwrap_err().to_string();
         assert!(refused.contains("4294967295 items, at most 1024"), "{refused}");
     }
+    let refused = Body::decode(&[&[3][..], &[0; 8], &[0xff; 4]].concat()).unwrap_err().to_string();
+    assert!(refused.contains("4294967295 items, at most 256"), "{refused}");
     let refused = Header::decode(&[3, 0xff, 0xff, 0xff, 0x7f]).unwrap_err().to_string();
     assert!(refused.contains("chain_id has 2147483647 items, at most 48"), "{refused}");
     assert!(matches!(Header::decode(&[3; 1_000]), Err(CodecError::TooLong { got: 1_000, .. })));
@@ -158,7 +174,7 @@ proptest! {
 
     #[test]
     fn altered_bytes_are_refused_or_are_another_value(
-        which in 0usize..9, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+        which in 0usize..10, at in any::<prop::sample::Index>(), flip in 1u8..=255,
     ) {
         let name = VERSIONED[which];
         let mut bytes = sample(name);
@@ -168,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(which in 0usize..9, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_read_without_harm(which in 0usize..10, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _: Result<(), CodecError> = decode_as(VERSIONED[which], &bytes);
     }
 }

@@ -4,14 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
+use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned;
 use aria_chain::evidence::{Evidence, Said};
-use aria_chain::ids::BlockHash;
+use aria_chain::ids::{BlockHash, Digest, RecordId};
 use aria_chain::keys::NodeKey;
 use aria_chain::light::{FinalHeader, LightProof, LightStep};
 use aria_chain::merkle::RecordTree;
 use aria_chain::store::{OpenOptions, SledStore, Store};
-use aria_chain::units::{Height, Round as ChainRound};
+use aria_chain::transaction::{Action, SignedTransaction, Transaction};
+use aria_chain::units::{Height, NanoAria, Round as ChainRound};
+use aria_node::audit::payload::Payload;
 use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Proposal, Round, SignedMessage, Vote, VoteType};
 use aria_node::consensus::crypto::{sign_proposal, sign_vote};
 use aria_node::consensus::message::Message;
@@ -30,6 +33,7 @@ fn main() {
     let tip = store.tip().expect("readable").height;
     let full = (1..=tip.get()).map(Height::new).filter_map(|height| store.block(height).expect("readable"));
     let full = full.filter(|block| !block.body.proofs.is_empty()).take(2);
+    order_and_attest(&corpus);
     for (number, block) in full.enumerate() {
         let keep = |name: &str, bytes: &[u8]| keep(&corpus, name, number, bytes);
         let (header, body) = (block.header.clone(), block.body.clone());
@@ -53,6 +57,46 @@ fn main() {
         keep("sync", &Sync::Blocks(Blocks(vec![wire])).encode());
         show(&corpus, number, &data, final_header);
     }
+}
+
+/// A transaction, attestations and a payload under keys that everybody knows.
+fn order_and_attest(corpus: &Path) {
+    let (key, chain_id) = (NodeKey::from_seed(&[7; 32]), chain_id());
+    let transaction = Transaction {
+        chain_id: chain_id.clone(),
+        sender: key.node_id(),
+        nonce: 3,
+        fee: NanoAria::new(100_000),
+        expiry: Height::new(1_000),
+        action: Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
+    };
+    let signature = key.sign_transaction(&chain_id, &transaction.id());
+    let transaction = SignedTransaction { transaction, signature };
+    keep(corpus, "transaction", 0, &transaction.encode());
+    keep(corpus, "gossip", 3, &Gossip::Transaction(Box::new(transaction)).encode());
+    let opening = Opening { secret: [1; 32], verdict: Verdict::Valid, root: Digest::new([2; 32]) };
+    let statements =
+        [Statement::Commit(vec![(0, Digest::new([3; 32]))]), Statement::Open(vec![(0, opening), (5, opening)])];
+    for (number, statement) in statements.into_iter().enumerate() {
+        let auditor = key.node_id();
+        let attestation = Attestation { chain_id: chain_id.clone(), auditor, height: Height::new(9), statement };
+        let signature = key.sign_attestation(&chain_id, &attestation.id());
+        let attestation = SignedAttestation { attestation, signature };
+        keep(corpus, "attestation", number, &attestation.encode());
+        keep(corpus, "gossip", 4 + number, &Gossip::Attestation(Box::new(attestation)).encode());
+    }
+    let payload = Payload {
+        prompt: vec![1, 2, 3],
+        outputs: vec![vec![4, 5], vec![6]],
+        stop: vec!["end".to_owned()],
+        bias_ppm: vec![(7, -1_000_000)],
+        prompt_salt: [1; 32],
+        output_salt: [2; 32],
+        options_salt: [3; 32],
+    };
+    keep(corpus, "payload", 0, &payload.encode());
+    keep(corpus, "sync", 8, &Sync::AskPayload(RecordId::new([4; 32])).encode());
+    keep(corpus, "sync", 9, &Sync::Payload(RecordId::new([4; 32]), Some(payload.encode())).encode());
 }
 
 /// Votes and proposals about a block, and evidence, under a key that everybody knows.

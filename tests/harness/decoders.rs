@@ -2,6 +2,7 @@
 //!
 //! None may panic, and what is accepted has exactly one encoding.
 
+use aria_chain::attestation::SignedAttestation;
 use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::codec::Versioned;
@@ -10,6 +11,8 @@ use aria_chain::ids::{ChainId, Digest};
 use aria_chain::light::{FinalHeader, LightProof, Trusted};
 use aria_chain::merkle::RecordProof;
 use aria_chain::proof::SignedProof;
+use aria_chain::transaction::SignedTransaction;
+use aria_node::audit::payload::Payload;
 use aria_node::consensus::message::Message;
 use aria_node::consensus::talk::{Gossip, Sync};
 use aria_node::network::discover::Acquaintance;
@@ -20,8 +23,9 @@ use aria_node::snapshot::{Chunk, Manifest};
 pub type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by name.
-pub const DECODERS: [(&str, Decoder); 15] = [
+pub const DECODERS: [(&str, Decoder); 18] = [
     ("acquaintance", |bytes| exact::<Acquaintance>(bytes).is_some()),
+    ("attestation", attestation),
     ("body", |bytes| exact::<Body>(bytes).is_some()),
     ("certificate", certificate),
     ("chunk", |bytes| exact::<Chunk>(bytes).is_some()),
@@ -32,9 +36,11 @@ pub const DECODERS: [(&str, Decoder); 15] = [
     ("light-proof", light_proof),
     ("manifest", |bytes| exact::<Manifest>(bytes).is_some()),
     ("message", |bytes| exact::<Message>(bytes).is_some_and(|message| message.round().as_i64() >= -1)),
+    ("payload", |bytes| exact::<Payload>(bytes).is_some()),
     ("proof", |bytes| exact::<SignedProof>(bytes).map(verify).is_some()),
     ("record-proof", record_proof),
     ("sync", sync),
+    ("transaction", transaction),
     ("validators", |bytes| exact::<ValidatorSet>(bytes).is_some_and(|set| set.is_quorum(set.total_power()))),
 ];
 
@@ -55,6 +61,14 @@ fn exact<T: Versioned>(bytes: &[u8]) -> Option<T> {
 
 fn verify(proof: SignedProof) {
     let _ = proof.verify(&chain_id());
+}
+
+fn attestation(bytes: &[u8]) -> bool {
+    exact::<SignedAttestation>(bytes).map(|attestation| drop(attestation.verify(&chain_id()))).is_some()
+}
+
+fn transaction(bytes: &[u8]) -> bool {
+    exact::<SignedTransaction>(bytes).map(|transaction| drop(transaction.verify(&chain_id()))).is_some()
 }
 
 fn evidence(bytes: &[u8]) -> bool {
@@ -98,6 +112,7 @@ fn sync(bytes: &[u8]) -> bool {
         Some(Sync::Headers(headers)) => headers.0.iter().for_each(final_header),
         Some(Sync::Snapshot(Some(offer))) => [&offer.last, &offer.next].into_iter().for_each(final_header),
         Some(Sync::Chunk(_, _, Some(chunk))) => drop(Chunk::decode(&chunk)),
+        Some(Sync::Payload(_, Some(payload))) => drop(Payload::decode(&payload)),
         Some(_) => {}
     }
     true

@@ -94,7 +94,10 @@ impl Devnet {
                 child.kill().expect("the child can be killed");
                 child.wait().expect("the child is ours");
             }
-            None => signal("-KILL", member.pid),
+            None => {
+                signal("-KILL", member.pid);
+                wait_for_end(member.pid);
+            }
         }
     }
 
@@ -118,7 +121,7 @@ impl Devnet {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("standard output is piped");
         BufReader::new(stdout).read_line(&mut line).expect("the ready line is read");
-        assert!(line.contains("\"ready\""), "no ready line but {line:?}");
+        assert!(line.contains("\"ready\""), "no ready line but {line:?}; {}", member.log());
         member.pid = u64::from(child.id());
         member.child = Some(child);
     }
@@ -252,6 +255,24 @@ fn write_genesis(folder: &Path, nodes: u16, parameters: &[(&str, i64)]) {
 fn signal(kind: &str, pid: u64) {
     // A process that is gone already is what was wanted.
     let _ = Command::new("kill").args([kind, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Waits until a killed process that is not ours holds nothing any more.
+fn wait_for_end(pid: u64) {
+    let begun = Instant::now();
+    let is_there = || {
+        // Its files are free when its last thread has ended; the first one may wait for its parent to notice.
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads.into_iter().any(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // Behind the name in parentheses stands the state: Z has ended.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+        })
+    };
+    while is_there() {
+        assert!(begun.elapsed() < PATIENCE, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The first of so many ports in a row that nobody uses now. They lie below those that the system gives out by itself, so that

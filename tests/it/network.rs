@@ -24,7 +24,7 @@ fn one(hashes: &[String]) -> &str {
 }
 
 /// How long validators are killed in an ordinary run. `ARIA_KILL_SECONDS` asks for longer.
-const KILL_SECONDS: u64 = 12;
+const KILL_SECONDS: u64 = 60;
 
 #[test]
 fn four_validators_keep_one_chain_through_kill_9() {
@@ -92,7 +92,7 @@ fn four_validators_keep_one_chain_through_kill_9() {
     println!(
         "{kills} kills in {span:?}, {answers} answers in {height} blocks, {places} signed statements heard, no two in one place"
     );
-    assert!(kills > 1 && places > 3 * usize::try_from(height).unwrap(), "{kills} kills, {places} heard");
+    assert!(kills > 3 && places > 3 * usize::try_from(height).unwrap(), "{kills} kills, {places} heard");
     drop(heard);
     network.terminate();
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use aria_chain::attestation::{Attestation, SignedAttestation, Statement, VerifiedAttestation};
 use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock, VerifiedBody};
 use aria_chain::certificate::{CommitCertificate, Validator, ValidatorSet, Vote};
 use aria_chain::evidence::{Evidence, Said};
@@ -136,6 +137,20 @@ impl Maker {
     }
 }
 
+/// What the node of a seed commits to about two records of block 1, and opens of a third.
+pub(crate) fn attestation(seed: u8) -> VerifiedAttestation {
+    attest(seed, Statement::Commit(vec![(0, Digest::new([1; 32])), (7, Digest::new([2; 32]))]))
+        .verify(&chain_id())
+        .unwrap()
+}
+
+/// A statement about records of block 1 by the node of a seed.
+pub(crate) fn attest(seed: u8, statement: Statement) -> SignedAttestation {
+    let attestation = Attestation { chain_id: chain_id(), auditor: node(seed), height: Height::new(1), statement };
+    let signature = key(seed).sign_attestation(&chain_id(), &attestation.id());
+    SignedAttestation { attestation, signature }
+}
+
 /// A transfer of one ARIA between the nodes of two seeds.
 pub(crate) fn transfer(from: u8, to: u8, nonce: u64) -> VerifiedTransaction {
     let transaction = Transaction {
@@ -173,6 +188,7 @@ pub(crate) struct Chain {
     pub(crate) draft: Draft,
     pub(crate) evidence: Vec<Evidence>,
     pub(crate) transactions: Vec<VerifiedTransaction>,
+    pub(crate) attestations: Vec<VerifiedAttestation>,
     pub(crate) members: u8,
 }
 
@@ -197,7 +213,7 @@ impl Chain {
             next_validators_hash: set.hash(),
             vrf: VrfProof::NONE,
         };
-        Chain { genesis, draft, evidence: Vec::new(), transactions: Vec::new(), members }
+        Chain { genesis, draft, evidence: Vec::new(), transactions: Vec::new(), attestations: Vec::new(), members }
     }
 
     /// State at the start: one entry.
@@ -207,13 +223,13 @@ impl Chain {
     }
 
     pub(crate) fn propose(&self, proofs: Vec<VerifiedProof>) -> ProposedBlock {
-        let (evidence, transactions) = (self.evidence.clone(), self.transactions.clone());
-        ProposedBlock::seal(
-            self.draft.clone(),
-            VerifiedBody { evidence, transactions, proofs, ..VerifiedBody::default() },
-            STAMP,
-        )
-        .unwrap()
+        let body = VerifiedBody {
+            evidence: self.evidence.clone(),
+            transactions: self.transactions.clone(),
+            attestations: self.attestations.clone(),
+            proofs,
+        };
+        ProposedBlock::seal(self.draft.clone(), body, STAMP).unwrap()
     }
 
     pub(crate) fn votes(&self, block: &ProposedBlock) -> Vec<Vote> {
@@ -241,6 +257,7 @@ impl Chain {
         self.draft.validators_hash = self.draft.next_validators_hash;
         self.evidence.clear();
         self.transactions.clear();
+        self.attestations.clear();
         self.draft.height = Height::new(height + 1);
         self.draft.parent = block.hash();
         self.draft.state_root = changes.state_root;

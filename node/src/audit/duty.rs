@@ -1,7 +1,7 @@
 //! A validator's duty: each record that it was drawn for is fetched, run again, and attested; first the commitment, then its
 //! opening. What is known is kept in memory: after a restart it is found out again, and it is the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use aria_inference::backend::{BackendKind, CancelToken};
 use aria_inference::verify::{self, Claim, Reason};
 use aria_runtime::rules::audit::opens_at;
 use aria_runtime::state::{Audit, Member, Phase, Reader, RecordPlace};
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::payload::{Payload, Shown};
@@ -32,6 +32,8 @@ const AUDITS_MAX: usize = 4_096;
 const AT_ONCE: usize = 8;
 /// How often to look again where no block comes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What happens within this time is answered together.
+const PAUSE: Duration = Duration::from_millis(20);
 /// After this long without a block that has it, an attestation is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(20);
 /// How long a provider has to answer, and how often it is asked before the payload is missing.
@@ -56,33 +58,43 @@ pub async fn run(
     served: Arc<std::sync::OnceLock<Served>>,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
-    let mut duty = Duty {
-        tips: chain.tip_changes(),
-        chain,
-        served,
-        known: HashMap::new(),
-        said: HashMap::new(),
-        work: JoinSet::new(),
-    };
+    let mut tips = chain.tip_changes();
+    let mut work = JoinSet::new();
+    let mut duty = Duty { chain, served, known: HashMap::new(), said: HashMap::new() };
     loop {
+        // What ends within the pause is looked at together.
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            Some(done) = duty.work.join_next() => duty.note(done),
-            changed = duty.tips.changed() => if changed.is_err() { return Ok(()) },
+            Some(done) = work.join_next() => duty.note(done),
+            changed = tips.changed() => if changed.is_err() { return Ok(()) },
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        duty.look()?;
+        tokio::time::sleep(PAUSE).await;
+        while let Some(done) = work.try_join_next() {
+            duty.note(done);
+        }
+        let free = AT_ONCE.saturating_sub(work.len());
+        // The state is read from disk.
+        let looked = spawn_blocking(move || {
+            let begun = duty.look(free);
+            (duty, begun)
+        });
+        let (back, begun) =
+            looked.await.map_err(|error| NodeError::Task { task: "audits", reason: error.to_string() })?;
+        duty = back;
+        for proof in begun? {
+            let (chain, served) = (Arc::clone(&duty.chain), Arc::clone(&duty.served));
+            work.spawn(async move { (proof.record.id(), judge(&chain, &served, proof).await) });
+        }
     }
 }
 
 struct Duty {
-    tips: watch::Receiver<Height>,
     chain: Arc<Chain>,
     served: Arc<std::sync::OnceLock<Served>>,
     known: HashMap<RecordId, Known>,
     /// When what was said, by record, phase and kind of statement.
     said: HashMap<(RecordId, Phase, bool), Instant>,
-    work: JoinSet<(RecordId, Option<Opening>)>,
 }
 
 impl Duty {
@@ -94,22 +106,27 @@ impl Duty {
         }
     }
 
-    /// Begins what can begin, and says what can be said.
-    fn look(&mut self) -> Result<(), NodeError> {
+    /// Says what can be said, and returns what can begin: at most `free` records.
+    fn look(&mut self, free: usize) -> Result<Vec<SignedProof>, NodeError> {
         let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
         let audits = Reader(&chain.view()).audits(AUDITS_MAX);
         let audits = audits.map_err(|error| NodeError::Execution(error.to_string()))?;
         let next = chain.tip_height().next().unwrap_or(chain.tip_height());
         let (mut commits, mut opens) =
             (BTreeMap::<Height, Vec<(u32, Digest)>>::new(), BTreeMap::<Height, Vec<(u32, Opening)>>::new());
-        let mut alive = std::collections::HashSet::new();
+        let (mut alive, mut begun) = (HashSet::new(), Vec::new());
         for (place, audit) in &audits {
             alive.insert(audit.record);
             let Some(own) = audit.members.iter().find(|member| member.node == me) else { continue };
             if own.verdict.is_some() {
                 continue;
             }
-            let Some(opening) = self.finding(*place, audit)? else { continue };
+            let Some(opening) = self.found(audit) else {
+                if begun.len() < free && self.may_begin(audit) {
+                    begun.extend(self.begin(*place, audit)?);
+                }
+                continue;
+            };
             let (height, index) = *place;
             if own.commitment.is_none() {
                 if self.may_say(audit, false) {
@@ -128,28 +145,36 @@ impl Duty {
         for (height, items) in opens {
             items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Open(items.to_vec())));
         }
-        Ok(())
+        Ok(begun)
     }
 
-    /// What was found about a record; if nothing is known yet, it is begun.
-    fn finding(&mut self, place: RecordPlace, audit: &Audit) -> Result<Option<Opening>, NodeError> {
+    fn found(&self, audit: &Audit) -> Option<Opening> {
         match self.known.get(&audit.record) {
-            Some(Known::Found(opening)) => return Ok(Some(*opening)),
-            Some(Known::Working) => return Ok(None),
-            Some(Known::Unable(since)) if since.elapsed() < TRY_AGAIN => return Ok(None),
-            _ => {}
+            Some(Known::Found(opening)) => Some(*opening),
+            _ => None,
         }
-        if self.work.len() >= AT_ONCE || !matches!(audit.phase, Phase::Drawn | Phase::Disputed) {
-            return Ok(None);
-        }
-        let Some(proof) = self.chain.store.proof(&audit.record)? else {
-            tracing::warn!(height = %place.0, index = place.1, "a record to audit is not in the store");
-            return Ok(None);
+    }
+
+    fn may_begin(&self, audit: &Audit) -> bool {
+        let is_free = match self.known.get(&audit.record) {
+            None => true,
+            Some(Known::Unable(since)) => since.elapsed() >= TRY_AGAIN,
+            Some(Known::Found(_) | Known::Working) => false,
         };
-        self.known.insert(audit.record, Known::Working);
-        let (chain, served, record) = (Arc::clone(&self.chain), Arc::clone(&self.served), audit.record);
-        self.work.spawn(async move { (record, judge(&chain, &served, proof).await) });
-        Ok(None)
+        is_free && matches!(audit.phase, Phase::Drawn | Phase::Disputed)
+    }
+
+    fn begin(&mut self, place: RecordPlace, audit: &Audit) -> Result<Option<SignedProof>, NodeError> {
+        let proof = self.chain.store.proof(&audit.record)?;
+        let known = if proof.is_some() {
+            Known::Working
+        } else {
+            // Of before this store began.
+            tracing::debug!(height = %place.0, index = place.1, "a record to audit is not in the store");
+            Known::Unable(Instant::now())
+        };
+        self.known.insert(audit.record, known);
+        Ok(proof)
     }
 
     /// Whether a statement was not made lately.

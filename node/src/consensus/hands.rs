@@ -8,6 +8,7 @@ use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock, VerifiedBody};
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
 use aria_chain::proof::{SignedProof, VerifiedProof};
+use aria_chain::store::StateChanges;
 use aria_chain::transaction::{SignedTransaction, VerifiedTransaction};
 use aria_chain::units::{Round as ChainRound, Timestamp};
 use aria_runtime::beacon;
@@ -15,6 +16,7 @@ use aria_runtime::execute::{ExecutedBlock, check_clock, execute};
 use aria_runtime::propose::{Slot, Waiting, propose};
 use aria_runtime::rules::audit::{AttestationFault, DRAW_AFTER};
 use aria_runtime::rules::record::RecordFault;
+use aria_runtime::rules::settle::Settlement;
 use malachite_types::Round;
 
 use super::ahead::{Verified, with_verified};
@@ -159,7 +161,7 @@ impl Hands {
         };
         chain.check_trusted(block.header())?;
         chain.snapshots.commit(&chain.store, block, &executed.changes)?;
-        let audits = executed.changes.audits;
+        let ExecutedBlock { changes: StateChanges { audits, .. }, settlements } = executed;
         self.executed.clear();
         let height = block.header().height;
         chain.accused().remove(block.block().evidence());
@@ -183,6 +185,10 @@ impl Hands {
         attestations.expire(chain.audits_from());
         drop(attestations);
         audits.iter().for_each(|(record, _)| chain.payloads.forget(record));
+        // Nobody asks for what lies behind records that are not audited.
+        let unasked = settlements.iter().zip(block.block().proofs());
+        let unasked = unasked.filter(|(settlement, _)| !matches!(settlement, Settlement::Awaiting(_)));
+        unasked.map(|(_, proof)| proof.record_id()).chain(expired).for_each(|record| chain.payloads.forget(&record));
         let (header, round) = (block.header(), block.certificate().round);
         let (records, transactions, attestations) =
             (header.record_count, header.transaction_count, header.attestation_count);
