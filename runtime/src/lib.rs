@@ -15,6 +15,7 @@
 //! - [`params`]: the numbers all nodes agree on, and the relations between them
 //! - [`work`]: what a record stands for, and whose share it is
 //! - [`reward`]: what it earns
+//! - [`reputation`]: how a node's checked records have ended
 //! - [`voters`]: who votes, epoch by epoch
 //! - [`election`]: who proposes when
 //! - [`rating`]: letters for energy
@@ -32,6 +33,7 @@ pub mod genesis;
 pub mod params;
 pub mod propose;
 pub mod rating;
+pub mod reputation;
 pub mod reward;
 pub mod rules;
 pub mod state;

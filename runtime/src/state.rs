@@ -19,6 +19,8 @@ use self::lattice::Lattice;
 pub use self::memory::MemoryState;
 pub use self::stored::StoreView;
 
+use crate::reputation::Reputation;
+
 pub mod entry;
 pub mod key;
 pub mod lattice;
@@ -137,6 +139,11 @@ impl Reader<'_> {
     /// What the entry at a key of the table of bonds that are being freed holds; zero where there is none.
     pub fn unbonding(&self, entry: &[u8]) -> Result<NanoAria, StateError> {
         Ok(self.optional(entry)?.unwrap_or_default())
+    }
+
+    /// The reputation of a node; that of everybody at the beginning where nothing of it was settled yet.
+    pub fn reputation(&self, node: &NodeId) -> Result<Reputation, StateError> {
+        Ok(self.optional(&key::reputation(node))?.unwrap_or_default())
     }
 
     /// The chain's random number after the tip.

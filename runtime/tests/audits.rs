@@ -9,6 +9,7 @@ use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::record::{RecordStatus, Stage};
 use aria_chain::units::{Epoch, Height, NanoAria};
 use aria_runtime::execute::{BlockFault, ExecuteError, ExecutedBlock};
+use aria_runtime::reputation::Reputation;
 use aria_runtime::rules::audit::AttestationFault;
 use aria_runtime::rules::settle::{Earned, Settlement, Unsettled};
 use aria_runtime::state::{Audit, Phase};
@@ -139,6 +140,8 @@ fn a_record_that_all_auditors_find_valid_is_verified_and_paid() {
     assert_eq!([1, 2, 3, 4].map(|n| work(&chain, n)), [whole, part, part, part]);
     let totals = chain.reader().epoch_totals(Epoch::ZERO).unwrap();
     assert_eq!((totals.records, totals.settled, totals.rewards), (1, 1, NanoAria::new(reward)));
+    let reputation = |n: u8| chain.reader().reputation(&key(n).node_id()).unwrap();
+    assert_eq!((reputation(1).verified, reputation(1).score_ppm, reputation(2)), (1, 515_625, Reputation::default()));
     conserved(&chain);
 }
 
@@ -200,6 +203,7 @@ fn who_contradicts_is_judged_by_all_and_a_false_auditor_pays() {
     let executed = judge(&mut chain, at, &record, &(2..=6).map(|n| (n, verdict(n))).collect::<Vec<_>>());
     assert_eq!(executed.changes.statuses, [(record, RecordStatus::Verified)]);
     assert_eq!(bond(&chain, liar), 900 * ARIA);
+    assert_eq!(chain.reader().reputation(&key(liar).node_id()).unwrap().misjudged, 1);
     assert_eq!((2..=6).filter(|n| bond(&chain, *n) == 1_000 * ARIA).count(), 4);
     assert_eq!(
         earned_by(&chain, 1),
@@ -295,6 +299,30 @@ fn a_copied_commitment_cannot_be_opened() {
     seal(&mut chain, both);
     let copy = says(&chain, 3, at, Statement::Open(vec![(0, opening(&chain, 2, &record, Verdict::Valid))]));
     refused(&mut chain, &copy, &AttestationFault::OtherOpening { node: key(3).node_id(), index: 0 });
+}
+
+#[test]
+fn who_lied_twice_is_not_drawn_any_more() {
+    let mut chain = chain(5, &[("committee_size = 5", "committee_size = 4")]);
+    // Key 2 answers falsely twice; its vote lasts until the next set.
+    for _ in 0..2 {
+        let proof = chain.proof(|claim| {
+            claim.record.stages = vec![Stage { node_id: key(2).node_id(), layer_start: 0, layer_end: 6 }];
+            claim.stage_keys = vec![2];
+        });
+        let record = proof.record_id();
+        let at = chain.advance(chain.soon(), vec![proof]).0.header().height;
+        chain.advance(chain.soon(), Vec::new());
+        chain.advance(chain.soon(), Vec::new());
+        let said: Vec<(u8, Verdict)> = committee(&chain, at).into_iter().map(|n| (n, Verdict::Invalid)).collect();
+        judge(&mut chain, at, &record, &said);
+    }
+    assert_eq!(chain.reader().reputation(&key(2).node_id()).unwrap().score_ppm, 125_000);
+    assert!(chain.voters().set.power_of(&key(2).node_id()) > 0);
+    let (_, at, _) = included(&mut chain);
+    let mut drawn = committee(&chain, at);
+    drawn.sort_unstable();
+    assert_eq!(drawn, [3, 4, 5]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use aria_chain::ids::{Digest, RecordId};
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
 use aria_chain::proof::SignedProof;
 use aria_chain::units::Height;
-use aria_inference::backend::{BackendKind, CancelToken};
+use aria_inference::backend::{Backend, BackendKind, CancelToken};
 use aria_inference::verify::{self, Claim, Reason};
 use aria_runtime::rules::audit::opens_at;
 use aria_runtime::state::{Audit, Member, Phase, Reader, RecordPlace};
@@ -229,34 +229,39 @@ async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, proof: 
         tracing::info!(%record, "its provider did not deliver what an audit needs");
         return found(Verdict::Missing, Digest::ZERO);
     };
-    let mut claim = match payload.claim(&proof.request, &proof.record, secret) {
+    let claim = match payload.claim(&proof.request, &proof.record, secret) {
         Shown::Claims(claim) => *claim,
         Shown::Miscounted => return found(Verdict::Invalid, Digest::ZERO),
         Shown::Foreign => return found(Verdict::Missing, Digest::ZERO),
     };
+    let (verdict, root) = run_again(&*served.backend, claim).await?;
+    if verdict == Verdict::Invalid {
+        tracing::warn!(%record, "an audited record is false");
+    }
+    found(verdict, root)
+}
+
+/// Runs a claim again: whether it is true, and the root of the transcript under its secret. None: this node cannot tell.
+pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdict, Digest)> {
     // How each choice ended follows from the run; each round corrects one guess.
     for _ in 0..=claim.choices.len() {
-        match run_again(served, claim.clone()).await? {
-            verify::Verdict::Valid(root) => return found(Verdict::Valid, root.map_or(Digest::ZERO, Digest::new)),
+        let (told, verdict) = oneshot::channel();
+        let sink = Box::new(move |verdict| drop(told.send(verdict)));
+        backend.verify(claim.clone(), CancelToken::new(), sink).ok()?;
+        match verdict.await.ok()?.ok()? {
+            verify::Verdict::Valid(root) => return Some((Verdict::Valid, root.map_or(Digest::ZERO, Digest::new))),
             verify::Verdict::Invalid(Reason::Finish { choice, canonical, .. }) => {
                 claim.choices.get_mut(choice as usize)?.finish = canonical;
             }
             // A limit of this node's, such as its memory: others may be able to tell.
             verify::Verdict::Invalid(Reason::Request(_)) | verify::Verdict::Cancelled => return None,
             verify::Verdict::Invalid(reason) => {
-                tracing::warn!(%record, %reason, "an audited record is false");
-                return found(Verdict::Invalid, Digest::ZERO);
+                tracing::info!(%reason, "a claim is false");
+                return Some((Verdict::Invalid, Digest::ZERO));
             }
         }
     }
     None
-}
-
-async fn run_again(served: &Served, claim: Claim) -> Option<verify::Verdict> {
-    let (told, verdict) = oneshot::channel();
-    let sink = Box::new(move |verdict| drop(told.send(verdict)));
-    served.backend.verify(claim, CancelToken::new(), sink).ok()?;
-    verdict.await.ok()?.ok()
 }
 
 /// Asks the provider, some times.

@@ -51,6 +51,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_verifyRecordProof", &["proof"], verify_record_proof),
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
     ("chain_getAudit", &["id"], audits::get_audit),
+    ("chain_getReputation", &["node"], audits::get_reputation),
     ("chain_getTransaction", &["id"], transactions::get_transaction),
     ("chain_getReceipt", &["id"], transactions::get_receipt),
     ("chain_listTransactions", &["limit", "cursor"], transactions::list_transactions),

@@ -1,4 +1,4 @@
-//! Audits: who was drawn, what they said, and how it ended.
+//! Audits: who was drawn, what they said, how it ended, and what that means for a node's reputation.
 
 use aria_chain::attestation::Verdict;
 use aria_chain::record::RecordStatus;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{Answer, unavailable};
 use super::arguments::Arguments;
+use super::views;
 use crate::services::Services;
 
 /// The audit of a record, going on or ended. Null: there is no such record, or none of its kind is audited.
@@ -23,6 +24,23 @@ pub(super) fn get_audit(services: &dyn Services, arguments: &Arguments) -> Answe
         }
     };
     Ok(audit.map_or(Value::Null, |audit| view(&audit, entry.height, entry.status)))
+}
+
+/// How a node's checked records have ended. A node of which nothing was settled has the reputation of the beginning.
+pub(super) fn get_reputation(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let (node, store) = (arguments.parse("node")?, services.store());
+    let tip = store.tip().map_err(|error| unavailable(&error))?;
+    let reputation = Reader(&StoreView(&*store)).reputation(&node).map_err(|error| unavailable(&error))?;
+    Ok(json!({
+        "at": views::at(&tip),
+        "node_id": node,
+        "score_ppm": reputation.score_ppm,
+        "verified": reputation.verified,
+        "refuted": reputation.refuted,
+        "unavailable": reputation.unavailable,
+        "misjudged": reputation.misjudged,
+        "may_audit": reputation.may_audit(),
+    }))
 }
 
 fn view(audit: &Audit, height: Height, status: RecordStatus) -> Value {

@@ -1,4 +1,4 @@
-//! Subscriptions: new heads and new records, without a gap and without a queue of blocks.
+//! Subscriptions: new heads, new records and what becomes of one, without a gap and without a queue of blocks.
 //!
 //! A subscription is a height that walks up to the tip and reads each block from the store, so that a slow reader costs no
 //! memory. One that takes nothing for a while gets a last item, `{"lagged": blocks, "resume": height}`, and is closed: it
@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
+use aria_chain::ids::RecordId;
+use aria_chain::record::RecordStatus;
 use aria_chain::store::StoreError;
 use aria_chain::units::Height;
+use aria_runtime::state::Audit;
 use jsonrpsee::core::server::{PendingSubscriptionSink, SubscriptionSink};
 use jsonrpsee::types::Params;
 use jsonrpsee::{Extensions, RpcModule};
@@ -26,26 +29,40 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Every subscription: what begins it, what its items are called, what ends it, its parameters.
-pub const SUBSCRIPTIONS: [(&str, &str, &str, &[&str]); 2] = [
+pub const SUBSCRIPTIONS: [(&str, &str, &str, &[&str]); 3] = [
     ("chain_subscribeNewHeads", "chain_newHead", "chain_unsubscribeNewHeads", &["from"]),
     ("chain_subscribeNewRecords", "chain_newRecord", "chain_unsubscribeNewRecords", &["filter", "from"]),
+    ("chain_subscribeRecordStatus", "chain_recordStatus", "chain_unsubscribeRecordStatus", &["id", "from"]),
 ];
 
 /// Fields of the filter of records.
 const FILTER: &[&str] = &["node_id", "model_id"];
 
 pub(super) fn register(module: &mut RpcModule<Context>) {
-    let [heads, records] = SUBSCRIPTIONS;
+    let [heads, records, statuses] = SUBSCRIPTIONS;
     module
         .register_subscription(heads.0, heads.1, heads.2, move |params, sink, services, _: Extensions| {
-            follow(heads.3, params, sink, services, |_| Ok(()), |services, height, (): &()| head(services, height))
+            follow(
+                heads.3,
+                params,
+                sink,
+                services,
+                |_| Ok(()),
+                (|_, ()| None, |services, height, ()| head(services, height)),
+            )
         })
         .expect("the names are used once");
     // Final is the head itself.
     module.register_alias("chain_subscribeFinalizedHeads", heads.0).expect("the name is used once");
     module
         .register_subscription(records.0, records.1, records.2, move |params, sink, services, _: Extensions| {
-            follow(records.3, params, sink, services, Filter::read, self::records)
+            follow(records.3, params, sink, services, Filter::read, (|_, _| None, self::records))
+        })
+        .expect("the names are used once");
+    module
+        .register_subscription(statuses.0, statuses.1, statuses.2, move |params, sink, services, _: Extensions| {
+            let id = |arguments: &Arguments| arguments.parse::<RecordId>("id");
+            follow(statuses.3, params, sink, services, id, (place_of, self::statuses))
         })
         .expect("the names are used once");
 }
@@ -83,6 +100,27 @@ fn records(services: &Context, height: Height, filter: &Filter) -> Result<Vec<Va
     Ok(items)
 }
 
+/// The block of a record that is in one: its life begins there.
+fn place_of(services: &Context, id: &RecordId) -> Option<Height> {
+    services.store().record(id).ok().flatten().map(|entry| entry.height)
+}
+
+/// What became of a record in a block: included, or its end.
+fn statuses(services: &Context, height: Height, id: &RecordId) -> Result<Vec<Value>, StoreError> {
+    let store = services.store();
+    let Some(entry) = store.record(id)? else { return Ok(Vec::new()) };
+    let first = match entry.status {
+        RecordStatus::SelfAudited => RecordStatus::SelfAudited,
+        _ => RecordStatus::Included,
+    };
+    let end = store.audit(id)?.as_deref().and_then(Audit::from_bytes).and_then(|audit| audit.outcome);
+    let all = [Some((first, entry.height)), end].into_iter().flatten();
+    Ok(all.filter(|(_, at)| *at == height).map(|(status, _)| json!({"record_id": id, "status": status})).collect())
+}
+
+/// Where a subscription begins if the caller does not say, and what it tells of a block.
+type Steps<F> = (fn(&Context, &F) -> Option<Height>, fn(&Context, Height, &F) -> Result<Vec<Value>, StoreError>);
+
 /// Walks from a height, or from the next block, as long as the subscriber reads.
 async fn follow<F: Clone + Send + Sync + 'static>(
     names: &[&str],
@@ -90,7 +128,7 @@ async fn follow<F: Clone + Send + Sync + 'static>(
     pending: PendingSubscriptionSink,
     services: std::sync::Arc<Context>,
     filter: impl FnOnce(&Arguments) -> Result<F, jsonrpsee::types::ErrorObjectOwned>,
-    items: fn(&Context, Height, &F) -> Result<Vec<Value>, StoreError>,
+    (begin, items): Steps<F>,
 ) {
     let services: Context = std::sync::Arc::clone(&services);
     let mut tip = services.tip_changes();
@@ -100,12 +138,15 @@ async fn follow<F: Clone + Send + Sync + 'static>(
         if from.is_some_and(|from| from > latest.get().saturating_add(1)) {
             return Err(invalid("from", format!("must be at most {}, the next block", latest.get().saturating_add(1))));
         }
-        Ok((from.map_or(latest.get().saturating_add(1), |from| from), filter(&arguments)?))
+        Ok((from, filter(&arguments)?))
     });
     let (from, filter) = match asked {
         Ok(asked) => asked,
         Err(error) => return pending.reject(error).await,
     };
+    let (reader, wanted) = (std::sync::Arc::clone(&services), filter.clone());
+    let begun = spawn_blocking(move || begin(&reader, &wanted)).await.ok().flatten();
+    let from = from.or(begun.map(Height::get)).unwrap_or(latest.get().saturating_add(1));
     // Where the connection is gone nobody waits.
     let Ok(sink) = pending.accept().await else { return };
     let (mut next, mut seq) = (from, 0_u64);

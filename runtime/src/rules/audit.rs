@@ -1,7 +1,7 @@
 //! From an included record to a verified one: who audits it, what auditors may say, and what follows.
 //!
 //! 1. A record of block `h` that may earn something waits. The number of block `h + 2` ([`crate::beacon`]) decides whether it is
-//!    drawn, and whom of the voters, by power and without its own nodes, as its committee.
+//!    drawn, and whom of the voters, by power, without its own nodes and those of little repute, as its committee.
 //! 2. Each member commits to a verdict. When all have, or half of the time is over, they open.
 //! 3. When all have opened, or the time is over: more than half found it valid, and it is verified; more than half found it
 //!    invalid, and it is refuted; else nobody could tell, and it is unavailable.
@@ -25,6 +25,7 @@ use super::evidence::slash;
 use super::record::{InclusionError, Place};
 use super::settle::{self, Earned};
 use crate::params::{PPM, Params};
+use crate::reputation::Outcome;
 use crate::state::{Audit, Member, Overlay, Phase, StateError, View, entry, key};
 
 /// Blocks from a record to the number that draws its committee.
@@ -124,7 +125,17 @@ pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>)
     let voters = overlay.read().voters()?;
     for (key, mut audit) in audits_of(height, overlay)? {
         audit.seed = Domain::DRAW.hash_of(&(beacon, audit.record));
-        let others = others(voters.members(), &audit);
+        let mut others = others(voters.members(), &audit);
+        let mut trusted = Vec::new();
+        for voter in &others {
+            if overlay.read().reputation(&voter.node_id)?.may_audit() {
+                trusted.push(*voter);
+            }
+        }
+        // Somebody of little repute is better than nobody.
+        if !trusted.is_empty() {
+            others = trusted;
+        }
         if others.is_empty() {
             overlay.delete(key);
             continue;
@@ -361,6 +372,17 @@ fn pay(audit: &Audit, status: RecordStatus, place: Place<'_>, overlay: &mut Over
         }
         _ => {}
     }
+    let outcome = match status {
+        RecordStatus::Verified => Some(Outcome::Verified),
+        RecordStatus::Refuted => Some(Outcome::Refuted),
+        RecordStatus::Unavailable => Some(Outcome::Unavailable),
+        _ => None,
+    };
+    if let Some(outcome) = outcome {
+        for stage in &audit.stages {
+            remember(&stage.node_id, outcome, overlay)?;
+        }
+    }
     // Whoever said the opposite of the truth, in the committee or as a judge.
     let earlier = audit.first.iter().copied();
     let later = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?)));
@@ -371,7 +393,17 @@ fn pay(audit: &Audit, status: RecordStatus, place: Place<'_>, overlay: &mut Over
         .collect();
     liars.sort_unstable();
     liars.dedup();
-    liars.iter().try_for_each(|node| punish(node, place, overlay))
+    for node in &liars {
+        punish(node, place, overlay)?;
+        remember(node, Outcome::Misjudged, overlay)?;
+    }
+    Ok(())
+}
+
+fn remember(node: &NodeId, outcome: Outcome, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let reputation = overlay.read().reputation(node)?.after(outcome);
+    overlay.put(key::reputation(node), &reputation);
+    Ok(())
 }
 
 fn credit(

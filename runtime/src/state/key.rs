@@ -15,6 +15,7 @@
 //! | `09` | the same of the next epoch |
 //! | `0a` node | [`Candidate`](crate::state::Candidate) |
 //! | `0c` | the chain's random number after the last block, 32 bytes |
+//! | `0e` node | [`Reputation`](crate::reputation::Reputation) of a node of which something was settled |
 //! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
@@ -62,6 +63,14 @@ pub fn height_of_unbonding(key: &[u8]) -> Option<Height> {
 pub const BEACON: &[u8] = &[0x0c];
 /// Table of audits that go on, by the place of their record.
 pub const AUDITS: &[u8] = &[0x0d];
+
+/// Table of reputations.
+pub const REPUTATIONS: &[u8] = &[0x0e];
+
+/// The reputation of a node.
+pub fn reputation(node: &NodeId) -> Vec<u8> {
+    [REPUTATIONS, node.as_bytes()].concat()
+}
 
 /// Audits of the records of a block.
 pub fn audits_of(height: Height) -> Vec<u8> {
