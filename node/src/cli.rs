@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use aria_chain::ids::NodeId;
+use aria_chain::ids::{NodeId, RecordId};
 
 use crate::amount::Amount;
 use crate::chain::TrustedBlock;
@@ -354,6 +354,18 @@ pub enum LedgerCommand {
     Export(ExportArgs),
     /// Check that a record is final, from a file and without a node
     VerifyProof(VerifyProofArgs),
+    /// Who votes with how much power, and who proposes the next blocks
+    Election,
+    /// Who checked a record, what they said, and how it ended
+    Audit {
+        /// The record
+        record: RecordId,
+    },
+    /// What a node's records earned, with the factors of it
+    Rewards {
+        /// The node [default: this one]
+        node: Option<NodeId>,
+    },
 }
 
 /// Flags of `aria ledger verify`.

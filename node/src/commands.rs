@@ -20,6 +20,7 @@ mod infer;
 mod key;
 mod ledger;
 mod light;
+mod look;
 mod model;
 mod network;
 mod node;
@@ -78,6 +79,9 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(LedgerCommand::Stats) => block_on(ledger::stats(&setting)),
         Command::Ledger(LedgerCommand::Verify(args)) => block_on(ledger::verify(&setting, &args)),
         Command::Ledger(LedgerCommand::Export(args)) => block_on(ledger::export(&setting, &args)),
+        Command::Ledger(LedgerCommand::Election) => block_on(look::election(&setting)),
+        Command::Ledger(LedgerCommand::Audit { record }) => block_on(look::audit(&setting, record)),
+        Command::Ledger(LedgerCommand::Rewards { node }) => block_on(look::rewards(&setting, node)),
         Command::Ledger(LedgerCommand::VerifyProof(args)) => light::verify_proof(&setting, &args),
         Command::Wallet(command) => block_on(wallet::wallet(&setting, command)),
         Command::Key(KeyCommand::Show) => key::show(&setting),

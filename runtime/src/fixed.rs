@@ -14,6 +14,11 @@ const SCALE: u64 = 1_000_000_000;
 const PPM: u64 = SCALE / 1_000_000;
 
 impl Fixed {
+    /// In parts per million, rounded down.
+    pub fn ppm(self) -> u64 {
+        self.0.div_euclid(PPM)
+    }
+
     /// Nothing.
     pub const ZERO: Fixed = Fixed(0);
     /// One whole.

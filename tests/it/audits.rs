@@ -115,6 +115,20 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     );
 
     // The fifth node gives three false answers among honest ones.
+    // What was paid is what the formula says, for provider and auditors.
+    let rewards = first.result("chain_getRewards", json!([nodes[0]]));
+    let paid: u64 = rewards["records"].as_array().unwrap().iter().map(|record| nano(record, "paid")).sum();
+    let fees = nano(&account(first, &nodes[0]), "rewards_total") - paid;
+    assert!(paid > 0 && fees > 0, "{rewards}");
+    let told = aria_tests::aria(&first.data_dir, &["ledger", "audit", &honest[0]]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("verified"), "{told:?}");
+    let told = aria_tests::aria(&first.data_dir, &["ledger", "election"]);
+    assert!(nodes.iter().all(|node| String::from_utf8_lossy(&told.stdout).contains(node)), "{told:?}");
+    let told = aria_tests::aria(&first.data_dir, &["ledger", "rewards"]);
+    assert_eq!(String::from_utf8_lossy(&told.stdout).lines().count(), 4, "{told:?}");
+    let score = |node: usize| first.result("chain_getReputation", json!([nodes[node]]))["score_ppm"].as_u64().unwrap();
+    assert!((0..5).all(|node| score(node) > 500_000));
+
     // Two are away for a moment, so that the proof of the one still waits when it is looked at.
     network.kill(1);
     network.kill(2);
@@ -139,6 +153,9 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     for node in &nodes[..4] {
         assert_eq!(nano(&account(first, node), "bond"), bond, "the honest lose nothing");
     }
+
+    let fallen = first.result("chain_getReputation", json!([nodes[4]]));
+    assert_eq!((fallen["refuted"].as_u64(), fallen["may_audit"].as_bool()), (Some(3), Some(false)), "{fallen}");
 
     // Some epochs on, it proposes nothing any more.
     let begun = Instant::now();

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    audits, ledger, light, subscribe, transactions, views, votes,
+    audits, ledger, light, rewards, subscribe, transactions, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -52,6 +52,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
     ("chain_getAudit", &["id"], audits::get_audit),
     ("chain_getReputation", &["node"], audits::get_reputation),
+    ("chain_getRewards", &["node", "limit", "cursor"], rewards::get_rewards),
     ("chain_getTransaction", &["id"], transactions::get_transaction),
     ("chain_getReceipt", &["id"], transactions::get_receipt),
     ("chain_listTransactions", &["limit", "cursor"], transactions::list_transactions),
@@ -150,7 +151,6 @@ pub fn block_view(services: &dyn Services, block: &StoredBlock, verbosity: u64) 
         _ => ids.map(|id| record_view(services, &id)).collect::<Result<Vec<Value>, ErrorObjectOwned>>()?,
     };
     let mut view = views::block(block, records);
-    view["transactions"] = block.body.transactions.iter().map(transactions::view).collect();
     if verbosity == 2 {
         view["certificate"] = block.certificate.as_ref().map_or(Value::Null, views::certificate);
         view["proofs"] = block.body.proofs.iter().map(views::useful_work_proof).collect();

@@ -4,7 +4,7 @@ use aria_chain::codec::Versioned;
 use aria_chain::ids::{RecordId, TransactionId};
 use aria_chain::limits::{PAGE_RECORDS_MAX, PROOF_BYTES_MAX};
 use aria_chain::proof::SignedProof;
-use aria_chain::transaction::{Action, SignedTransaction};
+use aria_chain::transaction::SignedTransaction;
 use aria_runtime::fixed::part;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
@@ -14,32 +14,11 @@ use super::arguments::{Arguments, invalid};
 use super::views;
 use crate::services::{Services, Submission, WaitingProof, WaitingTransaction};
 
-/// A transaction, wherever it stands.
-pub(super) fn view(signed: &SignedTransaction) -> Value {
-    let transaction = &signed.transaction;
-    let to = match &transaction.action {
-        Action::Transfer { to, .. } => Some(to),
-        Action::Bond { .. } | Action::Unbond { .. } => None,
-    };
-    json!({
-        "id": transaction.id(),
-        "chain_id": transaction.chain_id,
-        "sender": transaction.sender,
-        "nonce": transaction.nonce,
-        "fee": transaction.fee.to_string(),
-        "expiry": transaction.expiry,
-        "action": transaction.action.name(),
-        "to": to,
-        "amount": transaction.action.amount().to_string(),
-        "signature": signed.signature.to_string(),
-    })
-}
-
 /// A transaction with its place, or null while no block has it.
 pub(super) fn get_transaction(services: &dyn Services, arguments: &Arguments) -> Answer {
     let found = services.store().transaction(&arguments.parse("id")?).map_err(|error| unavailable(&error))?;
     let Some((place, signed)) = found else { return Ok(Value::Null) };
-    let mut view = view(&signed);
+    let mut view = views::transaction(&signed);
     view["height"] = json!(place.height);
     view["index"] = json!(place.index);
     Ok(view)
@@ -75,7 +54,7 @@ pub(super) fn list_transactions(services: &dyn Services, arguments: &Arguments) 
     let found = store.transactions(arguments.opt_parse("cursor")?, limit).map_err(|error| unavailable(&error))?;
     let next = found.last().filter(|_| found.len() == limit).map(|(place, _)| place.to_string());
     let one = |(place, signed): &(aria_chain::store::Cursor, SignedTransaction)| {
-        let mut view = view(signed);
+        let mut view = views::transaction(signed);
         view["height"] = json!(place.height);
         view["index"] = json!(place.index);
         view
@@ -103,7 +82,7 @@ fn waiting_proof(waiting: &WaitingProof) -> Value {
 }
 
 fn waiting_transaction(waiting: &WaitingTransaction) -> Value {
-    let mut view = view(waiting.transaction.signed());
+    let mut view = views::transaction(waiting.transaction.signed());
     view["kind"] = json!("transaction");
     view["since"] = json!(waiting.since_ms);
     view["bytes"] = json!(waiting.transaction.size_bytes());

@@ -2,6 +2,7 @@
 //! `timestamp`, `previous_hash`, `miner_id`; ids and hashes are hex without prefix; amounts are decimal text.
 
 use aria_chain::{
+    attestation::{Opening, SignedAttestation, Statement},
     block::Header,
     certificate::CommitCertificate,
     evidence::{Evidence, Said},
@@ -9,6 +10,7 @@ use aria_chain::{
     proof::SignedProof,
     record::{BackendClass, EnergySource, RecordEntry},
     store::{StoredBlock, Tip},
+    transaction::{Action, SignedTransaction},
 };
 use aria_runtime::rating::rating;
 use serde_json::{Value, json};
@@ -60,8 +62,57 @@ pub fn certificate(certificate: &CommitCertificate) -> Value {
 pub fn block(block: &StoredBlock, records: Vec<Value>) -> Value {
     let mut view = header(&block.header);
     view["records"] = Value::Array(records);
+    view["transactions"] = block.body.transactions.iter().map(transaction).collect();
+    view["attestations"] = block.body.attestations.iter().map(attestation).collect();
     view["evidence"] = block.body.evidence.iter().map(evidence).collect();
     view
+}
+
+/// A transaction, wherever it stands.
+pub fn transaction(signed: &SignedTransaction) -> Value {
+    let transaction = &signed.transaction;
+    let to = match &transaction.action {
+        Action::Transfer { to, .. } => Some(to),
+        Action::Bond { .. } | Action::Unbond { .. } => None,
+    };
+    json!({
+        "id": transaction.id(),
+        "chain_id": transaction.chain_id,
+        "sender": transaction.sender,
+        "nonce": transaction.nonce,
+        "fee": transaction.fee.to_string(),
+        "expiry": transaction.expiry,
+        "action": transaction.action.name(),
+        "to": to,
+        "amount": transaction.action.amount().to_string(),
+        "signature": signed.signature.to_string(),
+    })
+}
+
+/// What an auditor says of records of a block.
+pub fn attestation(signed: &SignedAttestation) -> Value {
+    let said = &signed.attestation;
+    let (kind, items): (&str, Vec<Value>) = match &said.statement {
+        Statement::Commit(items) => (
+            "commit",
+            items.iter().map(|(index, commitment)| json!({"index": index, "commitment": commitment})).collect(),
+        ),
+        Statement::Open(items) => {
+            let item = |(index, opening): &(u32, Opening)| {
+                let secret: String = opening.secret.iter().map(|byte| format!("{byte:02x}")).collect();
+                json!({"index": index, "verdict": opening.verdict, "root": opening.root, "secret": secret})
+            };
+            ("open", items.iter().map(item).collect())
+        }
+    };
+    json!({
+        "id": said.id(),
+        "auditor": said.auditor,
+        "height": said.height,
+        "kind": kind,
+        "records": items,
+        "signature": signed.signature.to_string(),
+    })
 }
 
 /// A validator that contradicted itself.

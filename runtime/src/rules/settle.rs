@@ -9,6 +9,7 @@ use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStat
 use aria_chain::units::{NanoAria, WorkUnits};
 
 use crate::fixed::part;
+use crate::params::Params;
 use crate::reward::{Effort, reward};
 use crate::rules::record::{InclusionError, Place, RecordFault};
 use crate::state::{Model, Overlay, StateError, key};
@@ -122,6 +123,11 @@ pub(super) fn write(
     Ok(())
 }
 
+/// What each of so many auditors who were right gets of a record's reward.
+pub fn audit_fee(reward: u64, auditors: u64, params: &Params) -> u64 {
+    part(reward, params.audit_fee_ppm).checked_div(auditors).unwrap_or(0)
+}
+
 /// Credits what a record earned to those who ran it, if they earned it, and what its audit earned to those who were right.
 pub(super) fn credit(
     stages: &[Stage],
@@ -140,7 +146,7 @@ pub(super) fn credit(
         credit_node(node, done, reward, place, overlay)
     };
     let count = u64::try_from(auditors.len()).unwrap_or(u64::MAX);
-    let each_fee = part(earned.reward.get(), params.audit_fee_ppm).checked_div(count).unwrap_or(0);
+    let each_fee = audit_fee(earned.reward.get(), count, params);
     let each_work = part(earned.work.get(), params.audit_work_ppm);
     for auditor in auditors {
         give(auditor, (each_work, each_fee), overlay)?;

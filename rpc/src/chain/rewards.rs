@@ -1,0 +1,91 @@
+//! What a node's records earned, with every factor of it.
+
+use aria_chain::attestation::Verdict;
+use aria_chain::ids::NodeId;
+use aria_chain::record::{EnergySource, RecordEntry, RecordStatus};
+use aria_chain::store::{Page, RecordFilter, Store, StoreError};
+use aria_runtime::params::Params;
+use aria_runtime::reward::{Effort, efficiency, quality, reward};
+use aria_runtime::rules::settle::audit_fee;
+use aria_runtime::state::{Audit, Reader, StoreView};
+use aria_runtime::work::{counted_tokens, stage_share, work};
+use serde_json::{Value, json};
+
+use super::api::{Answer, unavailable};
+use super::arguments::{Arguments, invalid};
+use super::views;
+use crate::services::Services;
+
+/// Records of one page.
+const PAGE: u64 = 25;
+
+/// Records of a node, the newest first, each with its work, the factors of its reward, and what the node got of both.
+pub(super) fn get_rewards(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let (node, store) = (arguments.parse::<NodeId>("node")?, services.store());
+    let limit = arguments.opt_u64("limit")?.unwrap_or(PAGE).clamp(1, 4 * PAGE);
+    let params: Params = serde_json::from_value(services.params()).map_err(|error| invalid("params", error))?;
+    let page =
+        Page { limit: usize::try_from(limit).unwrap_or(1), after: arguments.opt_parse("cursor")?, ..Page::default() };
+    let tip = store.tip().map_err(|error| unavailable(&error))?;
+    let filter = RecordFilter { node: Some(node), ..RecordFilter::default() };
+    let found = store.records(&filter, &page).map_err(|error| unavailable(&error))?;
+    let shown = found.records.iter().map(|entry| view(entry, &node, &*store, &params));
+    let shown = shown.collect::<Result<Vec<Value>, StoreError>>().map_err(|error| unavailable(&error))?;
+    Ok(json!({
+        "at": views::at(&tip),
+        "node_id": node,
+        "base_rate": params.base_rate_nano.to_string(),
+        "records": shown,
+        "next_cursor": found.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) -> Result<Value, StoreError> {
+    let record = &entry.record;
+    let damaged = |error: aria_runtime::state::StateError| StoreError::Damaged {
+        place: "state".into(),
+        reason: error.to_string(),
+    };
+    let model = Reader(&StoreView(store)).model(&record.model_id).map_err(damaged)?;
+    let ops = model.and_then(|model| model.shape.ops_per_token().ok()).unwrap_or(0);
+    let tokens = counted_tokens(record.prompt_tokens, record.tokens_generated, params.prompt_credit_ratio);
+    let work = work(tokens, ops);
+    let effort = Effort {
+        tokens: u64::from(record.tokens_generated),
+        first_token_ms: record.first_token_ms.get(),
+        latency_ms: record.latency_ms.get(),
+        energy_uj: record.energy_uj.get(),
+        is_measured: record.energy_source == EnergySource::Measured,
+        ops: work.get(),
+    };
+    let is_paid = matches!(entry.status, RecordStatus::Verified | RecordStatus::Accepted | RecordStatus::SelfAudited);
+    let reward = reward(&effort, params).get();
+    let right = store.audit(&entry.id)?.as_deref().and_then(Audit::from_bytes).map_or(0, |audit| right(&audit));
+    let left = reward.saturating_sub(audit_fee(reward, right, params).saturating_mul(right));
+    let share = |whole: u64| -> u64 {
+        let own = record.stages.iter().filter(|stage| stage.node_id == *node);
+        own.map(|stage| stage_share(whole, stage.layer_start, stage.layer_end, record.layers())).sum()
+    };
+    let settled = |amount: u64| (if is_paid { share(amount) } else { 0 }).to_string();
+    Ok(json!({
+        "record_id": entry.id,
+        "height": entry.height,
+        "status": entry.status,
+        "quality_ppm": quality(&effort, params).ppm(),
+        "efficiency_ppm": efficiency(&effort, params).ppm(),
+        "reward": reward.to_string(),
+        "auditors": right,
+        "paid": settled(left),
+        "work": settled(work.get()),
+    }))
+}
+
+/// Auditors of a verified record who said so.
+fn right(audit: &Audit) -> u64 {
+    let mut nodes: Vec<NodeId> =
+        audit.first.iter().filter(|(_, said)| *said == Verdict::Valid).map(|(node, _)| *node).collect();
+    nodes.extend(audit.members.iter().filter(|one| one.verdict == Some(Verdict::Valid)).map(|one| one.node));
+    nodes.sort_unstable();
+    nodes.dedup();
+    u64::try_from(nodes.len()).unwrap_or(0)
+}
