@@ -11,6 +11,7 @@
 //! - [`modules`]: module maps, modules nobody declares, names that say nothing, ignored tests
 //! - [`root`]: what may lie at the top of the tree
 //! - [`licence`]: licence expressions
+//! - [`threats`]: tests that the paper of threats names
 //! - [`policy`]: licences, sources, bans and pins, as `.deny.toml` states them
 
 mod arrows;
@@ -20,6 +21,7 @@ mod modules;
 mod policy;
 mod root;
 mod source;
+mod threats;
 mod tree;
 
 /// Fails with one fault per line.
@@ -36,6 +38,11 @@ fn packages_import_only_along_the_arrows() {
 #[test]
 fn every_package_takes_the_lints_of_the_workspace() {
     clean("lints", &arrows::check_lints(&tree::manifests()));
+}
+
+#[test]
+fn every_threat_is_met_by_a_test_or_accepted_in_words() {
+    clean("docs/threats.md", &threats::check(&tree::read("docs/threats.md"), tree::sources()));
 }
 
 #[test]
