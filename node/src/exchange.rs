@@ -31,6 +31,8 @@ const BAN: Duration = Duration::from_secs(600);
 const EVENTS_AT_ONCE: usize = 64;
 /// Answers with old blocks that are made at once.
 const ANSWERS_MAX: usize = 2;
+/// Answers to auditors that are made at once: small, and each of them is waited for.
+const PAYLOADS_MAX: usize = 64;
 /// Waiting proofs that a new peer is told.
 const PENDING_MAX: usize = 1_000;
 
@@ -42,8 +44,8 @@ pub async fn run(
     tell: mpsc::Sender<Told>,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
-    let answers = Arc::new(Semaphore::new(ANSWERS_MAX));
-    let exchange = Exchange { chain, network, tell, answers };
+    let (answers, payloads) = (Arc::new(Semaphore::new(ANSWERS_MAX)), Arc::new(Semaphore::new(PAYLOADS_MAX)));
+    let exchange = Exchange { chain, network, tell, answers, payloads };
     let mut ready = Vec::with_capacity(EVENTS_AT_ONCE);
     loop {
         let count = tokio::select! {
@@ -67,6 +69,7 @@ struct Exchange {
     network: Network,
     tell: mpsc::Sender<Told>,
     answers: Arc<Semaphore>,
+    payloads: Arc<Semaphore>,
 }
 
 impl Exchange {
@@ -236,9 +239,10 @@ impl Exchange {
         Ok(())
     }
 
-    /// Answers from store and snapshots. Beyond so many answers at once a question is not answered, and the peer asks another node.
+    /// Answers from store, snapshots and payloads. Beyond so many answers at once a question is not answered, and the peer asks another node.
     fn answer(&self, peer: NodeId, question: Sync) {
-        let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else { return };
+        let places = if matches!(question, Sync::AskPayload(_)) { &self.payloads } else { &self.answers };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else { return };
         let (chain, network) = (Arc::clone(&self.chain), self.network.clone());
         drop(spawn_blocking(move || {
             match answer_to(&chain, &peer, question) {

@@ -5,14 +5,16 @@
 mod scenario;
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict, VerifiedAttestation};
+use aria_chain::block::ProposedBlock;
 use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::record::{RecordStatus, Stage};
 use aria_chain::units::{Epoch, Height, NanoAria};
-use aria_runtime::execute::{BlockFault, ExecuteError, ExecutedBlock};
+use aria_runtime::execute::{BlockFault, ExecuteError, ExecutedBlock, execute};
 use aria_runtime::reputation::Reputation;
 use aria_runtime::rules::audit::AttestationFault;
 use aria_runtime::rules::settle::{Earned, Settlement, Unsettled};
 use aria_runtime::state::{Audit, Phase};
+use proptest::prelude::*;
 use scenario::{Scenario, height, key};
 
 const ARIA: u64 = 1_000_000_000;
@@ -404,5 +406,92 @@ fn the_number_is_the_proposers_and_nobody_chooses_it() {
     for _ in 0..20 {
         chain.beat();
         assert!(seen.insert(chain.reader().beacon().unwrap()), "each is another");
+    }
+}
+
+/// One block of a random history.
+#[derive(Clone, Debug)]
+struct Step {
+    /// Providers of the records that it includes.
+    providers: Vec<u8>,
+    /// Who speaks, and what each would say: valid, invalid or missing.
+    says: Vec<(u8, u8)>,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let providers = prop::collection::vec(1_u8..=5, 0..3);
+    let says = prop::collection::vec((1_u8..=5, 0_u8..8), 0..6);
+    (providers, says).prop_map(|(providers, says)| Step { providers, says })
+}
+
+/// What a node may say now of any record that it was drawn for.
+fn duties(chain: &Scenario, n: u8, mood: u8) -> Vec<VerifiedAttestation> {
+    let verdict = match mood {
+        0 => Verdict::Invalid,
+        1 => Verdict::Missing,
+        _ => Verdict::Valid,
+    };
+    let mut said = Vec::new();
+    for ((at, index), audit) in chain.reader().audits(999).unwrap() {
+        let Some(member) = audit.members.iter().find(|member| member.node == key(n).node_id()) else { continue };
+        let of = |verdict| opening(chain, n, &audit.record, verdict);
+        let bound = |opening: Opening| opening.commitment(chain.genesis.chain_id(), &key(n).node_id(), &audit.record);
+        match member.commitment {
+            None => said.push(says(chain, n, at, Statement::Commit(vec![(index, bound(of(verdict)))]))),
+            Some(commitment) if member.verdict.is_none() => {
+                // It opens what it committed to, whatever its mood is now.
+                let mine = [Verdict::Valid, Verdict::Invalid, Verdict::Missing].map(of);
+                let mine = mine.into_iter().find(|opening| bound(*opening) == commitment).unwrap();
+                said.push(says(chain, n, at, Statement::Open(vec![(index, mine)])));
+            }
+            Some(_) => {}
+        }
+    }
+    said
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whoever answers and whoever says what, in whatever order and however late: money is conserved to the last unit, whoever
+    /// executes a block finds what its proposer found, and every audit ends.
+    #[test]
+    fn audits_conserve_money_and_end(steps in prop::collection::vec(step(), 1..50)) {
+        let short = [
+            ("epoch_blocks = 100", "epoch_blocks = 5"),
+            ("audit_blocks = 64", "audit_blocks = 6"),
+            ("committee_size = 5", "committee_size = 3"),
+            ("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 800_000"),
+        ];
+        let mut chain = chain(5, &short);
+        for Step { providers, says } in steps {
+            let mut proofs = Vec::new();
+            for provider in providers {
+                proofs.push(chain.proof(|claim| {
+                    claim.record.stages = vec![Stage { node_id: key(provider).node_id(), layer_start: 0, layer_end: 6 }];
+                    claim.stage_keys = vec![provider];
+                }));
+            }
+            let mut speakers = std::collections::BTreeMap::new();
+            speakers.extend(says);
+            chain.attestations = speakers.into_iter().flat_map(|(n, mood)| duties(&chain, n, mood)).collect();
+            let proposal = chain.propose(chain.after_ms(60_000), proofs).unwrap();
+            let (block, executed) = proposal.block.unwrap();
+            let (chain_id, digits) = (chain.genesis.chain_id().clone(), chain.genesis.params().stamp_zero_digits);
+            let again = ProposedBlock::check(block.header().clone(), block.body(), &chain_id, digits).unwrap();
+            let again = execute(&again, &chain.tip, &chain.state, &chain.genesis);
+            prop_assert_eq!(again.as_ref(), Ok(&executed));
+            chain.state.apply(&executed.changes.entries);
+            chain.tip = block.header().clone();
+            prop_assert_eq!(executed.changes.state_root, chain.state.full_root());
+            let supply = chain.reader().supply().unwrap();
+            prop_assert_eq!(chain.held(), supply.genesis.get() + supply.issued.get() - supply.burned.get());
+        }
+        chain.attestations.clear();
+        for _ in 0..=14 {
+            chain.beat();
+        }
+        prop_assert_eq!(chain.reader().audits(9).unwrap(), vec![]);
+        prop_assert_eq!(chain.held(), chain.reader().supply().unwrap().total().unwrap().get());
     }
 }

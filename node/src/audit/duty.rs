@@ -225,7 +225,9 @@ async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, proof: 
         tracing::debug!(%record, "is of a model that this node does not serve");
         return None;
     }
-    let Some(payload) = fetch(chain, &proof).await else {
+    let payload = fetch(chain, &proof).await;
+    chain.expect_no_payload(&record);
+    let Some(payload) = payload else {
         tracing::info!(%record, "its provider did not deliver what an audit needs");
         return found(Verdict::Missing, Digest::ZERO);
     };
