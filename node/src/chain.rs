@@ -13,7 +13,7 @@ use aria_chain::{
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits, transactions::Transactions},
     proof::VerifiedProof,
-    store::{Health, Pending, Store},
+    store::{Health, Pending, StateChanges, Store},
     transaction::VerifiedTransaction,
     units::{Height, Timestamp},
 };
@@ -21,7 +21,7 @@ use aria_runtime::{
     genesis::Genesis,
     propose::{any_attestable, check_includable, check_orderable},
     rules::audit::{DRAW_AFTER, awaits_draw},
-    state::{Reader, StateError, StoreView},
+    state::{Audit, Reader, RecordPlace, StateError, StoreView, audit_change},
     voters::Voters,
 };
 use tokio::sync::{Notify, oneshot, watch};
@@ -81,6 +81,8 @@ pub struct Chain {
     transactions: Mutex<Transactions>,
     attestations: Mutex<Attestations>,
     expected: Mutex<Expected>,
+    /// Audits of this node that changed since its duty last looked; nothing where one ended.
+    audit_news: Mutex<Vec<(RecordPlace, Option<Audit>)>>,
     /// What lies behind this node's own records, for those who audit them.
     pub payloads: Payloads,
     accused: Mutex<Accused>,
@@ -116,6 +118,7 @@ impl Chain {
             transactions: Mutex::default(),
             attestations: Mutex::default(),
             expected: Mutex::default(),
+            audit_news: Mutex::default(),
             payloads,
             accused: Mutex::default(),
             tip_height: watch::Sender::new(tip),
@@ -302,6 +305,20 @@ impl Chain {
     /// The attestations that wait. Held like the pool of proofs.
     pub fn attestations(&self) -> MutexGuard<'_, Attestations> {
         self.attestations.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Notes which audits a block changed, as far as they are this node's duty.
+    pub fn note_audits(&self, changes: &StateChanges) {
+        let me = self.key.node_id();
+        let is_mine = |audit: &Audit| audit.members.iter().any(|member| member.node == me);
+        let changed = changes.entries.iter().filter_map(|(key, value)| audit_change(key, value.as_deref()));
+        let mine = changed.filter(|(_, audit)| audit.as_ref().is_none_or(is_mine));
+        self.audit_news.lock().expect("no section that holds this lock panics").extend(mine);
+    }
+
+    /// Takes what was noted.
+    pub fn take_audit_news(&self) -> Vec<(RecordPlace, Option<Audit>)> {
+        std::mem::take(&mut *self.audit_news.lock().expect("no section that holds this lock panics"))
     }
 
     /// Lets an attestation of a validator wait, if its records may still be audited. Whether it is new.

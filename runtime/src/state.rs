@@ -67,6 +67,15 @@ fn hex(bytes: &[u8]) -> String {
 /// A record by the height of its block and its index there.
 pub type RecordPlace = (Height, u32);
 
+/// The audit that a changed entry of the state is about: its record's place, and what it is now, if it still goes on.
+pub fn audit_change(key: &[u8], value: Option<&[u8]>) -> Option<(RecordPlace, Option<Audit>)> {
+    let place = key::place_of_audit(key)?;
+    match value {
+        None => Some((place, None)),
+        Some(bytes) => Some((place, Some(entry::decode(bytes)?))),
+    }
+}
+
 /// Typed reads over any view. RPC views and rules use the same ones.
 pub struct Reader<'a>(pub &'a dyn View);
 

@@ -26,8 +26,6 @@ use crate::error::NodeError;
 use crate::network::Channel;
 use crate::services::Served;
 
-/// Audits that are looked at together.
-const AUDITS_MAX: usize = 4_096;
 /// Records that are run again at once; the engine computes them together.
 const AT_ONCE: usize = 8;
 /// How often to look again where no block comes.
@@ -60,7 +58,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, served, known: HashMap::new(), said: HashMap::new() };
+    let mut duty = Duty { chain, served, mine: None, known: HashMap::new(), said: HashMap::new() };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {
@@ -92,6 +90,8 @@ pub async fn run(
 struct Duty {
     chain: Arc<Chain>,
     served: Arc<std::sync::OnceLock<Served>>,
+    /// Audits that this node was drawn for, once the state was read; from then on blocks tell what changes.
+    mine: Option<BTreeMap<RecordPlace, Audit>>,
     known: HashMap<RecordId, Known>,
     /// When what was said, by record, phase and kind of statement.
     said: HashMap<(RecordId, Phase, bool), Instant>,
@@ -109,8 +109,7 @@ impl Duty {
     /// Says what can be said, and returns what can begin: at most `free` records.
     fn look(&mut self, free: usize) -> Result<Vec<SignedProof>, NodeError> {
         let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
-        let audits = Reader(&chain.view()).audits(AUDITS_MAX);
-        let audits = audits.map_err(|error| NodeError::Execution(error.to_string()))?;
+        let audits = self.learn()?;
         let next = chain.tip_height().next().unwrap_or(chain.tip_height());
         let (mut commits, mut opens) =
             (BTreeMap::<Height, Vec<(u32, Digest)>>::new(), BTreeMap::<Height, Vec<(u32, Opening)>>::new());
@@ -137,6 +136,7 @@ impl Duty {
                 opens.entry(height).or_default().push((index, opening));
             }
         }
+        self.mine = Some(audits);
         self.known.retain(|record, _| alive.contains(record));
         self.said.retain(|(record, ..), _| alive.contains(record));
         for (height, items) in commits {
@@ -146,6 +146,26 @@ impl Duty {
             items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Open(items.to_vec())));
         }
         Ok(begun)
+    }
+
+    /// The audits of this node as they are now.
+    fn learn(&mut self) -> Result<BTreeMap<RecordPlace, Audit>, NodeError> {
+        let news = self.chain.take_audit_news();
+        let Some(mut mine) = self.mine.take() else {
+            // What the news told is in what is read now.
+            let me = self.chain.key.node_id();
+            let all = Reader(&self.chain.view()).audits(usize::MAX);
+            let all = all.map_err(|error| NodeError::Execution(error.to_string()))?;
+            let is_mine = |audit: &Audit| audit.members.iter().any(|member| member.node == me);
+            return Ok(all.into_iter().filter(|(_, audit)| is_mine(audit)).collect());
+        };
+        for (place, audit) in news {
+            match audit {
+                Some(audit) => mine.insert(place, audit),
+                None => mine.remove(&place),
+            };
+        }
+        Ok(mine)
     }
 
     fn found(&self, audit: &Audit) -> Option<Opening> {

@@ -161,6 +161,7 @@ impl Hands {
         };
         chain.check_trusted(block.header())?;
         chain.snapshots.commit(&chain.store, block, &executed.changes)?;
+        chain.note_audits(&executed.changes);
         let ExecutedBlock { changes: StateChanges { audits, .. }, settlements } = executed;
         self.executed.clear();
         let height = block.header().height;
