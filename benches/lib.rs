@@ -11,7 +11,7 @@ use aria_chain::{
     keys::NodeKey,
     proof::{SignedProof, VerifiedProof},
     record::{BackendClass, EnergySource, InferenceRecord, Stage},
-    request::{InferenceRequest, PPM, TaskType},
+    request::{AuditMode, InferenceRequest, PPM, TaskType},
     units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp},
 };
 use aria_runtime::beacon;
@@ -57,6 +57,7 @@ pub fn proof_at(key: &NodeKey, genesis: &Genesis, tip: Height, timestamp_ms: Tim
         max_tokens: 100,
         stop_commitment: commit_stop(&salt, &[]),
         task_type: TaskType::TextGeneration,
+        audit: AuditMode::Committee,
         max_fee: NanoAria::ZERO,
         requester: key.node_id(),
         nonce: number,

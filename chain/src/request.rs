@@ -54,6 +54,8 @@ pub struct InferenceRequest {
     pub stop_commitment: Digest,
     /// What kind of task it is, for consent.
     pub task_type: TaskType,
+    /// Who may see its tokens afterwards.
+    pub audit: AuditMode,
     /// Most that the requester pays.
     pub max_fee: NanoAria,
     /// Who asks. Signs the request, and later the receipt.
@@ -91,9 +93,22 @@ pub enum TaskType {
     Embedding = 5,
 }
 
+/// Who may see the tokens of a request and its answer, besides the nodes that compute it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditMode {
+    /// The auditors that are drawn for its record.
+    #[default]
+    Committee = 1,
+    /// Nobody. Its record is provenance only, and earns nothing.
+    None = 2,
+}
+
 impl Versioned for InferenceRequest {
     const NAME: &'static str = "request";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = REQUEST_BYTES_MAX;
 }
 

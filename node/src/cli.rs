@@ -293,6 +293,9 @@ pub struct InferArgs {
     /// Instruction that precedes the question
     #[arg(long)]
     pub system: Option<String>,
+    /// Nobody is shown the question and its answer, not even auditors; the record earns nothing
+    #[arg(long)]
+    pub private: bool,
     /// Threads, when no node is running
     #[arg(long)]
     pub threads: Option<usize>,

@@ -8,6 +8,7 @@ use aria_chain::attestation::Verdict;
 use aria_chain::codec::Versioned;
 use aria_chain::ids::{ChainId, Digest, ModelId};
 use aria_chain::keys::NodeKey;
+use aria_chain::request::AuditMode;
 use aria_chain::units::{Height, Timestamp};
 use aria_inference::backend::{Backend, CancelToken};
 use aria_inference::engine::EngineOptions;
@@ -92,7 +93,7 @@ fn no_honest_record_is_refuted_and_no_false_one_passes() {
     for number in 0..count {
         let secrets = Secrets::draw().expect("randomness");
         let asked = dice.request(&secrets);
-        let admitted = admit(&key, &chain, model_id, Height::new(5), &asked, secrets);
+        let admitted = admit(&key, &chain, model_id, Height::new(5), (&asked, AuditMode::Committee), secrets);
         let begun = Instant::now();
         let outcome = answer(&*provider, &asked);
         generating += begun.elapsed();

@@ -164,6 +164,8 @@ pub struct GenerateCall {
     pub sampling: Sampling,
     /// Whether the client chose the seed; if not, the node draws one.
     pub is_seeded: bool,
+    /// Who may see its tokens afterwards.
+    pub audit: aria_chain::request::AuditMode,
     /// Report logarithms of probabilities, and this many alternatives.
     pub logprobs: Option<u8>,
 }

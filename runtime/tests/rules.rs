@@ -7,6 +7,7 @@ mod scenario;
 use aria_chain::block::ProposedBlock;
 use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId};
 use aria_chain::record::{BackendClass, EnergySource, RecordStatus, Stage};
+use aria_chain::request::AuditMode;
 use aria_chain::store::StateEntry;
 use aria_chain::units::{Epoch, Microjoules, Millis, NanoAria, Round, Timestamp, WorkUnits};
 use aria_runtime::execute::{BlockFault, ExecuteError, check_clock, execute};
@@ -383,6 +384,16 @@ fn other_backends_earn_nothing() {
         };
         earns_nothing(Scenario::devnet(), as_other, Unsettled::NotCanonical);
     }
+}
+
+#[test]
+fn what_nobody_may_see_earns_nothing() {
+    earns_nothing(Scenario::devnet(), |claim| claim.request.audit = AuditMode::None, Unsettled::Private);
+    let two = format!("[[validators]]\nkey = \"{}\"\npower = 1\n", key(2).node_id());
+    let mut chain = Scenario::with(&two);
+    let proof = chain.proof(|claim| claim.request.audit = AuditMode::None);
+    chain.advance(chain.soon(), vec![proof]);
+    assert_eq!(chain.reader().audits(9).unwrap(), [], "nobody is drawn");
 }
 
 #[test]

@@ -129,6 +129,22 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let score = |node: usize| first.result("chain_getReputation", json!([nodes[node]]))["score_ppm"].as_u64().unwrap();
     assert!((0..5).all(|node| score(node) > 500_000));
 
+    // What nobody may see is not kept, not checked, and not paid.
+    let body = json!({"model": "aria-tiny", "messages": [{"role": "user", "content": "A secret?"}], "aria": {"audit": "none"}});
+    let door = format!("127.0.0.1:{}", network.members[0].base_port + 1);
+    let answer = aria_tests::http::post(&door, "/v1/chat/completions", &body).json();
+    let secret = answer["aria"]["record_id"].as_str().unwrap();
+    first.sealed(secret);
+    assert!(!first.data_dir.join("payloads").join(secret).exists());
+    assert_eq!(
+        (status(first, secret).as_str(), first.result("chain_getAudit", json!([secret]))),
+        ("included", Value::Null)
+    );
+    let wrong =
+        json!({"model": "aria-tiny", "messages": [{"role": "user", "content": "?"}], "aria": {"audit": "some"}});
+    let refused = aria_tests::http::post(&door, "/v1/chat/completions", &wrong);
+    assert_eq!((refused.status, refused.json()["error"]["param"].as_str()), (400, Some("aria.audit")));
+
     // Two are away for a moment, so that the proof of the one still waits when it is looked at.
     network.kill(1);
     network.kill(2);

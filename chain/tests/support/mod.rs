@@ -11,7 +11,7 @@ use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId, NodeId};
 use aria_chain::keys::{NodeKey, VrfProof};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
-use aria_chain::request::{InferenceRequest, TaskType};
+use aria_chain::request::{AuditMode, InferenceRequest, TaskType};
 use aria_chain::store::{
     ChainFault, LinkRules, OpenOptions, OpenReport, SledStore, StateChanges, Store, StoreError, Tip, verify_chain_links,
 };
@@ -82,6 +82,7 @@ impl Maker {
             max_tokens: 100,
             stop_commitment: Digest::new([6; 32]),
             task_type: TaskType::TextGeneration,
+            audit: AuditMode::Committee,
             max_fee: NanoAria::new(1_000_000),
             requester: node(self.requester),
             nonce: self.nonce,

@@ -1,13 +1,14 @@
 //! A validator's duty: each record that it was drawn for is fetched, run again, and attested; first the commitment, then its
 //! opening. What is known is kept in memory: after a restart it is found out again, and it is the same.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned as _;
-use aria_chain::ids::{Digest, RecordId};
+use aria_chain::ids::Digest;
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
 use aria_chain::proof::SignedProof;
 use aria_chain::units::Height;
@@ -42,12 +43,55 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is known about a record.
 enum Known {
+    /// Nothing yet.
+    Nothing,
     /// It is being run again.
     Working,
     /// The finding, which will not change.
     Found(Opening),
     /// This node cannot tell; perhaps later.
     Unable(Instant),
+}
+
+/// A record that this node was drawn for.
+struct Task {
+    audit: Audit,
+    known: Known,
+    /// When it last committed and opened, in this phase.
+    said: [Option<Instant>; 2],
+}
+
+impl Task {
+    fn new(audit: Audit) -> Task {
+        Task { audit, known: Known::Nothing, said: [None, None] }
+    }
+
+    /// The audit went on.
+    fn update(&mut self, audit: Audit) {
+        if self.audit.phase != audit.phase {
+            self.said = [None, None];
+        }
+        self.audit = audit;
+    }
+
+    fn may_begin(&self) -> bool {
+        let is_free = match self.known {
+            Known::Nothing => true,
+            Known::Unable(since) => since.elapsed() >= TRY_AGAIN,
+            Known::Found(_) | Known::Working => false,
+        };
+        is_free && matches!(self.audit.phase, Phase::Drawn | Phase::Disputed)
+    }
+
+    /// Whether a statement was not made lately; notes it.
+    fn may_say(&mut self, is_opening: bool) -> bool {
+        let last = &mut self.said[usize::from(is_opening)];
+        let is_due = last.is_none_or(|since| since.elapsed() >= SAY_AGAIN);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 /// Audits until told to stop.
@@ -58,7 +102,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, served, mine: None, known: HashMap::new(), said: HashMap::new() };
+    let mut duty = Duty { chain, served, tasks: None };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {
@@ -80,65 +124,61 @@ pub async fn run(
         let (back, begun) =
             looked.await.map_err(|error| NodeError::Task { task: "audits", reason: error.to_string() })?;
         duty = back;
-        for proof in begun? {
+        for (place, proof) in begun? {
             let (chain, served) = (Arc::clone(&duty.chain), Arc::clone(&duty.served));
-            work.spawn(async move { (proof.record.id(), judge(&chain, &served, proof).await) });
+            work.spawn(async move { (place, judge(&chain, &served, proof).await) });
         }
     }
 }
+
+/// A finding about the record at a place, if there is one.
+type Done = (RecordPlace, Option<Opening>);
 
 struct Duty {
     chain: Arc<Chain>,
     served: Arc<std::sync::OnceLock<Served>>,
-    /// Audits that this node was drawn for, once the state was read; from then on blocks tell what changes.
-    mine: Option<BTreeMap<RecordPlace, Audit>>,
-    known: HashMap<RecordId, Known>,
-    /// When what was said, by record, phase and kind of statement.
-    said: HashMap<(RecordId, Phase, bool), Instant>,
+    /// Records that this node was drawn for, once the state was read; from then on blocks tell what changes.
+    tasks: Option<BTreeMap<RecordPlace, Task>>,
 }
 
 impl Duty {
-    fn note(&mut self, done: Result<(RecordId, Option<Opening>), tokio::task::JoinError>) {
+    fn note(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // A task that panicked is a defect of ours; its record stays as it is and runs out of time.
-        if let Ok((record, found)) = done {
-            let known = found.map_or_else(|| Known::Unable(Instant::now()), Known::Found);
-            self.known.insert(record, known);
+        if let (Ok((place, found)), Some(tasks)) = (done, &mut self.tasks)
+            && let Some(task) = tasks.get_mut(&place)
+        {
+            task.known = found.map_or_else(|| Known::Unable(Instant::now()), Known::Found);
         }
     }
 
     /// Says what can be said, and returns what can begin: at most `free` records.
-    fn look(&mut self, free: usize) -> Result<Vec<SignedProof>, NodeError> {
+    fn look(&mut self, free: usize) -> Result<Vec<(RecordPlace, SignedProof)>, NodeError> {
+        self.learn()?;
         let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
-        let audits = self.learn()?;
         let next = chain.tip_height().next().unwrap_or(chain.tip_height());
-        let (mut commits, mut opens) =
-            (BTreeMap::<Height, Vec<(u32, Digest)>>::new(), BTreeMap::<Height, Vec<(u32, Opening)>>::new());
-        let (mut alive, mut begun) = (HashSet::new(), Vec::new());
-        for (place, audit) in &audits {
-            alive.insert(audit.record);
-            let Some(own) = audit.members.iter().find(|member| member.node == me) else { continue };
+        let (mut commits, mut opens) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+        let mut begun = Vec::new();
+        for (place, task) in self.tasks.iter_mut().flatten() {
+            let Some(own) = task.audit.members.iter().find(|member| member.node == me) else { continue };
             if own.verdict.is_some() {
                 continue;
             }
-            let Some(opening) = self.found(audit) else {
-                if begun.len() < free && self.may_begin(audit) {
-                    begun.extend(self.begin(*place, audit)?);
+            let Known::Found(opening) = task.known else {
+                if begun.len() < free && task.may_begin() {
+                    begun.extend(begin(&chain, *place, task)?.map(|proof| (*place, proof)));
                 }
                 continue;
             };
             let (height, index) = *place;
             if own.commitment.is_none() {
-                if self.may_say(audit, false) {
-                    let commitment = opening.commitment(chain.genesis.chain_id(), &me, &audit.record);
+                if task.may_say(false) {
+                    let commitment = opening.commitment(chain.genesis.chain_id(), &me, &task.audit.record);
                     commits.entry(height).or_default().push((index, commitment));
                 }
-            } else if is_open(audit, height, next, &chain) && self.may_say(audit, true) {
+            } else if is_open(&task.audit, height, next, &chain) && task.may_say(true) {
                 opens.entry(height).or_default().push((index, opening));
             }
         }
-        self.mine = Some(audits);
-        self.known.retain(|record, _| alive.contains(record));
-        self.said.retain(|(record, ..), _| alive.contains(record));
         for (height, items) in commits {
             items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Commit(items.to_vec())));
         }
@@ -148,63 +188,29 @@ impl Duty {
         Ok(begun)
     }
 
-    /// The audits of this node as they are now.
-    fn learn(&mut self) -> Result<BTreeMap<RecordPlace, Audit>, NodeError> {
+    /// Brings the tasks up to date.
+    fn learn(&mut self) -> Result<(), NodeError> {
         let news = self.chain.take_audit_news();
-        let Some(mut mine) = self.mine.take() else {
+        let Some(tasks) = &mut self.tasks else {
             // What the news told is in what is read now.
             let me = self.chain.key.node_id();
             let all = Reader(&self.chain.view()).audits(usize::MAX);
             let all = all.map_err(|error| NodeError::Execution(error.to_string()))?;
             let is_mine = |audit: &Audit| audit.members.iter().any(|member| member.node == me);
-            return Ok(all.into_iter().filter(|(_, audit)| is_mine(audit)).collect());
+            let mine = all.into_iter().filter(|(_, audit)| is_mine(audit));
+            self.tasks = Some(mine.map(|(place, audit)| (place, Task::new(audit))).collect());
+            return Ok(());
         };
         for (place, audit) in news {
             match audit {
-                Some(audit) => mine.insert(place, audit),
-                None => mine.remove(&place),
-            };
+                None => drop(tasks.remove(&place)),
+                Some(audit) => match tasks.entry(place) {
+                    Entry::Occupied(task) => task.into_mut().update(audit),
+                    Entry::Vacant(free) => drop(free.insert(Task::new(audit))),
+                },
+            }
         }
-        Ok(mine)
-    }
-
-    fn found(&self, audit: &Audit) -> Option<Opening> {
-        match self.known.get(&audit.record) {
-            Some(Known::Found(opening)) => Some(*opening),
-            _ => None,
-        }
-    }
-
-    fn may_begin(&self, audit: &Audit) -> bool {
-        let is_free = match self.known.get(&audit.record) {
-            None => true,
-            Some(Known::Unable(since)) => since.elapsed() >= TRY_AGAIN,
-            Some(Known::Found(_) | Known::Working) => false,
-        };
-        is_free && matches!(audit.phase, Phase::Drawn | Phase::Disputed)
-    }
-
-    fn begin(&mut self, place: RecordPlace, audit: &Audit) -> Result<Option<SignedProof>, NodeError> {
-        let proof = self.chain.store.proof(&audit.record)?;
-        let known = if proof.is_some() {
-            Known::Working
-        } else {
-            // Of before this store began.
-            tracing::debug!(height = %place.0, index = place.1, "a record to audit is not in the store");
-            Known::Unable(Instant::now())
-        };
-        self.known.insert(audit.record, known);
-        Ok(proof)
-    }
-
-    /// Whether a statement was not made lately.
-    fn may_say(&mut self, audit: &Audit, is_opening: bool) -> bool {
-        let key = (audit.record, audit.phase, is_opening);
-        let is_due = self.said.get(&key).is_none_or(|since| since.elapsed() >= SAY_AGAIN);
-        if is_due {
-            self.said.insert(key, Instant::now());
-        }
-        is_due
+        Ok(())
     }
 
     fn say(&self, height: Height, statement: Statement) {
@@ -225,6 +231,19 @@ impl Duty {
             Err(error) => tracing::error!(%error, "an attestation of this node's own is not sound"),
         }
     }
+}
+
+/// The proof to run again.
+fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<SignedProof>, NodeError> {
+    let proof = chain.store.proof(&task.audit.record)?;
+    task.known = if proof.is_some() {
+        Known::Working
+    } else {
+        // Of before this store began.
+        tracing::debug!(height = %place.0, index = place.1, "a record to audit is not in the store");
+        Known::Unable(Instant::now())
+    };
+    Ok(proof)
 }
 
 /// Whether the next block takes openings.

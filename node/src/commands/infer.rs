@@ -67,6 +67,7 @@ async fn ask(setting: &Setting, node: &RunningNode, args: &InferArgs) -> anyhow:
         "seed": args.seed,
         "stream": true,
         "stream_options": {"include_usage": true},
+        "aria": {"audit": if args.private { "none" } else { "committee" }},
     });
     let key = setting.existing().api_keys()?.into_iter().next();
     let (mut text, mut finish, mut usage, mut aria) = (String::new(), Value::Null, Value::Null, Value::Null);

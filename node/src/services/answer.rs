@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use aria_chain::{ids::ModelId, units::Timestamp};
+use aria_chain::{ids::ModelId, request::AuditMode, units::Timestamp};
 use aria_inference::{
     backend::{BackendKind, CancelToken, SubmitError},
     energy::EnergySource,
@@ -51,10 +51,11 @@ pub(super) fn start(
         });
     }
     let secrets = Secrets::draw().map_err(no_randomness)?;
+    let audit = call.audit;
     let request = generation_request(served, call, &secrets)?;
     let model_id = ModelId::new(served.backend.model().digest.0);
     let admitted =
-        gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), &request, secrets);
+        gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), (&request, audit), secrets);
 
     let cancel = CancelToken::new();
     // One place for every event there can be: the engine's thread never waits.
@@ -241,13 +242,14 @@ impl Recorder {
         let work = move || {
             let outputs = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
             let payload = Payload::new(&request, outputs, gateway::bias_ppm(&request.sampling), &admitted.secrets);
+            let is_shown = admitted.request.audit == AuditMode::Committee;
             let layers = u16::try_from(backend.model().hyper.layers).unwrap_or(u16::MAX);
             let now = Timestamp::new(chain.clock.now_ms());
             let proof = gateway::prove(&chain.key, admitted, &outcome, backend.kind(), layers, now)
                 .map_err(|error| error.to_string())?;
             let record = proof.record_id();
             chain.check_includable(&proof)?;
-            if backend.kind() == BackendKind::Builtin && chain.is_audited() {
+            if is_shown && backend.kind() == BackendKind::Builtin && chain.is_audited() {
                 chain.payloads.keep(&record, &payload).map_err(|error| error.to_string())?;
             }
             chain.acknowledge(proof).map_err(|error| error.to_string())?;

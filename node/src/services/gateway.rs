@@ -10,7 +10,7 @@ use aria_chain::{
     keys::{NodeKey, Signature},
     proof::{SignedProof, VerifiedProof},
     record::{BackendClass, EnergySource, InferenceRecord, Stage},
-    request::{InferenceRequest, PPM, TaskType},
+    request::{AuditMode, InferenceRequest, PPM, TaskType},
     units::{Height, Microjoules, Millis, NanoAria, Timestamp},
 };
 use aria_inference::{
@@ -77,7 +77,7 @@ pub fn admit(
     chain_id: &ChainId,
     model_id: ModelId,
     tip: Height,
-    generation: &GenerationRequest,
+    (generation, audit): (&GenerationRequest, AuditMode),
     secrets: Secrets,
 ) -> Admitted {
     let GenerationRequest { sampling, .. } = generation;
@@ -99,6 +99,7 @@ pub fn admit(
         max_tokens: generation.max_tokens,
         stop_commitment: commit_stop(&secrets.options, &generation.stop),
         task_type: TaskType::TextGeneration,
+        audit,
         max_fee: NanoAria::ZERO,
         requester: key.node_id(),
         nonce: secrets.nonce,
@@ -244,7 +245,7 @@ mod tests {
 
     fn admitted(key: &NodeKey, chain: &ChainId) -> Admitted {
         let secrets = Secrets::draw().expect("randomness");
-        admit(key, chain, ModelId::new([2; 32]), Height::new(5), &generation(), secrets)
+        admit(key, chain, ModelId::new([2; 32]), Height::new(5), (&generation(), AuditMode::Committee), secrets)
     }
 
     #[test]

@@ -217,6 +217,7 @@ impl Session {
         #[expect(clippy::cast_possible_truncation, reason = "a temperature; the door rounds it to parts per million")]
         let sampling = Sampling { temperature: temperature as f32, ..Sampling::default() };
         let call = GenerateCall {
+            audit: aria_chain::request::AuditMode::Committee,
             model: served.clone(),
             prompt: Prompt::Chat(vec![message]),
             choices: 1,

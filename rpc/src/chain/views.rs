@@ -187,6 +187,7 @@ pub fn useful_work_proof(proof: &SignedProof) -> Value {
             "max_tokens": request.max_tokens,
             "stop_commitment": request.stop_commitment,
             "task_type": request.task_type,
+            "audit": request.audit,
             "max_fee": request.max_fee.to_string(),
             "requester": request.requester,
             "nonce": request.nonce.to_string(),

@@ -2,6 +2,7 @@
 //! `service_tier`, `safety_identifier`, `prompt_cache_key`, `parallel_tool_calls`, `logit_bias` of nothing), or is refused by
 //! name. Unknown fields are accepted: client libraries add new ones every month.
 
+use aria_chain::request::AuditMode;
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use serde_json::Value;
 
@@ -96,8 +97,20 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
         sampling,
         is_seeded: seed.is_some(),
         logprobs,
+        audit: audit_mode(fields)?,
     };
     Ok(Asked { call, is_stream, includes_usage })
+}
+
+/// Our own object: `{"aria": {"audit": "none"}}`.
+fn audit_mode(fields: &Fields) -> Result<AuditMode, ApiError> {
+    let Some(own) = fields.get("aria") else { return Ok(AuditMode::Committee) };
+    let own = Fields::new(own.clone()).map_err(|_| ApiError::value("aria", "must be an object"))?;
+    match own.str("audit").map_err(|_| ApiError::value("aria.audit", "must be `committee` or `none`"))? {
+        None | Some("committee") => Ok(AuditMode::Committee),
+        Some("none") => Ok(AuditMode::None),
+        Some(_) => Err(ApiError::value("aria.audit", "must be `committee` or `none`")),
+    }
 }
 
 fn refuse_unsupported_of_chat(fields: &Fields) -> Result<(), ApiError> {

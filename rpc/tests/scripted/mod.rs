@@ -18,7 +18,7 @@ use aria_chain::{
     keys::NodeKey,
     proof::{SignedProof, VerifiedProof},
     record::{BackendClass, EnergySource, InferenceRecord, Stage},
-    request::{InferenceRequest, TaskType},
+    request::{AuditMode, InferenceRequest, TaskType},
     store::{MemoryStore, Store, StoreError},
     units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp},
 };
@@ -165,6 +165,7 @@ fn proof(genesis: &Genesis, parent: &Header, place: u64, node: u8) -> VerifiedPr
         max_tokens: 64,
         stop_commitment: Digest::new([5; 32]),
         task_type: TaskType::TextGeneration,
+        audit: AuditMode::Committee,
         max_fee: NanoAria::ZERO,
         requester: requester.node_id(),
         nonce: parent.height.get() * 1_000 + place,

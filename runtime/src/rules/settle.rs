@@ -6,6 +6,7 @@
 use aria_chain::ids::NodeId;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus, Stage};
+use aria_chain::request::AuditMode;
 use aria_chain::units::{NanoAria, WorkUnits};
 
 use crate::fixed::part;
@@ -47,6 +48,8 @@ pub enum Unsettled {
     NotCanonical,
     /// Its model is not registered: nobody knows its work.
     ModelNotRegistered,
+    /// Its requester wants nobody to see its tokens, so nobody can check them.
+    Private,
     /// One of its nodes has less of a bond than it could lose by a false answer.
     NotBonded,
 }
@@ -62,7 +65,11 @@ impl Settlement {
 }
 
 /// Decides how a valid record settles at inclusion.
-pub(super) fn decide(record: &InferenceRecord, model: Option<&Model>, place: Place<'_>) -> Settlement {
+pub(super) fn decide(proof: &VerifiedProof, model: Option<&Model>, place: Place<'_>) -> Settlement {
+    let record = proof.record();
+    if proof.request().audit == AuditMode::None {
+        return Settlement::Included(Unsettled::Private);
+    }
     match record.backend {
         BackendClass::Canonical => {}
         BackendClass::External | BackendClass::Simulation => {

@@ -13,7 +13,7 @@ use aria_chain::ids::{Digest, ModelId, NodeId};
 use aria_chain::keys::{NodeKey, VrfProof};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
-use aria_chain::request::{InferenceRequest, TaskType};
+use aria_chain::request::{AuditMode, InferenceRequest, TaskType};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp};
 use aria_runtime::beacon;
@@ -125,6 +125,7 @@ impl Scenario {
             max_tokens: 4_096,
             stop_commitment: Digest::new([5; 32]),
             task_type: TaskType::TextGeneration,
+            audit: AuditMode::Committee,
             max_fee: NanoAria::ZERO,
             requester: key(9).node_id(),
             nonce: self.nonce,
