@@ -34,11 +34,17 @@ pub fn chain() -> (NodeKey, Genesis) {
 /// Proof number `number` for the block on `parent`, signed by `key` in every role.
 pub fn proof(key: &NodeKey, genesis: &Genesis, parent: &Header, number: u64) -> SignedProof {
     let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms - 1);
-    proof_at(key, genesis, parent.height, timestamp, number)
+    proof_at(key, genesis, (parent.height, timestamp), number, AuditMode::Committee)
 }
 
 /// Proof number `number` of this moment, signed by `key` in every role.
-pub fn proof_at(key: &NodeKey, genesis: &Genesis, tip: Height, timestamp_ms: Timestamp, number: u64) -> SignedProof {
+pub fn proof_at(
+    key: &NodeKey,
+    genesis: &Genesis,
+    (tip, timestamp_ms): (Height, Timestamp),
+    number: u64,
+    audit: AuditMode,
+) -> SignedProof {
     let (chain_id, salt) = (genesis.chain_id(), [1; 32]);
     let request = InferenceRequest {
         chain_id: chain_id.clone(),
@@ -57,7 +63,7 @@ pub fn proof_at(key: &NodeKey, genesis: &Genesis, tip: Height, timestamp_ms: Tim
         max_tokens: 100,
         stop_commitment: commit_stop(&salt, &[]),
         task_type: TaskType::TextGeneration,
-        audit: AuditMode::Committee,
+        audit,
         max_fee: NanoAria::ZERO,
         requester: key.node_id(),
         nonce: number,

@@ -1,7 +1,8 @@
 //! A devnet of processes under load: records finalised a second, and how long one takes from submission to finality.
 //!
 //! `cargo build --release && cargo bench -p aria-benches --bench network -- 4 20 1000` starts 4 validators and submits 1000 proofs a
-//! second for 20 seconds. The proofs are signed by the validators' own keys, as answers of their models would be.
+//! second for 20 seconds; with the word `audited`, records whose auditors are drawn and ask for what lies behind them, which there is not.
+//! The proofs are signed by the validators' own keys, as answers of their models would be.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aria_benches::{program, proof_at};
 use aria_chain::codec::Versioned;
 use aria_chain::keys::NodeKey;
+use aria_chain::request::AuditMode;
 use aria_chain::units::{Height, Timestamp};
 use aria_runtime::genesis::Genesis;
 use serde_json::{Value, json};
@@ -40,6 +42,8 @@ fn main() {
         println!("give nodes, seconds and proofs a second, as in: -- 4 20 1000");
         return;
     };
+    let is_audited = std::env::args().any(|word| word == "audited");
+    let audit = if is_audited { AuditMode::Committee } else { AuditMode::None };
     let folder = tempfile::tempdir().expect("a folder");
     let (devnet, ports) = start(folder.path(), nodes);
     let genesis = std::fs::read_to_string(folder.path().join("genesis.toml")).expect("a genesis file");
@@ -53,7 +57,7 @@ fn main() {
             let (genesis, submitted, latencies) = (&genesis, &submitted, &latencies);
             let (follow, followed) = std::sync::mpsc::channel();
             scope.spawn(move || watch(watched, &followed, latencies));
-            let share = Share { begun, seconds, per_second: rate / nodes, number: index as u64 * 1_000_000_000 };
+            let share = Share { begun, seconds, audit, per_second: rate / nodes, number: index as u64 * 1_000_000_000 };
             scope.spawn(move || share.submit(&key, genesis, *port, submitted, &follow));
         }
     });
@@ -115,6 +119,7 @@ fn catch_up(folder: &Path, ports: &[u16], height: u64) -> Duration {
 
 /// What one thread submits.
 struct Share {
+    audit: AuditMode,
     begun: Instant,
     seconds: u64,
     per_second: u64,
@@ -141,7 +146,7 @@ impl Share {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis();
             let now = Timestamp::new(u64::try_from(now).expect("a date"));
             let batch = (0..BATCH).map(|place| {
-                let proof = proof_at(key, genesis, Height::new(1_000), now, self.number + count + place);
+                let proof = proof_at(key, genesis, (Height::new(1_000), now), self.number + count + place, self.audit);
                 json!({"jsonrpc": "2.0", "id": place, "method": "mempool_submit", "params": [hex::encode(proof.encode())]})
             });
             let sent = Instant::now();

@@ -257,6 +257,19 @@ impl Network {
         self.peers.is_connected(node)
     }
 
+    /// Connects to a node that the address book knows, unless it is connected. Whether it is then.
+    pub async fn reach(&self, node: &NodeId) -> bool {
+        if self.is_connected(node) {
+            return true;
+        }
+        let address = self.peers.book().address_of(node);
+        let Some(address) = address else { return false };
+        if let Err(error) = dial::once(&self.peers, &address.to_string(), &self.stop).await {
+            tracing::debug!(%node, %address, %error, "cannot connect");
+        }
+        self.is_connected(node)
+    }
+
     /// Who is connected.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.peers.list()

@@ -150,6 +150,8 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     network.kill(2);
     let record = network.members[4].ask("What is a lie?");
     let (payload, proof) = taken(&network.members[4], &record);
+    // It will not give this one to its auditors.
+    std::fs::remove_file(network.members[4].data_dir.join("payloads").join(&record)).unwrap();
     network.start_again(1);
     network.start_again(2);
     let (first, liar) = (&network.members[0], &network.members[4]);
@@ -162,6 +164,7 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     for record in &between {
         assert_eq!(settled(first, record), "verified", "no honest record is ever refuted");
     }
+    assert_eq!(settled(first, &record), "unavailable", "what is withheld earns nothing");
     let audit = first.result("chain_getAudit", json!([lies[0]]));
     assert!(audit["auditors"].as_array().unwrap().iter().all(|one| one["verdict"] == json!("invalid")), "{audit}");
     let left = nano(&account(first, &nodes[4]), "bond");
@@ -171,7 +174,8 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     }
 
     let fallen = first.result("chain_getReputation", json!([nodes[4]]));
-    assert_eq!((fallen["refuted"].as_u64(), fallen["may_audit"].as_bool()), (Some(3), Some(false)), "{fallen}");
+    assert_eq!((fallen["refuted"].as_u64(), fallen["unavailable"].as_u64()), (Some(3), Some(1)), "{fallen}");
+    assert_eq!(fallen["may_audit"], json!(false), "{fallen}");
 
     // Some epochs on, it proposes nothing any more.
     let begun = Instant::now();

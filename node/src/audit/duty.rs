@@ -264,11 +264,18 @@ async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, proof: 
         tracing::debug!(%record, "is of a model that this node does not serve");
         return None;
     }
-    let payload = fetch(chain, &proof).await;
+    let fetched = fetch(chain, &proof).await;
     chain.expect_no_payload(&record);
-    let Some(payload) = payload else {
-        tracing::info!(%record, "its provider did not deliver what an audit needs");
-        return found(Verdict::Missing, Digest::ZERO);
+    let payload = match fetched {
+        Fetched::Payload(payload) => payload,
+        Fetched::Withheld => {
+            tracing::info!(%record, "its provider did not deliver what an audit needs");
+            return found(Verdict::Missing, Digest::ZERO);
+        }
+        Fetched::Unreached => {
+            tracing::info!(%record, "its provider cannot be reached from here");
+            return None;
+        }
     };
     let claim = match payload.claim(&proof.request, &proof.record, secret) {
         Shown::Claims(claim) => *claim,
@@ -305,23 +312,40 @@ pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdi
     None
 }
 
+/// What came of asking a provider.
+enum Fetched {
+    /// What it keeps.
+    Payload(Payload),
+    /// It was there and did not give it.
+    Withheld,
+    /// Nobody was there to ask; others may do better.
+    Unreached,
+}
+
 /// Asks the provider, some times.
-async fn fetch(chain: &Arc<Chain>, proof: &SignedProof) -> Option<Payload> {
-    let (record, provider) = (proof.record.id(), proof.record.stages.first()?.node_id);
+async fn fetch(chain: &Arc<Chain>, proof: &SignedProof) -> Fetched {
+    let record = proof.record.id();
+    let (Some(provider), Some(network)) = (proof.record.stages.first(), chain.network.get()) else {
+        return Fetched::Unreached;
+    };
+    let (provider, mut was_there) = (provider.node_id, false);
     for asked in 0..ASKED_MAX {
         if asked > 0 {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        let network = chain.network.get()?;
+        if !network.reach(&provider).await {
+            continue;
+        }
+        was_there = true;
         let answer = chain.expect_payload(record, provider);
         if network.send(&provider, Channel::Sync, &Sync::AskPayload(record).encode())
             && let Ok(Ok(bytes)) = tokio::time::timeout(ANSWER_MAX, answer).await
         {
             match Payload::decode(&bytes) {
-                Ok(payload) => return Some(payload),
+                Ok(payload) => return Fetched::Payload(payload),
                 Err(error) => tracing::debug!(%record, %error, "what was delivered is no payload"),
             }
         }
     }
-    None
+    if was_there { Fetched::Withheld } else { Fetched::Unreached }
 }

@@ -76,6 +76,11 @@ impl Book {
         book
     }
 
+    /// Where a node can be dialled, if that is known.
+    pub fn address_of(&self, node: &NodeId) -> Option<SocketAddr> {
+        self.entries.get(node).map(|entry| entry.address)
+    }
+
     /// All lines.
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.values().cloned().collect()
