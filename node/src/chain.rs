@@ -13,6 +13,7 @@ use aria_chain::{
     keys::NodeKey,
     mempool::{Mempool, MempoolLimits, transactions::Transactions},
     proof::VerifiedProof,
+    record::{RecordEntry, RecordStatus},
     store::{Health, Pending, StateChanges, Store},
     transaction::VerifiedTransaction,
     units::{Height, Timestamp},
@@ -149,6 +150,10 @@ impl Chain {
                 chain.store.drop_pending_transactions(&[transaction])?;
             }
         }
+        chain.payloads.retain(|record| {
+            let is_included = |entry: RecordEntry| entry.status == RecordStatus::Included;
+            Ok(chain.mempool().contains(record) || chain.store.record(record)?.is_some_and(is_included))
+        })?;
         Ok(chain)
     }
 

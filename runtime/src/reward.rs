@@ -6,10 +6,12 @@
 
 use std::num::NonZeroU64;
 
+use aria_chain::record::{EnergySource, InferenceRecord};
 use aria_chain::units::NanoAria;
 
 use crate::fixed::{Fixed, scale_ceil};
 use crate::params::{PPM, Params};
+use crate::work::{counted_tokens, work};
 
 /// What a record claims about its run, as far as money depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,21 @@ pub struct Effort {
     pub is_measured: bool,
     /// Operations of the run: what the physical floor of energy is reckoned from.
     pub ops: u64,
+}
+
+impl Effort {
+    /// That of a record, on a model with so many operations a token.
+    pub fn of(record: &InferenceRecord, ops_per_token: u64, params: &Params) -> Effort {
+        let tokens = counted_tokens(record.prompt_tokens, record.tokens_generated, params.prompt_credit_ratio);
+        Effort {
+            tokens: u64::from(record.tokens_generated),
+            first_token_ms: record.first_token_ms.get(),
+            latency_ms: record.latency_ms.get(),
+            energy_uj: record.energy_uj.get(),
+            is_measured: record.energy_source == EnergySource::Measured,
+            ops: work(tokens, ops_per_token).get(),
+        }
+    }
 }
 
 /// The reward of a record. Nothing was generated, nothing is paid.

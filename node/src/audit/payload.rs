@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aria_chain::codec::Versioned;
 use aria_chain::hash::{Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop};
 use aria_chain::ids::RecordId;
 use aria_chain::record::InferenceRecord;
 use aria_chain::request::InferenceRequest;
+use aria_chain::store::StoreError;
 use aria_inference::generation::{FinishReason, GenerationRequest};
 use aria_inference::sampler::Sampling;
 use aria_inference::verify::{Claim, ClaimedChoice};
@@ -162,9 +163,17 @@ impl Payloads {
         let _ = fs::remove_file(self.file(record));
     }
 
-    /// Where they are.
-    pub fn folder(&self) -> &Path {
-        &self.0
+    /// Forgets all but those that are wanted. What an interrupted run left half written goes too.
+    pub fn retain(&self, mut is_wanted: impl FnMut(&RecordId) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+        // No folder, no payloads.
+        let Ok(entries) = fs::read_dir(&self.0) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let record = entry.file_name().to_str().and_then(|name| name.parse::<RecordId>().ok());
+            if !record.map_or(Ok(false), |record| is_wanted(&record))? {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -267,5 +276,20 @@ mod tests {
         payloads.forget(&record);
         payloads.forget(&record);
         assert_eq!(payloads.read(&record), None);
+    }
+
+    #[test]
+    fn only_what_is_wanted_outlives_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let payloads = Payloads::new(folder.path().join("payloads"));
+        payloads.retain(|_| unreachable!("there is none")).expect("no folder yet");
+        let (wanted, ended, (.., payload)) = (RecordId::new([3; 32]), RecordId::new([4; 32]), answered());
+        payloads.keep(&wanted, &payload).expect("kept");
+        payloads.keep(&ended, &payload).expect("kept");
+        fs::write(payloads.0.join(format!("{ended}.new")), b"half").expect("written");
+        payloads.retain(|record| Ok(*record == wanted)).expect("readable");
+        let left: Vec<_> =
+            fs::read_dir(&payloads.0).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, [wanted.to_string().as_str()]);
     }
 }

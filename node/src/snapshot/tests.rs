@@ -134,6 +134,12 @@ async fn begin(folder: &std::path::Path, peers: &[&Network], trusted: Option<Tru
     for peer in peers {
         own.dial(peer.address().to_string());
     }
+    // Who holds the chunks is asked of those who are here: what is tried is not how fast they connect.
+    let begun = Instant::now();
+    while own.peers().len() < peers.len() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not all peers are reached");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let begin = Begin { genesis: &genesis(), trusted, store: folder.join("chain"), patience: Duration::from_secs(6) };
     let height = fetch::run(&begin, &own, events, &stop).await.expect("this node is sound");
     assert!(!folder.join("chain.restoring").exists(), "nothing is left over");

@@ -2,13 +2,13 @@
 
 use aria_chain::attestation::Verdict;
 use aria_chain::ids::NodeId;
-use aria_chain::record::{EnergySource, RecordEntry, RecordStatus};
+use aria_chain::record::{RecordEntry, RecordStatus};
 use aria_chain::store::{Page, RecordFilter, Store, StoreError};
 use aria_runtime::params::Params;
 use aria_runtime::reward::{Effort, efficiency, quality, reward};
 use aria_runtime::rules::settle::audit_fee;
 use aria_runtime::state::{Audit, Reader, StoreView};
-use aria_runtime::work::{counted_tokens, stage_share, work};
+use aria_runtime::work::stage_share;
 use serde_json::{Value, json};
 
 use super::api::{Answer, unavailable};
@@ -48,16 +48,7 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
     };
     let model = Reader(&StoreView(store)).model(&record.model_id).map_err(damaged)?;
     let ops = model.and_then(|model| model.shape.ops_per_token().ok()).unwrap_or(0);
-    let tokens = counted_tokens(record.prompt_tokens, record.tokens_generated, params.prompt_credit_ratio);
-    let work = work(tokens, ops);
-    let effort = Effort {
-        tokens: u64::from(record.tokens_generated),
-        first_token_ms: record.first_token_ms.get(),
-        latency_ms: record.latency_ms.get(),
-        energy_uj: record.energy_uj.get(),
-        is_measured: record.energy_source == EnergySource::Measured,
-        ops: work.get(),
-    };
+    let effort = Effort::of(record, ops, params);
     let is_paid = matches!(entry.status, RecordStatus::Verified | RecordStatus::Accepted | RecordStatus::SelfAudited);
     let reward = reward(&effort, params).get();
     let right = store.audit(&entry.id)?.as_deref().and_then(Audit::from_bytes).map_or(0, |audit| right(&audit));
@@ -76,7 +67,7 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
         "reward": reward.to_string(),
         "auditors": right,
         "paid": settled(left),
-        "work": settled(work.get()),
+        "work": settled(effort.ops),
     }))
 }
 

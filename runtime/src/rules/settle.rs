@@ -5,7 +5,7 @@
 
 use aria_chain::ids::NodeId;
 use aria_chain::proof::VerifiedProof;
-use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus, Stage};
+use aria_chain::record::{BackendClass, InferenceRecord, RecordStatus, Stage};
 use aria_chain::request::AuditMode;
 use aria_chain::units::{NanoAria, WorkUnits};
 
@@ -14,7 +14,7 @@ use crate::params::Params;
 use crate::reward::{Effort, reward};
 use crate::rules::record::{InclusionError, Place, RecordFault};
 use crate::state::{Model, Overlay, StateError, key};
-use crate::work::{counted_tokens, stage_share, work};
+use crate::work::stage_share;
 
 /// How a record leaves its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,17 +81,8 @@ pub(super) fn decide(proof: &VerifiedProof, model: Option<&Model>, place: Place<
     };
     let params = place.params();
     let ops = model.shape.ops_per_token().expect("a registered shape was checked");
-    let tokens = counted_tokens(record.prompt_tokens, record.tokens_generated, params.prompt_credit_ratio);
-    let work = work(tokens, ops);
-    let effort = Effort {
-        tokens: u64::from(record.tokens_generated),
-        first_token_ms: record.first_token_ms.get(),
-        latency_ms: record.latency_ms.get(),
-        energy_uj: record.energy_uj.get(),
-        is_measured: record.energy_source == EnergySource::Measured,
-        ops: work.get(),
-    };
-    let reward = reward(&effort, params);
+    let effort = Effort::of(record, ops, params);
+    let (work, reward) = (WorkUnits::new(effort.ops), reward(&effort, params));
     if place.is_one_alone {
         return Settlement::SelfAudited { work, reward };
     }
