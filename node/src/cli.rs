@@ -364,6 +364,11 @@ pub enum LedgerCommand {
         /// The record
         record: RecordId,
     },
+    /// What the answers of a node took in energy, against the baseline of the chain
+    Sobriety {
+        /// The node [default: this one]
+        node: Option<NodeId>,
+    },
     /// What a node's records earned, with the factors of it
     Rewards {
         /// The node [default: this one]

@@ -81,6 +81,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(LedgerCommand::Export(args)) => block_on(ledger::export(&setting, &args)),
         Command::Ledger(LedgerCommand::Election) => block_on(look::election(&setting)),
         Command::Ledger(LedgerCommand::Audit { record }) => block_on(look::audit(&setting, record)),
+        Command::Ledger(LedgerCommand::Sobriety { node }) => block_on(look::sobriety(&setting, node)),
         Command::Ledger(LedgerCommand::Rewards { node }) => block_on(look::rewards(&setting, node)),
         Command::Ledger(LedgerCommand::VerifyProof(args)) => light::verify_proof(&setting, &args),
         Command::Wallet(command) => block_on(wallet::wallet(&setting, command)),

@@ -75,14 +75,18 @@ fn answer_time_ms(effort: &Effort, params: &Params) -> u64 {
 /// `clamp(baseline / energy per generated token, min, max)`; at most one whole for an estimate, exactly one whole where
 /// the energy is unknown. A claim below the physical floor of the work counts as the floor.
 pub fn efficiency(effort: &Effort, params: &Params) -> Fixed {
-    let floor = energy_floor_uj(effort.ops, params);
-    let Some(energy_uj) = NonZeroU64::new(effort.energy_uj).map(|claimed| claimed.max(floor)) else {
+    let Some(energy_uj) = counted_energy_uj(effort, params) else {
         return Fixed::ONE;
     };
     let baseline = params.energy_baseline_uj.saturating_mul(effort.tokens);
     let bonus_max = if effort.is_measured { params.bonus_max_ppm } else { PPM };
     let bounds = (Fixed::from_ppm(params.bonus_min_ppm), Fixed::from_ppm(bonus_max));
     Fixed::ratio_floor(baseline, energy_uj).max(bounds.0).min(bounds.1)
+}
+
+/// The energy that counts: what is claimed, no less than the physical floor of the work. `None` where it is unknown.
+pub fn counted_energy_uj(effort: &Effort, params: &Params) -> Option<NonZeroU64> {
+    Some(NonZeroU64::new(effort.energy_uj)?.max(energy_floor_uj(effort.ops, params)))
 }
 
 /// Least energy that so many operations can take.

@@ -14,7 +14,7 @@ use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use self::entry::{Account, Audit, Candidate, EpochTotals, Member, Model, Phase, Supply};
+pub use self::entry::{Account, Audit, Candidate, EpochTotals, Member, Model, Phase, Sobriety, Spent, Supply};
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
 pub use self::stored::StoreView;
@@ -138,6 +138,11 @@ impl Reader<'_> {
     /// Work of up to `limit` nodes in an epoch, in order of node.
     pub fn work_of_epoch(&self, epoch: Epoch, limit: usize) -> Result<Vec<(NodeId, WorkUnits)>, StateError> {
         self.table(&key::work_of_epoch(epoch), limit, NodeId::new)
+    }
+
+    /// What the included answers of a node took in an epoch, its share of each by layers.
+    pub fn sobriety(&self, epoch: Epoch, node: &NodeId) -> Result<Sobriety, StateError> {
+        Ok(self.optional(&key::sobriety(epoch, node))?.unwrap_or_default())
     }
 
     /// Totals of an epoch; zero where nothing happened yet.

@@ -14,7 +14,7 @@ use aria_runtime::execute::{BlockFault, ExecuteError, check_clock, execute};
 use aria_runtime::propose::ProposeError;
 use aria_runtime::rules::record::RecordFault;
 use aria_runtime::rules::settle::{Settlement, Unsettled};
-use aria_runtime::state::{MemoryState, ReadError, StateError, View, key as state_key};
+use aria_runtime::state::{MemoryState, ReadError, Sobriety, Spent, StateError, View, key as state_key};
 use scenario::{LAYERS, Scenario, Unsigned, height, key};
 
 /// Operations of one token of the registered model.
@@ -412,12 +412,32 @@ fn an_estimate_is_paid_without_a_bonus() {
 }
 
 #[test]
+fn measured_and_estimated_energy_are_counted_apart_and_unknown_energy_nowhere() {
+    let mut chain = Scenario::devnet();
+    let measured = chain.proof(|_| {});
+    let estimated = chain.proof(|claim| claim.record.energy_source = EnergySource::Estimated);
+    let unknown = chain.proof(|claim| claim.record.energy_uj = Microjoules::ZERO);
+    chain.advance(chain.soon(), vec![measured, estimated, unknown]);
+    let spent = Spent { tokens: 51, energy_uj: Microjoules::new(28_000 * 51) };
+    let sobriety = Sobriety { measured: spent, estimated: spent };
+    assert_eq!(chain.reader().sobriety(Epoch::ZERO, &key(1).node_id()), Ok(sobriety));
+    assert_eq!(chain.reader().epoch_totals(Epoch::ZERO).unwrap().sobriety, sobriety);
+    assert_eq!(chain.reader().sobriety(Epoch::new(1), &key(1).node_id()), Ok(Sobriety::default()));
+}
+
+#[test]
 fn energy_below_the_physical_floor_earns_no_more_than_the_floor() {
     let mut chain = Scenario::devnet();
-    let honest = chain.proof(|claim| claim.record.energy_uj = Microjoules::new(1_000));
+    let counted =
+        |chain: &Scenario| chain.reader().sobriety(Epoch::ZERO, &key(1).node_id()).unwrap().measured.energy_uj;
     let absurd = chain.proof(|claim| claim.record.energy_uj = Microjoules::new(1));
-    let (_, executed) = chain.advance(chain.soon(), vec![honest, absurd]);
-    assert_eq!(executed.settlements[0], executed.settlements[1]);
+    let (_, executed) = chain.advance(chain.soon(), vec![absurd]);
+    let floor = counted(&chain);
+    assert!(floor > Microjoules::new(1));
+    let honest = chain.proof(|claim| claim.record.energy_uj = floor);
+    let (_, as_honest) = chain.advance(chain.soon(), vec![honest]);
+    assert_eq!(executed.settlements, as_honest.settlements);
+    assert_eq!(counted(&chain).get(), 2 * floor.get());
 }
 
 #[test]
@@ -436,6 +456,9 @@ fn stages_share_work_and_reward_by_their_layers() {
     assert!(work(2).abs_diff(71 * OPS / 3) <= 1);
     let paid = |n: u8| chain.reader().account(&key(n).node_id()).unwrap().unwrap().rewards_total.get();
     assert_eq!([paid(1), paid(2), paid(3)], [316_666, 633_334, 950_000]);
+    let spent = |n: u8| chain.reader().sobriety(Epoch::ZERO, &key(n).node_id()).unwrap().measured;
+    assert_eq!([spent(1).tokens, spent(2).tokens, spent(3).tokens], [8, 17, 26]);
+    assert_eq!([1, 2, 3].map(|n| spent(n).energy_uj.get()).iter().sum::<u64>(), 28_000 * 51);
 }
 
 #[test]

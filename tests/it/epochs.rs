@@ -43,8 +43,8 @@ fn node_id(data_dir: &Path) -> String {
 #[test]
 fn who_is_away_loses_its_vote_and_gets_it_back() {
     let folder = tempfile::tempdir().unwrap();
-    // Five, because fewer than four never stay.
-    let mut network = Devnet::start_with(folder.path(), 5, SHORT);
+    // Five, because fewer than four never stay; two turns for each in an epoch, because one may be missed by anybody.
+    let mut network = Devnet::start_with(folder.path(), 5, &[("epoch_blocks", 10), ("heartbeat_ms", 250)]);
     let absent = node_id(&network.members[3].data_dir);
     network.kill(3);
     let election = until("four vote", &network.members[0], "chain_getElection", |election| voters(election).len() == 4);

@@ -129,6 +129,19 @@ fn amounts_and_work_add_up() {
         "{work}"
     );
     let stats = node.result("chain_getNetworkStats", json!({"epochs": 1}));
+    // One node, so it spent what all spent. Where its energy comes from depends on the machine.
+    let sobriety = node.result("chain_getSobriety", json!([own, 1]));
+    assert_eq!(sobriety["total"], stats["total"]["sobriety"], "{sobriety}");
+    let spent = ["measured", "estimated"].map(|how| &sobriety["total"][how]);
+    assert_eq!(
+        spent.map(|one| one["tokens"].as_u64().unwrap()).iter().sum::<u64>(),
+        stats["total"]["generated_tokens"]
+    );
+    for one in spent {
+        let signed = |field: &str| one[field].as_str().unwrap().parse::<i128>().unwrap();
+        assert_eq!(signed("saved_uj"), signed("baseline_uj") - signed("energy_uj"), "{one}");
+        assert_eq!(one["tokens"] == 0, one["rating"].is_null(), "{one}");
+    }
     assert_eq!((&stats["total"]["records"], &stats["validators"]), (&json!(2), &json!(1)), "{stats}");
     assert_eq!(stats["total"]["rewards"], supply["issued"], "{stats}");
     let listed = node.result("chain_listRecords", json!([]));

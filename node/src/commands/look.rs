@@ -82,12 +82,41 @@ pub(super) async fn audit(setting: &Setting, record: RecordId) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
+/// The node that is named, else that of this data directory.
+fn node_or_own(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<NodeId> {
+    node.map_or_else(|| Ok(NodeKey::load_or_create(&setting.existing().key_file())?.node_id()), Ok)
+}
+
+pub(super) async fn sobriety(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<ExitCode> {
+    let view = ask(setting, "chain_getSobriety", json!([node_or_own(setting, node)?])).await?;
+    if setting.json {
+        print_json(&view);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let baseline = view["baseline_uj_per_token"].as_f64().unwrap_or(0.0) / 1e3;
+    println!("energy of {} in its last epochs; baseline {baseline} mJ per token", text(&view, "node_id"));
+    println!("{:<8}  {:<9}  {:>10}  {:>12}  {:>12}  rating", "epoch", "energy is", "tokens", "energy J", "saved J");
+    let rows = each(&view, "epochs").map(|epoch| (epoch["epoch"].to_string(), epoch));
+    for (epoch, spent) in rows.chain([("together".to_owned(), &view["total"])]) {
+        for how in ["measured", "estimated"] {
+            let one = &spent[how];
+            let joules = |field: &str| text(one, field).parse::<f64>().unwrap_or(0.0) / 1e6;
+            if one["tokens"] != 0 {
+                println!(
+                    "{epoch:<8}  {how:<9}  {:>10}  {:>12.3}  {:>12.3}  {}",
+                    one["tokens"],
+                    joules("energy_uj"),
+                    joules("saved_uj"),
+                    text(one, "rating"),
+                );
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) async fn rewards(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<ExitCode> {
-    let node = match node {
-        Some(node) => node,
-        None => NodeKey::load_or_create(&setting.existing().key_file())?.node_id(),
-    };
-    let view = ask(setting, "chain_getRewards", json!([node])).await?;
+    let view = ask(setting, "chain_getRewards", json!([node_or_own(setting, node)?])).await?;
     if setting.json {
         print_json(&view);
         return Ok(ExitCode::SUCCESS);

@@ -60,6 +60,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_listAccounts", &["limit", "cursor"], ledger::list_accounts),
     ("chain_getSupply", &[], ledger::get_supply),
     ("chain_getWork", &["node", "epochs"], ledger::get_work),
+    ("chain_getSobriety", &["node", "epochs"], ledger::get_sobriety),
     ("chain_getNetworkStats", &["epochs"], ledger::get_network_stats),
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),

@@ -3,12 +3,14 @@
 use aria_chain::ids::NodeId;
 use aria_chain::store::Store;
 use aria_chain::units::{Epoch, NanoAria};
-use aria_runtime::state::{Account, EpochTotals, Reader, StateError, StoreView};
+use aria_runtime::rating::rating;
+use aria_runtime::state::{Account, EpochTotals, Reader, Sobriety, Spent, StateError, StoreView};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
 
 use super::api::{Answer, unavailable};
 use super::arguments::{Arguments, invalid};
+use super::rewards::params;
 use super::views;
 use crate::services::Services;
 
@@ -103,23 +105,91 @@ pub(super) fn get_work(services: &dyn Services, arguments: &Arguments) -> Answer
     Ok(json!({"at": at, "node_id": node, "epochs": listed}))
 }
 
+/// Energy and tokens of a node in the last epochs, and in all of them together.
+pub(super) fn get_sobriety(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let store = services.store();
+    let node = arguments.parse::<NodeId>("node")?;
+    let (at, epochs) = epochs(services, &*store, arguments)?;
+    let baseline = energy_baseline_uj(services)?;
+    let view = StoreView(&*store);
+    let (mut listed, mut sum) = (Vec::new(), Spendings::default());
+    for epoch in epochs {
+        let own = Spendings::from(&Reader(&view).sobriety(epoch, &node).map_err(unreadable)?);
+        sum.add(&own);
+        let mut view = own.view(baseline);
+        view["epoch"] = json!(epoch);
+        listed.push(view);
+    }
+    Ok(
+        json!({"at": at, "node_id": node, "baseline_uj_per_token": baseline, "total": sum.view(baseline), "epochs": listed}),
+    )
+}
+
+/// What savings are reckoned against.
+fn energy_baseline_uj(services: &dyn Services) -> Result<u64, ErrorObjectOwned> {
+    Ok(params(services)?.energy_baseline_uj)
+}
+
+/// Tokens and microjoules, those measured and those estimated.
+#[derive(Default)]
+struct Spendings([(u128, u128); 2]);
+
+impl From<&Sobriety> for Spendings {
+    fn from(sobriety: &Sobriety) -> Spendings {
+        let pair = |spent: &Spent| (u128::from(spent.tokens), u128::from(spent.energy_uj.get()));
+        Spendings([pair(&sobriety.measured), pair(&sobriety.estimated)])
+    }
+}
+
+impl Spendings {
+    fn add(&mut self, other: &Spendings) {
+        for (sum, number) in self.0.iter_mut().zip(other.0) {
+            *sum = (sum.0.saturating_add(number.0), sum.1.saturating_add(number.1));
+        }
+    }
+
+    /// Energy may be beyond what a client's numbers hold, and is text. A negative saving is a loss.
+    fn view(&self, baseline: u64) -> Value {
+        let one = |(tokens, energy_uj): (u128, u128)| {
+            let tokens = u64::try_from(tokens).unwrap_or(u64::MAX);
+            let letter = u64::try_from(energy_uj).ok().and_then(|energy_uj| rating(energy_uj, tokens));
+            let reference = u128::from(tokens).saturating_mul(baseline.into());
+            let saved = reference.cast_signed().saturating_sub(energy_uj.cast_signed());
+            json!({
+                "tokens": tokens,
+                "energy_uj": energy_uj.to_string(),
+                "rating": letter.map(|letter| letter.to_string()),
+                "baseline_uj": reference.to_string(),
+                "saved_uj": saved.to_string(),
+            })
+        };
+        json!({"measured": one(self.0[0]), "estimated": one(self.0[1])})
+    }
+}
+
 /// What the network did in the last epochs, and in all of them together.
 pub(super) fn get_network_stats(services: &dyn Services, arguments: &Arguments) -> Answer {
     let store = services.store();
     let (at, epochs) = epochs(services, &*store, arguments)?;
     let view = StoreView(&*store);
     let reader = Reader(&view);
-    let (mut listed, mut sums) = (Vec::new(), [0_u128; 10]);
+    let baseline = energy_baseline_uj(services)?;
+    let (mut listed, mut sums, mut spent) = (Vec::new(), [0_u128; 10], Spendings::default());
     for epoch in epochs {
         let totals = reader.epoch_totals(epoch).map_err(unreadable)?;
         let numbers = numbers(&totals);
         sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+        let own = Spendings::from(&totals.sobriety);
+        spent.add(&own);
         let mut view = stats(&numbers);
+        view["sobriety"] = own.view(baseline);
         view["epoch"] = json!(epoch);
         listed.push(view);
     }
     let validators = reader.voters().map_err(unreadable)?.members().len();
-    Ok(json!({"at": at, "validators": validators, "total": stats(&sums), "epochs": listed}))
+    let mut total = stats(&sums);
+    total["sobriety"] = spent.view(baseline);
+    Ok(json!({"at": at, "validators": validators, "total": total, "epochs": listed}))
 }
 
 fn numbers(totals: &EpochTotals) -> [u128; 10] {

@@ -9,6 +9,7 @@ use aria_runtime::reward::{Effort, efficiency, quality, reward};
 use aria_runtime::rules::settle::audit_fee;
 use aria_runtime::state::{Audit, Reader, StoreView};
 use aria_runtime::work::stage_share;
+use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
 
 use super::api::{Answer, unavailable};
@@ -19,11 +20,16 @@ use crate::services::Services;
 /// Records of one page.
 const PAGE: u64 = 25;
 
+/// Those of the chain.
+pub(super) fn params(services: &dyn Services) -> Result<Params, ErrorObjectOwned> {
+    serde_json::from_value(services.params()).map_err(|error| invalid("params", error))
+}
+
 /// Records of a node, the newest first, each with its work, the factors of its reward, and what the node got of both.
 pub(super) fn get_rewards(services: &dyn Services, arguments: &Arguments) -> Answer {
     let (node, store) = (arguments.parse::<NodeId>("node")?, services.store());
     let limit = arguments.opt_u64("limit")?.unwrap_or(PAGE).clamp(1, 4 * PAGE);
-    let params: Params = serde_json::from_value(services.params()).map_err(|error| invalid("params", error))?;
+    let params = params(services)?;
     let page =
         Page { limit: usize::try_from(limit).unwrap_or(1), after: arguments.opt_parse("cursor")?, ..Page::default() };
     let tip = store.tip().map_err(|error| unavailable(&error))?;

@@ -171,7 +171,7 @@ pub(crate) fn include(
         settlement = Settlement::Included(Unsettled::NotBonded);
     }
     let mut effects = Overlay::new(overlay);
-    settle::write(proof, settlement, place, &mut effects)?;
+    settle::write(proof, settlement, model.as_ref(), place, &mut effects)?;
     if let Settlement::Awaiting(earned) = settlement {
         audit::wait(proof, earned, place, index, &mut effects);
     }

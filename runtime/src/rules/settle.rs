@@ -7,13 +7,13 @@ use aria_chain::ids::NodeId;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::{BackendClass, InferenceRecord, RecordStatus, Stage};
 use aria_chain::request::AuditMode;
-use aria_chain::units::{NanoAria, WorkUnits};
+use aria_chain::units::{Microjoules, NanoAria, WorkUnits};
 
 use crate::fixed::part;
 use crate::params::Params;
-use crate::reward::{Effort, reward};
+use crate::reward::{Effort, counted_energy_uj, reward};
 use crate::rules::record::{InclusionError, Place, RecordFault};
-use crate::state::{Model, Overlay, StateError, key};
+use crate::state::{Model, Overlay, Sobriety, StateError, key};
 use crate::work::stage_share;
 
 /// How a record leaves its block.
@@ -104,6 +104,7 @@ pub(super) fn is_bonded(record: &InferenceRecord, place: Place<'_>, overlay: &Ov
 pub(super) fn write(
     proof: &VerifiedProof,
     settlement: Settlement,
+    model: Option<&Model>,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), InclusionError> {
@@ -114,9 +115,40 @@ pub(super) fn write(
     totals.prompt_tokens = add(totals.prompt_tokens, u64::from(record.prompt_tokens))?;
     totals.generated_tokens = add(totals.generated_tokens, u64::from(record.tokens_generated))?;
     totals.energy_uj = totals.energy_uj.checked_add(record.energy_uj)?;
+    spend(record, model, &mut totals.sobriety, place, overlay)?;
     overlay.put(key::epoch(place.epoch()), &totals);
     if let Settlement::SelfAudited { work, reward } = settlement {
         credit(&record.stages, Earned { work, reward }, &[], true, place, overlay)?;
+    }
+    Ok(())
+}
+
+/// Counts what an answer took, for all and for each node that ran a stage of it.
+fn spend(
+    record: &InferenceRecord,
+    model: Option<&Model>,
+    all: &mut Sobriety,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), InclusionError> {
+    let ops = model.map_or(0, |model| model.shape.ops_per_token().expect("a registered shape was checked"));
+    let effort = Effort::of(record, ops, place.params());
+    let Some(energy_uj) = counted_energy_uj(&effort, place.params()) else {
+        return Ok(());
+    };
+    let count = |sobriety: &mut Sobriety, tokens: u64, energy_uj: u64| -> Result<(), InclusionError> {
+        let spent = if effort.is_measured { &mut sobriety.measured } else { &mut sobriety.estimated };
+        spent.tokens = add(spent.tokens, tokens)?;
+        spent.energy_uj = spent.energy_uj.checked_add(Microjoules::new(energy_uj))?;
+        Ok(())
+    };
+    count(all, effort.tokens, energy_uj.get())?;
+    let layers = record.stages.last().map_or(0, |stage| stage.layer_end);
+    for stage in &record.stages {
+        let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, layers);
+        let mut own = overlay.read().sobriety(place.epoch(), &stage.node_id)?;
+        count(&mut own, share(effort.tokens), share(energy_uj.get()))?;
+        overlay.put(key::sobriety(place.epoch(), &stage.node_id), &own);
     }
     Ok(())
 }

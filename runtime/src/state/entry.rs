@@ -166,6 +166,25 @@ impl Supply {
     }
 }
 
+/// Tokens generated, and the energy that they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Spent {
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Their energy; no less than the physical floor of the work.
+    pub energy_uj: Microjoules,
+}
+
+/// What answers took, by how it is known: what is measured and what is estimated are never one number. An answer of
+/// unknown energy counts nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Sobriety {
+    /// By a counter of the machine.
+    pub measured: Spent,
+    /// By a formula.
+    pub estimated: Spent,
+}
+
 /// What happened in one epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct EpochTotals {
@@ -181,6 +200,8 @@ pub struct EpochTotals {
     pub generated_tokens: u64,
     /// Energy of the included records.
     pub energy_uj: Microjoules,
+    /// What of it is known, and how.
+    pub sobriety: Sobriety,
     /// Work credited.
     pub work: WorkUnits,
     /// Rewards paid.

@@ -15,6 +15,7 @@
 //! | `09` | the same of the next epoch |
 //! | `0a` node | [`Candidate`](crate::state::Candidate) |
 //! | `0c` | the chain's random number after the last block, 32 bytes |
+//! | `0f` epoch (8) node | [`Sobriety`](crate::state::Sobriety) of the node in the epoch |
 //! | `0e` node | [`Reputation`](crate::reputation::Reputation) of a node of which something was settled |
 //! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
@@ -66,6 +67,14 @@ pub const AUDITS: &[u8] = &[0x0d];
 
 /// Table of reputations.
 pub const REPUTATIONS: &[u8] = &[0x0e];
+
+/// Table of what answers took, by epoch and node.
+pub const SOBRIETY: &[u8] = &[0x0f];
+
+/// What the answers of a node took in an epoch.
+pub fn sobriety(epoch: Epoch, node: &NodeId) -> Vec<u8> {
+    [SOBRIETY, &epoch.get().to_be_bytes(), node.as_bytes()].concat()
+}
 
 /// The reputation of a node.
 pub fn reputation(node: &NodeId) -> Vec<u8> {
