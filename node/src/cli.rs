@@ -226,6 +226,11 @@ pub enum NetworkCommand {
         /// Where the node listens for peers, HOST:PORT
         address: String,
     },
+    /// Stay connected no longer to a node that was added or is a bootstrap address
+    Remove {
+        /// The address as it was named, HOST:PORT
+        address: String,
+    },
     /// End the connection to a node and keep it out
     Ban {
         /// Its key, as `aria network peers` shows it

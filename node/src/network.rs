@@ -6,8 +6,9 @@
 //!
 //! In reading order: `tls`, [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`], `lan`.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use aria_chain::ids::{BlockHash, ChainId, NodeId};
@@ -36,6 +37,8 @@ use peers::Peers;
 const EVENTS_MAX: usize = 1_024;
 /// Kibibytes of all frames that were read and not yet worked on. Beyond it readers wait.
 const ROOM_KIB: usize = 64 * 1_024;
+/// Addresses that the operator may name.
+const NAMED_MAX: usize = 256;
 
 /// What a frame is about. The first byte of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +201,8 @@ pub struct Network {
     address: SocketAddr,
     peers: Arc<Peers>,
     stop: CancellationToken,
+    /// Addresses that are named, each with what ends its dialling.
+    named: Arc<Mutex<HashMap<String, CancellationToken>>>,
     /// Doors call from threads of their own.
     runtime: tokio::runtime::Handle,
 }
@@ -217,7 +222,8 @@ impl Network {
         let peers = Arc::new(Peers::new((identity, address.port()), kept, config, legacy, events));
         tokio::spawn(accept(listener, Arc::clone(&peers), stop.clone()));
         tokio::spawn(discover::keep_company(Arc::clone(&peers), stop.clone()));
-        (Network { address, peers, stop, runtime: tokio::runtime::Handle::current() }, receiver)
+        let (named, runtime) = (Arc::default(), tokio::runtime::Handle::current());
+        (Network { address, peers, stop, named, runtime }, receiver)
     }
 
     /// Where peers connect.
@@ -225,9 +231,33 @@ impl Network {
         self.address
     }
 
-    /// Keeps a connection to an address (`host:port`) for as long as the node runs.
-    pub fn dial(&self, address: String) {
-        self.runtime.spawn(dial::keep(Arc::clone(&self.peers), address, self.stop.clone()));
+    /// Keeps a connection to an address (`host:port`) for as long as the node runs, or until [`leave`](Network::leave). Beyond
+    /// so many addresses no more are taken. Whether it is kept now.
+    pub fn dial(&self, address: String) -> bool {
+        let mut named = self.named();
+        if named.contains_key(&address) {
+            return true;
+        }
+        if named.len() >= NAMED_MAX {
+            return false;
+        }
+        let stop = self.stop.child_token();
+        named.insert(address.clone(), stop.clone());
+        self.runtime.spawn(dial::keep(Arc::clone(&self.peers), address, stop));
+        true
+    }
+
+    /// Ends what [`dial`](Network::dial) began, and the connection if this node dialled it. Whether the address was named. Who is
+    /// behind it may come back by itself: [`ban`](Network::ban) keeps it out.
+    pub fn leave(&self, address: &str) -> bool {
+        if let Ok(address) = address.parse() {
+            self.peers.book().forget(address);
+        }
+        self.named().remove(address).inspect(CancellationToken::cancel).is_some()
+    }
+
+    fn named(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.named.lock().expect("no section that holds this lock panics")
     }
 
     /// Tells the local network that this node is here, and dials those that say so too.

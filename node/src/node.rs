@@ -242,7 +242,7 @@ async fn fast_start(
     let (known, settings) = (read_book(&dir.peers_file()), NetworkConfig::default());
     let (network, events) =
         Network::start((listener, nowhere), identity(key, genesis), settings, known, None, ending.clone());
-    config.bootstrap.iter().for_each(|address| network.dial(address.clone()));
+    dial_all(&network, &config.bootstrap);
     tracing::info!(seconds = patience.as_secs(), "looking for a snapshot");
     let begin = Begin { genesis, trusted: config.trust, store, patience };
     let height = fetch::run(&begin, &network, events, stop).await;
@@ -308,6 +308,14 @@ struct Doors {
     peers_address: SocketAddr,
 }
 
+fn dial_all(network: &Network, addresses: &[String]) {
+    for address in addresses {
+        if !network.dial(address.clone()) {
+            tracing::warn!(address, "is not dialled: too many addresses are named");
+        }
+    }
+}
+
 /// Lets peers in, and looks for those that are named.
 fn start_peers(
     (config, dir): (&NodeConfig, &DataDir),
@@ -323,9 +331,7 @@ fn start_peers(
     let (legacy, settings) = (Some(Box::new(legacy) as Box<dyn Legacy>), NetworkConfig::default());
     let (network, events) = Network::start(listener, identity, settings, read_book(&book), legacy, stop.clone());
     spawner.spawn(keep_book(network.clone(), dir.clone(), stop));
-    for address in &config.bootstrap {
-        network.dial(address.clone());
-    }
+    dial_all(&network, &config.bootstrap);
     if config.mdns
         && let Err(error) = network.look_around()
     {

@@ -161,8 +161,16 @@ impl Services for NodeServices {
 
     fn add_peer(&self, address: &str) -> Result<(), String> {
         let network = self.chain.network.get().ok_or("this node has no peers yet")?;
-        network.dial(address.to_owned());
-        Ok(())
+        let full = "too many addresses are named already; remove one first";
+        network.dial(address.to_owned()).then_some(()).ok_or_else(|| full.to_owned())
+    }
+
+    fn remove_peer(&self, address: &str) -> Result<(), String> {
+        let network = self.chain.network.get().ok_or("this node has no peers yet")?;
+        network
+            .leave(address)
+            .then_some(())
+            .ok_or_else(|| "was not added; `aria network ban` ends other connections".into())
     }
 
     fn ban_peer(&self, node: NodeId, time: std::time::Duration, reason: &str) -> Result<(), String> {

@@ -29,6 +29,7 @@ type Method = fn(&dyn Services, &Arguments) -> Answer;
 const METHODS: &[(&str, &[&str], Method)] = &[
     ("admin_stop", &[], stop),
     ("admin_addPeer", &["address"], add_peer),
+    ("admin_removePeer", &["address"], remove_peer),
     ("admin_banPeer", &["node_id", "seconds", "reason"], ban_peer),
     ("admin_listBans", &[], list_bans),
 ];
@@ -58,7 +59,7 @@ fn text<'a>(arguments: &'a Arguments, name: &str) -> Result<&'a str, ErrorObject
     arguments.get(name).and_then(Value::as_str).ok_or_else(|| invalid(name, "must be text"))
 }
 
-fn add_peer(services: &dyn Services, arguments: &Arguments) -> Answer {
+fn address(arguments: &Arguments) -> Result<&str, ErrorObjectOwned> {
     let address = text(arguments, "address")?;
     let is_address = address.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && host.len() <= HOST_BYTES_MAX && port.parse::<u16>().is_ok_and(|port| port > 0)
@@ -66,7 +67,16 @@ fn add_peer(services: &dyn Services, arguments: &Arguments) -> Answer {
     if !is_address {
         return Err(invalid("address", "must be HOST:PORT"));
     }
-    services.add_peer(address).map_err(|reason| invalid("address", reason))?;
+    Ok(address)
+}
+
+fn remove_peer(services: &dyn Services, arguments: &Arguments) -> Answer {
+    services.remove_peer(address(arguments)?).map_err(|reason| invalid("address", reason))?;
+    Ok(json!(true))
+}
+
+fn add_peer(services: &dyn Services, arguments: &Arguments) -> Answer {
+    services.add_peer(address(arguments)?).map_err(|reason| invalid("address", reason))?;
     Ok(json!(true))
 }
 

@@ -40,6 +40,9 @@ pub trait Services: Send + Sync + 'static {
     /// Keeps a connection to an address from now on. The error says why there are no peers.
     fn add_peer(&self, address: &str) -> Result<(), String>;
 
+    /// Ends what [`add_peer`](Services::add_peer) began. The error says that it did not.
+    fn remove_peer(&self, address: &str) -> Result<(), String>;
+
     /// Ends the connection to a peer and keeps it out for so long; no time at all lets it in again.
     fn ban_peer(&self, node: aria_chain::ids::NodeId, time: std::time::Duration, reason: &str) -> Result<(), String>;
 

@@ -242,6 +242,20 @@ fn peers_are_pinged_added_and_banned_by_command() {
     }
     assert_eq!(peers()[0]["node_id"], json!(key));
 
+    // The other may dial back by itself.
+    assert_eq!(run(&two, &["remove", address]).0, Some(0));
+    while peers().iter().any(|peer| peer["direction"] == "outbound") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the connection stands");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (code, _, error) = run(&two, &["remove", address]);
+    assert!(code != Some(0) && error.contains("was not added"), "{error}");
+    assert_eq!(run(&two, &["add", address]).0, Some(0));
+    while peers().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no connection after it was removed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
     assert_eq!(run(&two, &["ban", key, "--minutes", "5", "--reason", "a test"]).0, Some(0));
     let bans = run(&two, &["bans"]).1;
     assert_eq!((&bans["bans"][0]["node_id"], &bans["bans"][0]["reason"]), (&json!(key), &json!("a test")), "{bans}");

@@ -93,7 +93,7 @@ impl Stranger {
         });
         let others: Vec<String> = network.bootstrap(except).split(',').map(ToOwned::to_owned).collect();
         let count = others.len();
-        runtime.block_on(async { others.into_iter().for_each(|address| peers.dial(address)) });
+        runtime.block_on(async { others.into_iter().for_each(|address| assert!(peers.dial(address))) });
         let begun = Instant::now();
         while peers.peers().len() < count {
             assert!(begun.elapsed() < PATIENCE, "nobody answers");

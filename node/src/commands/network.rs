@@ -18,6 +18,12 @@ pub(super) async fn network(setting: &Setting, command: NetworkCommand) -> anyho
             tell(setting, "admin_addPeer", json!({"address": address})).await?;
             say(setting, &json!({"added": address}), &format!("{address} is dialled until there is a connection"))
         }
+        NetworkCommand::Remove { address } => {
+            tell(setting, "admin_removePeer", json!({"address": address})).await?;
+            let text =
+                format!("{address} is dialled no longer; `aria network ban` keeps a node out that comes by itself");
+            say(setting, &json!({"removed": address}), &text)
+        }
         NetworkCommand::Ban { node_id, minutes, reason } => {
             let mut params = json!({"node_id": node_id, "seconds": minutes * 60});
             if let Some(reason) = reason {

@@ -133,6 +133,11 @@ impl Book {
         self.entries.insert(entry.node_id, entry);
     }
 
+    /// Forgets who is at an address.
+    pub fn forget(&mut self, address: SocketAddr) {
+        self.entries.retain(|_, entry| entry.address != address);
+    }
+
     /// Notes that a node could not be reached. Who cannot be for long is forgotten.
     pub fn failed(&mut self, node: &NodeId, now_s: u64) {
         let Some(entry) = self.entries.get_mut(node) else { return };

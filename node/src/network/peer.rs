@@ -207,7 +207,7 @@ async fn live(
     // A peer that is there is told before anything that it says.
     let told = peers.events.send(PeerEvent::Connected(node)).await;
     let reason = tokio::select! {
-        () = stop.cancelled() => "this node stops".to_owned(),
+        () = stop.cancelled() => "ended by this node".to_owned(),
         () = end.cancelled() => "replaced or dropped".to_owned(),
         reason = read => reason,
         reason = write => reason,
