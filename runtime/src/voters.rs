@@ -139,6 +139,9 @@ impl Candidate {
             self.returns = Epoch::new(next.get().saturating_add(away));
         } else if taken > 0 {
             self.strikes = 0;
+        } else {
+            // Where voters are many, each has a turn an epoch or none: who takes none adds up what it misses.
+            self.missed = missed;
         }
     }
 }

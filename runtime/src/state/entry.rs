@@ -60,7 +60,7 @@ pub struct Candidate {
     pub base: u64,
     /// Turns to propose that it took in this epoch.
     pub taken: u32,
-    /// Turns that it let pass in this epoch.
+    /// Turns that it let pass in this epoch, and in those just before in which it took none.
     pub missed: u32,
     /// How often in a row it was absent.
     pub strikes: u8,

@@ -51,14 +51,17 @@ fn a_third_changes_hands_and_then_the_next_third() {
 fn who_misses_its_turns_is_away_for_longer_each_time() {
     let mut candidate = Candidate { base: 1, ..Candidate::default() };
     let mut end = |taken, missed, next| {
-        (candidate.taken, candidate.missed) = (taken, missed);
+        candidate.taken += taken;
+        candidate.missed += missed;
         candidate.end_epoch(Epoch::new(next));
-        assert_eq!((candidate.taken, candidate.missed), (0, 0));
         (candidate.strikes, candidate.returns.get())
     };
     assert_eq!(end(5, 5, 10), (0, 0), "as many taken as missed");
     assert_eq!(end(0, 1, 10), (0, 0), "one is free");
-    assert_eq!(end(0, 2, 10), (1, 11));
+    assert_eq!(end(1, 0, 10), (0, 0), "and forgotten with the next turn that is taken");
+    assert_eq!(end(0, 1, 10), (0, 0), "so it is free again");
+    assert_eq!(end(0, 0, 10), (0, 0), "an epoch without a turn changes nothing");
+    assert_eq!(end(0, 1, 10), (1, 11), "a second one with none taken is not");
     assert_eq!(end(1, 2, 11), (2, 13));
     assert_eq!(end(0, 0, 12), (2, 13), "no turn, no judgement");
     assert_eq!(end(0, 9, 14), (3, 18));
