@@ -141,7 +141,7 @@ impl Payloads {
         self.0.join(record.to_string())
     }
 
-    /// Keeps one, whole or not at all.
+    /// Keeps one, whole or not at all. It is on the disk then: without it an audit would find its provider unavailable.
     pub fn keep(&self, record: &RecordId, payload: &Payload) -> io::Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -149,7 +149,9 @@ impl Payloads {
         let (path, draft) = (self.file(record), self.0.join(format!("{record}.new")));
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&payload.encode())?;
-        fs::rename(draft, path)
+        file.sync_all()?;
+        fs::rename(draft, path)?;
+        fs::File::open(&self.0)?.sync_all()
     }
 
     /// The bytes of one, if it is here.
