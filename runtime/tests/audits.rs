@@ -223,8 +223,11 @@ fn a_record_that_nobody_can_check_is_unavailable() {
     let executed = judge(&mut chain, at, &record, &said);
     assert_eq!(executed.changes.statuses, [(record, RecordStatus::Unavailable)]);
     assert_eq!((bond(&chain, 1), earned_by(&chain, 1), earned_by(&chain, 2)), (1_000 * ARIA, 0, 0));
+    let reputation = |chain: &Scenario| chain.reader().reputation(&key(1).node_id()).unwrap();
+    let blamed = reputation(&chain);
+    assert!(blamed.score_ppm < Reputation::default().score_ppm);
 
-    // The same if the auditors say nothing at all.
+    // The same if the auditors say nothing at all, but then nobody blames the provider.
     let (record, at, _) = included(&mut chain);
     let last = at.get() + 2 + chain.genesis.params().audit_blocks;
     while chain.tip.height.get() < last - 1 {
@@ -233,6 +236,7 @@ fn a_record_that_nobody_can_check_is_unavailable() {
     }
     let (_, executed) = chain.beat();
     assert_eq!(executed.changes.statuses, [(record, RecordStatus::Unavailable)]);
+    assert_eq!(reputation(&chain), blamed);
 }
 
 #[test]

@@ -296,9 +296,7 @@ fn conclude(
     let status = match audit.phase {
         Phase::Waiting | Phase::Passed => RecordStatus::Accepted,
         Phase::Drawn => {
-            let count =
-                |verdict: Verdict| audit.members.iter().filter(|member| member.verdict == Some(verdict)).count();
-            let (valid, invalid) = (count(Verdict::Valid), count(Verdict::Invalid));
+            let (valid, invalid) = (count(&audit, Verdict::Valid), count(&audit, Verdict::Invalid));
             if valid > 0 && invalid > 0 {
                 dispute(key, audit, overlay)?;
                 return Ok(None);
@@ -338,6 +336,11 @@ fn conclude(
     Ok(Some((audit.record, status, audit)))
 }
 
+/// How many members said so.
+fn count(audit: &Audit, verdict: Verdict) -> usize {
+    audit.members.iter().filter(|member| member.verdict == Some(verdict)).count()
+}
+
 /// Rule 4: the strongest voters judge; what the committee said is kept for what it deserves.
 fn dispute(key: Vec<u8>, mut audit: Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     let voters = overlay.read().voters()?;
@@ -375,7 +378,10 @@ fn pay(audit: &Audit, status: RecordStatus, place: Place<'_>, overlay: &mut Over
     let outcome = match status {
         RecordStatus::Verified => Some(Outcome::Verified),
         RecordStatus::Refuted => Some(Outcome::Refuted),
-        RecordStatus::Unavailable => Some(Outcome::Unavailable),
+        // A provider answers for what it withholds, not for auditors who say nothing.
+        RecordStatus::Unavailable if count(audit, Verdict::Missing) > audit.members.len().div_euclid(2) => {
+            Some(Outcome::Unavailable)
+        }
         _ => None,
     };
     if let Some(outcome) = outcome {
