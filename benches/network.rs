@@ -180,7 +180,7 @@ fn watch(port: u16, followed: &Receiver<(Value, Instant)>, latencies: &Mutex<Vec
 
 fn start(folder: &Path, nodes: u64) -> (Devnet, Vec<u16>) {
     let mut command = Command::new(program());
-    command.arg("--data-dir").arg(folder).args(["--json", "devnet", "--here", "--base-port", "23700"]);
+    command.arg("--data-dir").arg(folder).args(["--json", "devnet", "--base-port", "23700"]);
     command.args(["--nodes", &nodes.to_string()]).stdout(Stdio::piped());
     let mut child = command.spawn().expect("aria starts");
     let mut line = String::new();

@@ -211,9 +211,6 @@ pub struct DevnetArgs {
     /// Threads of one forward pass, for each node
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Put the nodes right into the data directory, not into `devnet` below it
-    #[arg(long)]
-    pub here: bool,
 }
 
 /// `aria network …`

@@ -66,12 +66,14 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = cli.log.or_else(|| config.log.filter.clone()).unwrap_or_else(|| default.to_owned());
     let format = cli.log_format.or(config.log.format).unwrap_or(LogFormat::Text);
     telemetry::init(&filter, format).map_err(anyhow::Error::msg)?;
+    // By the flag: what the environment names is where this user's node lives.
+    let is_named = cli.data_dir.is_some_and(|named| std::env::var_os("ARIA_HOME").is_none_or(|home| named != home));
     let setting = Setting { data_dir, config, json: cli.json };
     match cli.command {
         Command::Node(NodeCommand::Start(args)) => block_on(node::start(&setting, &args)),
         Command::Node(NodeCommand::Status) => block_on(node::status(&setting)),
         Command::Node(NodeCommand::Stop) => block_on(node::stop(&setting)),
-        Command::Devnet(args) => block_on(devnet::devnet(&setting, &args)),
+        Command::Devnet(args) => block_on(devnet::devnet(&setting, &args, is_named)),
         Command::Network(command) => block_on(network::network(&setting, command)),
         Command::Bench(args) => bench::bench(&setting, &args),
         Command::Infer(args) => block_on(infer::infer(&setting, args)),

@@ -53,7 +53,7 @@ impl Devnet {
         }
         let base_port = free_ports(4 * nodes);
         let mut command = command(folder);
-        command.args(["--json", "devnet", "--here", "--nodes", &nodes.to_string()]);
+        command.args(["--json", "devnet", "--nodes", &nodes.to_string()]);
         command.args(["--base-port", &base_port.to_string()]);
         let mut parent = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("aria starts");
         let mut line = String::new();

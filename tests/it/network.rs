@@ -211,6 +211,16 @@ fn a_stranger_joins_and_follows() {
 }
 
 #[test]
+fn a_network_is_not_put_where_a_node_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(aria(folder.path(), &["key", "show"]).status.success());
+    let refused = aria(folder.path(), &["devnet", "--nodes", "1"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("another folder"), "{error}");
+    assert!(!folder.path().join("node-0").exists());
+}
+
+#[test]
 fn peers_are_pinged_added_and_banned_by_command() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));

@@ -39,7 +39,8 @@ struct Member {
     has_ended: bool,
 }
 
-pub(super) async fn devnet(setting: &Setting, args: &DevnetArgs) -> anyhow::Result<ExitCode> {
+/// Runs the network in the data directory if that was named for it, else in `devnet` below it.
+pub(super) async fn devnet(setting: &Setting, args: &DevnetArgs, is_named: bool) -> anyhow::Result<ExitCode> {
     if !(1..=NODES_MAX).contains(&args.nodes) {
         bail!("nodes must be 1 to {NODES_MAX}");
     }
@@ -48,8 +49,11 @@ pub(super) async fn devnet(setting: &Setting, args: &DevnetArgs) -> anyhow::Resu
     }
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone()));
-    let folder = setting.data_dir.join("devnet");
-    let folder = std::path::absolute(if args.here { &setting.data_dir } else { &folder })?;
+    let below = setting.data_dir.join("devnet");
+    let folder = std::path::absolute(if is_named { &setting.data_dir } else { &below })?;
+    if DataDir::existing(&folder).key_file().exists() {
+        bail!("{} belongs to a node already; name another folder with --data-dir", folder.display());
+    }
     let mut members = start(&folder, args)?;
     let ready = wait_until_ready(&mut members, &stop).await;
     if let Err(error) = ready {

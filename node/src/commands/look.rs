@@ -84,7 +84,7 @@ pub(super) async fn audit(setting: &Setting, record: RecordId) -> anyhow::Result
 
 /// The node that is named, else that of this data directory.
 fn node_or_own(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<NodeId> {
-    node.map_or_else(|| Ok(NodeKey::load_or_create(&setting.existing().key_file())?.node_id()), Ok)
+    node.map_or_else(|| Ok(NodeKey::load(&setting.existing().key_file())?.node_id()), Ok)
 }
 
 pub(super) async fn sobriety(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<ExitCode> {

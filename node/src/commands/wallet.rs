@@ -57,7 +57,7 @@ async fn balance(setting: &Setting, account: Option<NodeId>, named: Option<&str>
     let url = door(setting, named)?;
     let account = match account {
         Some(account) => account,
-        None => NodeKey::load_or_create(&setting.existing().key_file())?.node_id(),
+        None => NodeKey::load(&setting.existing().key_file())?.node_id(),
     };
     let view = rpc(&url, "chain_getAccount", json!([account])).await?;
     if setting.json {
