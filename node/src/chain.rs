@@ -298,7 +298,12 @@ impl Chain {
         let news = Gossip::Transaction(Box::new(order.signed().clone())).encode();
         let kept = self.store.put_pending_transaction(&order).map_err(|error| error.to_string())?;
         if kept != Pending::Final {
-            self.transactions().insert(order, place, now).map_err(|error| error.to_string())?;
+            let id = order.id();
+            if let Err(error) = self.transactions().insert(order, place, now) {
+                // Another took its number meanwhile. What was refused does not come back after a restart.
+                self.store.drop_pending_transactions(&[id]).map_err(|error| error.to_string())?;
+                return Err(error.to_string());
+            }
             self.wake.notify_one();
             if let Some(network) = self.network.get() {
                 network.broadcast(Channel::Gossip, &news, None);
@@ -404,8 +409,9 @@ impl Chain {
         Ok(is_due)
     }
 
-    /// When the next block can be at the earliest.
-    fn earliest(&self, parent: &Header) -> Timestamp {
+    /// When the next block can be at the earliest: never closer to its parent than the rules allow, even where the clock went
+    /// back a little.
+    pub fn earliest(&self, parent: &Header) -> Timestamp {
         let earliest_ms = parent.timestamp_ms.get().saturating_add(self.genesis.params().block_interval_ms);
         Timestamp::new(self.clock.now_ms().max(earliest_ms))
     }

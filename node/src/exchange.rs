@@ -197,17 +197,12 @@ impl Exchange {
         if self.chain.transactions().get(&transaction.transaction.id()).is_some() {
             return Ok(());
         }
-        let chain = Arc::clone(&self.chain);
-        let bytes = Gossip::Transaction(Box::new(transaction.clone())).encode();
-        let taken = spawn_blocking(move || {
+        let news = Gossip::Transaction(Box::new(transaction.clone()));
+        self.take(peer, &news, move |chain| {
             let verified = transaction.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
-            Ok::<_, String>(chain.admit_order(verified).is_ok())
-        });
-        if taken.await.map_err(|error| error.to_string())?? {
-            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
-            self.chain.wake.notify_one();
-        }
-        Ok(())
+            Ok(chain.admit_order(verified).is_ok())
+        })
+        .await
     }
 
     /// An attestation that another node holds. A wrong signature is the peer's fault; one that is late or of no validator is not.
@@ -215,14 +210,24 @@ impl Exchange {
         if self.chain.attestations().get(&attestation.attestation.id()).is_some() {
             return Ok(());
         }
-        let chain = Arc::clone(&self.chain);
-        let bytes = Gossip::Attestation(Box::new(attestation.clone())).encode();
-        let taken = spawn_blocking(move || {
+        let news = Gossip::Attestation(Box::new(attestation.clone()));
+        self.take(peer, &news, move |chain| {
             let verified = attestation.verify(chain.genesis.chain_id()).map_err(|error| error.to_string())?;
-            Ok::<_, String>(chain.admit_attestation(verified))
-        });
-        if taken.await.map_err(|error| error.to_string())?? {
-            self.network.broadcast(Channel::Gossip, &bytes, Some(&peer));
+            Ok(chain.admit_attestation(verified))
+        })
+        .await
+    }
+
+    /// Lets something wait, and passes it on if it is new.
+    async fn take(
+        &self,
+        peer: NodeId,
+        news: &Gossip,
+        admit: impl FnOnce(&Chain) -> Result<bool, String> + Send + 'static,
+    ) -> Result<(), String> {
+        let chain = Arc::clone(&self.chain);
+        if spawn_blocking(move || admit(&chain)).await.map_err(|error| error.to_string())?? {
+            self.network.broadcast(Channel::Gossip, &news.encode(), Some(&peer));
             self.chain.wake.notify_one();
         }
         Ok(())

@@ -6,9 +6,10 @@
 //! 1. A candidate's work is what was verified of it in the last `work_window_epochs`, at most what its bond backs.
 //! 2. Genesis gave some nodes power to begin with. Together it counts as `base_work`, less all work under 1: as work is
 //!    verified, it fades to nothing.
-//! 3. Who let more turns to propose pass than it took is absent, and returns after 1, 2, 4 ... epochs; but nobody is sent
-//!    away where fewer than four would stay, because three cannot do without any of them. Who contradicted itself is
-//!    excluded for ever, and whom audits found to have lied for 2, 4, 8 ... epochs.
+//! 3. Who let more turns to propose pass than it took is absent (one is free, and remembered until one is taken), and
+//!    returns after 1, 2, 4 ... epochs; but nobody is sent away where fewer than four would stay, because three cannot do
+//!    without any of them. Who contradicted itself is excluded for ever, and whom audits found to have lied for 2, 4, 8 ...
+//!    epochs.
 //! 4. The weights are scaled to [`POWER_TOTAL`], the strongest [`VALIDATORS_MAX`] stay, and at most `power_change_ppm` of
 //!    all power changes hands from one epoch to the next.
 

@@ -43,10 +43,7 @@ impl Hands {
     pub fn build(&mut self, round: Round) -> Result<Option<Arc<ProposedBlock>>, NodeError> {
         let chain = &self.chain;
         let parent = chain.tip_header()?;
-        let params = chain.genesis.params();
-        // Never closer to the parent than the rules allow, even where the clock went back a little.
-        let earliest_ms = parent.timestamp_ms.get().saturating_add(params.block_interval_ms);
-        let timestamp = Timestamp::new(chain.clock.now_ms().max(earliest_ms));
+        let timestamp = chain.earliest(&parent);
         let waiting = Waiting {
             evidence: chain.accused().pieces(),
             transactions: chain.transactions().select(),
@@ -218,11 +215,7 @@ fn verify_attestations(
         let id = signed.attestation.id();
         chain.attestations().get(&id).filter(|own| own.signed() == signed).cloned()
     };
-    let one = |signed: SignedAttestation| match known(&signed) {
-        Some(known) => Ok(known),
-        None => signed.verify(chain.genesis.chain_id()).map_err(|fault| fault.to_string()),
-    };
-    attestations.into_iter().map(one).collect()
+    all_verified(attestations, known, |signed| signed.verify(chain.genesis.chain_id()))
 }
 
 fn verify_transactions(
@@ -233,11 +226,17 @@ fn verify_transactions(
         let id = signed.transaction.id();
         chain.transactions().get(&id).filter(|own| own.signed() == signed).cloned()
     };
-    let one = |signed: SignedTransaction| match known(&signed) {
-        Some(known) => Ok(known),
-        None => signed.verify(chain.genesis.chain_id()).map_err(|fault| fault.to_string()),
-    };
-    transactions.into_iter().map(one).collect()
+    all_verified(transactions, known, |signed| signed.verify(chain.genesis.chain_id()))
+}
+
+/// Those that are known need no second look.
+fn all_verified<S, V, E: ToString>(
+    all: Vec<S>,
+    known: impl Fn(&S) -> Option<V>,
+    verify: impl Fn(S) -> Result<V, E>,
+) -> Result<Vec<V>, String> {
+    let one = |signed: S| known(&signed).map_or_else(|| verify(signed).map_err(|fault| fault.to_string()), Ok);
+    all.into_iter().map(one).collect()
 }
 
 fn with_known(chain: &Chain, proofs: Vec<SignedProof>) -> Vec<Known> {

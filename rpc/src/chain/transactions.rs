@@ -4,6 +4,7 @@ use aria_chain::codec::Versioned;
 use aria_chain::ids::{RecordId, TransactionId};
 use aria_chain::limits::{PAGE_RECORDS_MAX, PROOF_BYTES_MAX};
 use aria_chain::proof::SignedProof;
+use aria_chain::store::Cursor;
 use aria_chain::transaction::SignedTransaction;
 use aria_runtime::fixed::part;
 use jsonrpsee::types::ErrorObjectOwned;
@@ -11,17 +12,21 @@ use serde_json::{Value, json};
 
 use super::api::{Answer, REJECTED, unavailable};
 use super::arguments::{Arguments, invalid};
+use super::rewards::params;
 use super::views;
 use crate::services::{Services, Submission, WaitingProof, WaitingTransaction};
 
 /// A transaction with its place, or null while no block has it.
 pub(super) fn get_transaction(services: &dyn Services, arguments: &Arguments) -> Answer {
     let found = services.store().transaction(&arguments.parse("id")?).map_err(|error| unavailable(&error))?;
-    let Some((place, signed)) = found else { return Ok(Value::Null) };
-    let mut view = views::transaction(&signed);
+    Ok(found.as_ref().map_or(Value::Null, placed))
+}
+
+fn placed((place, signed): &(Cursor, SignedTransaction)) -> Value {
+    let mut view = views::transaction(signed);
     view["height"] = json!(place.height);
     view["index"] = json!(place.index);
-    Ok(view)
+    view
 }
 
 /// What a transaction came to. One that fails is in no block, so being in one is success.
@@ -30,9 +35,8 @@ pub(super) fn get_receipt(services: &dyn Services, arguments: &Arguments) -> Ans
     let found = store.transaction(&id).map_err(|error| unavailable(&error))?;
     let Some((place, signed)) = found else { return Ok(Value::Null) };
     let header = store.header(place.height).map_err(|error| unavailable(&error))?;
-    let burn_ppm = services.params()["fee_burn_ppm"].as_u64().and_then(|ppm| u32::try_from(ppm).ok()).unwrap_or(0);
     let fee = signed.transaction.fee.get();
-    let burned = part(fee, burn_ppm);
+    let burned = part(fee, params(services)?.fee_burn_ppm);
     Ok(json!({
         "id": id,
         "success": true,
@@ -53,13 +57,7 @@ pub(super) fn list_transactions(services: &dyn Services, arguments: &Arguments) 
     let (limit, store) = (page_limit(arguments)?, services.store());
     let found = store.transactions(arguments.opt_parse("cursor")?, limit).map_err(|error| unavailable(&error))?;
     let next = found.last().filter(|_| found.len() == limit).map(|(place, _)| place.to_string());
-    let one = |(place, signed): &(aria_chain::store::Cursor, SignedTransaction)| {
-        let mut view = views::transaction(signed);
-        view["height"] = json!(place.height);
-        view["index"] = json!(place.index);
-        view
-    };
-    Ok(json!({"transactions": found.iter().map(one).collect::<Vec<Value>>(), "next_cursor": next}))
+    Ok(json!({"transactions": found.iter().map(placed).collect::<Vec<Value>>(), "next_cursor": next}))
 }
 
 fn page_limit(arguments: &Arguments) -> Result<usize, ErrorObjectOwned> {

@@ -10,7 +10,7 @@
 //!    decide, nobody gains and nobody loses.
 //! 5. A record that was not drawn is accepted when the time is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aria_chain::attestation::{Attestation, Opening, Statement, Verdict, VerifiedAttestation};
 use aria_chain::certificate::Validator;
@@ -122,19 +122,23 @@ pub fn awaits_draw(tip: Height, state: &dyn View) -> Result<bool, StateError> {
 /// Rule 1, by the number of this block.
 pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     let Some(height) = back(place.height, DRAW_AFTER) else { return Ok(()) };
+    let audits = audits_of(height, overlay)?;
+    if audits.is_empty() {
+        return Ok(());
+    }
     let voters = overlay.read().voters()?;
-    for (key, mut audit) in audits_of(height, overlay)? {
+    let mut trusted = BTreeSet::new();
+    for voter in voters.members() {
+        if overlay.read().reputation(&voter.node_id)?.may_audit() {
+            trusted.insert(voter.node_id);
+        }
+    }
+    for (key, mut audit) in audits {
         audit.seed = Domain::DRAW.hash_of(&(beacon, audit.record));
         let mut others = others(voters.members(), &audit);
-        let mut trusted = Vec::new();
-        for voter in &others {
-            if overlay.read().reputation(&voter.node_id)?.may_audit() {
-                trusted.push(*voter);
-            }
-        }
         // Somebody of little repute is better than nobody.
-        if !trusted.is_empty() {
-            others = trusted;
+        if others.iter().any(|voter| trusted.contains(&voter.node_id)) {
+            others.retain(|voter| trusted.contains(&voter.node_id));
         }
         if others.is_empty() {
             overlay.delete(key);
