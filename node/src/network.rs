@@ -1,10 +1,10 @@
 //! Peers over WebSocket: who they are, and frames of bytes to and from them.
 //!
-//! A peer is its key, proven on both sides by TLS 1.3 (`tls`) before anything else is said. Then both say on which chain they
+//! A peer is its key, proven on both sides by TLS 1.3 ([`tls`]) before anything else is said. Then both say on which chain they
 //! are ([`handshake`]). After that a connection carries binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
 //! connections, frames, queues, what one peer may send in a second. A slow or noisy peer is dropped with a reason in the log.
 //!
-//! In reading order: `tls`, [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`], `lan`.
+//! In reading order: [`tls`], [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`], `lan`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub mod handshake;
 mod lan;
 pub mod peer;
 pub mod peers;
-mod tls;
+pub mod tls;
 
 use book::Entry;
 pub use peers::PeerInfo;
@@ -116,8 +116,8 @@ impl Default for NetworkConfig {
             outbound_max: 8,
             discover_every: Duration::from_secs(3),
             handshake_max: Duration::from_secs(5),
-            ping_every: Duration::from_secs(20),
-            dead_after: Duration::from_secs(60),
+            ping_every: Duration::from_secs(30),
+            dead_after: Duration::from_secs(300),
             dial_again: (Duration::from_millis(200), Duration::from_secs(30)),
             rate: (4_000, 64 * 1_024 * 1_024),
         }

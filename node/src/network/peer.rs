@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aria_chain::codec::Versioned;
 use aria_chain::ids::NodeId;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -112,7 +114,11 @@ fn unproven(error: std::io::Error) -> NetworkError {
 }
 
 /// Answers an older node, one message after the other, until it says something too long or nothing for a while.
-async fn answer_legacy(mut socket: WebSocketStream<TcpStream>, mut session: Box<dyn LegacySession>, peers: &Peers) {
+pub(super) async fn answer_legacy<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<S>,
+    mut session: Box<dyn LegacySession>,
+    peers: &Peers,
+) {
     let mut budget = Budget::new(LEGACY_RATE);
     loop {
         let silent = tokio::time::timeout(LEGACY_SILENCE, socket.next());
@@ -178,8 +184,8 @@ pub(super) async fn open(tls: &Tls, stream: TcpStream) -> Result<(Secure, NodeId
 }
 
 /// The life of a connection after its upgrade.
-async fn live(
-    mut socket: Secure,
+pub(super) async fn live<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<S>,
     (node, address): (NodeId, SocketAddr),
     is_dialler: bool,
     peers: Arc<Peers>,
@@ -222,8 +228,8 @@ async fn live(
 }
 
 /// Passes on what the peer says, until it says too much or nothing. Returns why it ended.
-async fn read(
-    mut stream: SplitStream<Secure>,
+async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: SplitStream<WebSocketStream<S>>,
     (node, address): (NodeId, SocketAddr),
     peers: &Peers,
     number: u64,
@@ -269,8 +275,8 @@ async fn read(
 }
 
 /// Sends what is queued, and a ping now and then. Returns why it ended.
-async fn write(
-    mut sink: SplitSink<Secure, Message>,
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queue: mpsc::Receiver<Bytes>,
     peers: &Peers,
     (node, number): (&NodeId, u64),

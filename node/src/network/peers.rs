@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aria_chain::ids::NodeId;
 use aria_chain::units::Height;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,8 @@ use super::{Ban, Channel, Identity, Kept, Legacy, NetworkConfig, NetworkError, P
 const BAN_S_MAX: u64 = 10 * 366 * 24 * 3_600;
 /// Bans that are remembered; the oldest end first.
 const BANS_MAX: usize = 1_024;
+/// Who owes the answer to a ping for so long may be gone: its connection gives way to a new one.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Places of a queue that gossip leaves free for what matters more.
 const GOSSIP_SPARE: usize = 128;
 
@@ -51,6 +54,7 @@ pub(super) struct Link {
     received: u64,
     sent: u64,
     height: Option<Height>,
+    /// When the ping left that is not answered yet.
     pinged: Option<Instant>,
     round_trip: Option<Duration>,
     number: u64,
@@ -149,7 +153,7 @@ impl Peers {
     }
 
     /// Adds a connection; returns its number. Of two connections between the same two nodes both sides keep the one that
-    /// the node with the lower key dialled.
+    /// the node with the lower key dialled, unless nobody answers there.
     pub(super) fn join(&self, node: NodeId, mut link: Link) -> Result<u64, NetworkError> {
         let mut table = self.table();
         if let Some((until, reason)) = table.bans.get(&node) {
@@ -161,7 +165,7 @@ impl Peers {
         let should_dial = self.identity.key.node_id() < node;
         if let Some(other) = table.links.get(&node) {
             let is_worse = other.is_dialled == should_dial && link.is_dialled != should_dial;
-            if is_worse {
+            if is_worse && other.pinged.is_none_or(|pinged| pinged.elapsed() < ANSWER_MAX) {
                 return Err(NetworkError::Duplicate(node));
             }
             other.end.cancel();
@@ -193,7 +197,7 @@ impl Peers {
     /// Notes that a ping leaves now.
     pub(super) fn pinged(&self, node: &NodeId, number: u64) {
         if let Some(link) = self.table().links.get_mut(node).filter(|link| link.number == number) {
-            link.pinged = Some(Instant::now());
+            link.pinged.get_or_insert_with(Instant::now);
         }
     }
 

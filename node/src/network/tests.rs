@@ -12,6 +12,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::*;
 
+mod heartbeat;
+
 const WAIT: Duration = Duration::from_secs(20);
 
 fn identity(seed: u8, chain: &str) -> Identity {

@@ -75,13 +75,18 @@ impl Tls {
 
 fn identified(stream: TlsStream<TcpStream>) -> std::io::Result<(TlsStream<TcpStream>, NodeId)> {
     let shown = stream.get_ref().1.peer_certificates().and_then(|keys| keys.first());
-    let node = shown.and_then(|key| node_of(key).ok());
+    let node = shown.and_then(|key| node_of_spki(key));
     node.map(|node| (stream, node)).ok_or_else(|| std::io::Error::other("the peer shows no key"))
 }
 
 fn node_of(key: &CertificateDer<'_>) -> Result<NodeId, Error> {
-    let key = key.as_ref().strip_prefix(&SPKI_HEAD).and_then(|key| <[u8; 32]>::try_from(key).ok());
-    key.map(NodeId::new).ok_or(Error::InvalidCertificate(rustls::CertificateError::BadEncoding))
+    node_of_spki(key).ok_or(Error::InvalidCertificate(rustls::CertificateError::BadEncoding))
+}
+
+/// The node of a key that a peer shows. There is one encoding of each: anything else is nobody.
+pub fn node_of_spki(key: &[u8]) -> Option<NodeId> {
+    let key = key.strip_prefix(&SPKI_HEAD)?;
+    <[u8; 32]>::try_from(key).ok().map(NodeId::new)
 }
 
 /// This node's key, which signs.
