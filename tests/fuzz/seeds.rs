@@ -22,6 +22,7 @@ use aria_node::consensus::talk::{Blocks, Gossip, Headers, Sync, WireFinal};
 use aria_node::network::discover::Acquaintance;
 use aria_node::snapshot::{Manifest, Offer, chunk_digest};
 use aria_tests::decoders::chain_id;
+use serde_json::json;
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -34,6 +35,7 @@ fn main() {
     let full = (1..=tip.get()).map(Height::new).filter_map(|height| store.block(height).expect("readable"));
     let full = full.filter(|block| !block.body.proofs.is_empty()).take(2);
     order_and_attest(&corpus);
+    introduce(&corpus);
     for (number, block) in full.enumerate() {
         let keep = |name: &str, bytes: &[u8]| keep(&corpus, name, number, bytes);
         let (header, body) = (block.header.clone(), block.body.clone());
@@ -97,6 +99,24 @@ fn order_and_attest(corpus: &Path) {
     keep(corpus, "payload", 0, &payload.encode());
     keep(corpus, "sync", 8, &Sync::AskPayload(RecordId::new([4; 32])).encode());
     keep(corpus, "sync", 9, &Sync::Payload(RecordId::new([4; 32]), Some(payload.encode())).encode());
+}
+
+/// The key that a peer shows, and what an older one asks without any.
+fn introduce(corpus: &Path) {
+    let head = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    keep(corpus, "node-key", 0, &[&head[..], &[7; 32]].concat());
+    let questions = [
+        json!({"type": "ping", "data": {}}),
+        json!({"type": "peer_announce", "data": {"node_id": "alice", "host": "127.0.0.1", "port": 8_765}}),
+        json!({"type": "shard_announce", "data": {"shards": [{"model_id": "m", "layers": [0, 8]}]}}),
+        json!({"type": "get_peers", "data": {"max_peers": 5}}),
+        json!({"type": "get_stats", "request_id": "r-1"}),
+        json!({"type": "inference_request", "request_id": 7, "data": {"query": "What is a block?", "max_tokens": 12, "temperature": 0.5, "model_id": "m"}}),
+    ];
+    for (number, mut question) in questions.into_iter().enumerate() {
+        question["timestamp"] = json!(1_700_000_000);
+        keep(corpus, "legacy", number, question.to_string().as_bytes());
+    }
 }
 
 /// Votes and proposals about a block, and evidence, under a key that everybody knows.

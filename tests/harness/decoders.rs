@@ -17,13 +17,15 @@ use aria_node::consensus::message::Message;
 use aria_node::consensus::talk::{Gossip, Sync};
 use aria_node::network::discover::Acquaintance;
 use aria_node::network::handshake::Hello;
+use aria_node::network::tls::node_of_spki;
+use aria_node::services::legacy::question;
 use aria_node::snapshot::{Chunk, Manifest};
 
 /// Reads bytes, looks closer at what was read, and says whether there was anything.
 pub type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by name.
-pub const DECODERS: [(&str, Decoder); 18] = [
+pub const DECODERS: [(&str, Decoder); 20] = [
     ("acquaintance", |bytes| exact::<Acquaintance>(bytes).is_some()),
     ("attestation", attestation),
     ("body", |bytes| exact::<Body>(bytes).is_some()),
@@ -33,9 +35,11 @@ pub const DECODERS: [(&str, Decoder); 18] = [
     ("gossip", gossip),
     ("header", |bytes| exact::<Header>(bytes).is_some_and(|header| header.hash() != header.parent)),
     ("hello", |bytes| exact::<Hello>(bytes).is_some()),
+    ("legacy", legacy),
     ("light-proof", light_proof),
     ("manifest", |bytes| exact::<Manifest>(bytes).is_some()),
     ("message", |bytes| exact::<Message>(bytes).is_some_and(|message| message.round().as_i64() >= -1)),
+    ("node-key", |bytes| node_of_spki(bytes).is_some_and(|node| bytes.ends_with(node.as_bytes()))),
     ("payload", |bytes| exact::<Payload>(bytes).is_some()),
     ("proof", |bytes| exact::<SignedProof>(bytes).map(verify).is_some()),
     ("record-proof", record_proof),
@@ -116,6 +120,11 @@ fn sync(bytes: &[u8]) -> bool {
         Some(_) => {}
     }
     true
+}
+
+/// At the time of the messages of the corpus.
+fn legacy(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| question::read(text, 1_700_000_000.0).1.is_ok())
 }
 
 fn light_proof(bytes: &[u8]) -> bool {

@@ -12,30 +12,14 @@ use aria_rpc::services::{GenerateCall, GenerateError, GenerationEvent, Prompt, S
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
+use self::question::Question;
 use crate::clock::Clock;
 use crate::network::{Legacy, LegacySession};
 
-/// How far a message's time may lie back, and ahead, in seconds.
-const WINDOW_S: (f64, f64) = (300.0, 60.0);
-/// Tokens of an answer, where the caller does not say, and at most.
-const TOKENS: (u64, u64) = (100, 1_024);
-/// Longest question, in bytes.
-const QUERY_BYTES_MAX: usize = 8 * 1_024;
-/// Peers of one list.
-const PEERS_MAX: u64 = 50;
-
-/// Messages of each kind, a second, and in a burst.
-const RATES: [(&str, f64, f64); 6] = [
-    ("ping", 1.0, 5.0),
-    ("peer_announce", 1.0 / 60.0, 3.0),
-    ("shard_announce", 1.0 / 60.0, 3.0),
-    ("get_peers", 1.0, 5.0),
-    ("get_stats", 1.0, 5.0),
-    ("inference_request", 10.0, 10.0),
-];
+pub mod question;
 
 /// Why a message is not answered as asked: a stable code, and a sentence with the remedy.
-type Refusal = (&'static str, String);
+pub type Refusal = (&'static str, String);
 
 /// The door for older nodes.
 pub struct LegacyDoor {
@@ -70,8 +54,12 @@ struct Session {
 #[async_trait]
 impl LegacySession for Session {
     async fn answer(&mut self, text: &str) -> String {
-        let asked: Value = serde_json::from_str(text).unwrap_or(Value::Null);
-        let (kind, fields) = match self.reply(&asked).await {
+        let (request_id, question) = question::read(text, self.now_s());
+        let reply = match question {
+            Ok(question) => self.reply(question).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (kind, fields) = match reply {
             Ok(reply) => reply,
             Err((code, message)) => ("error", json!({"status": "error", "code": code, "error": message})),
         };
@@ -80,7 +68,7 @@ impl LegacySession for Session {
             _ => Map::new(),
         };
         envelope.insert("type".into(), json!(kind));
-        envelope.insert("request_id".into(), asked["request_id"].clone());
+        envelope.insert("request_id".into(), request_id);
         envelope.insert("sender_id".into(), json!(self.services.status().node_id));
         envelope.insert("timestamp".into(), json!(self.now_s()));
         envelope.insert("protocol".into(), json!("aria/0.1"));
@@ -95,49 +83,23 @@ impl Session {
         self.clock.now_ms() as f64 / 1_000.0
     }
 
-    async fn reply(&mut self, asked: &Value) -> Result<(&'static str, Value), Refusal> {
-        if !asked.is_object() {
-            return Err(("INVALID_MESSAGE", "the message must be a JSON object with type, data and timestamp".into()));
-        }
-        let kind = asked["type"].as_str().unwrap_or_default();
-        let Some(&(kind, per_second, burst)) = RATES.iter().find(|(name, ..)| *name == kind) else {
-            let known: Vec<&str> = RATES.iter().map(|(name, ..)| *name).collect();
-            return Err((
-                "UNKNOWN_TYPE",
-                format!("type `{kind}` is not served to unsigned peers; known: {}", known.join(", ")),
-            ));
-        };
-        self.check_time(asked)?;
-        self.take(kind, per_second, burst)?;
-        let data = &asked["data"];
-        match kind {
-            "ping" => Ok(("pong", self.pong())),
-            "peer_announce" => self.announced(data),
-            "shard_announce" => {
+    async fn reply(&mut self, question: Question) -> Result<(&'static str, Value), Refusal> {
+        self.take(question.rate())?;
+        match question {
+            Question::Ping => Ok(("pong", self.pong())),
+            Question::Announce => Ok(("peer_announce", self.announced())),
+            Question::Shards => {
                 Ok(("shard_announce", json!({"status": "ignored", "reason": "shards of unsigned peers are not used"})))
             }
-            "get_peers" => Ok(("peers_list", self.peers(data))),
-            "get_stats" => Ok(("stats", self.stats())),
-            _ => self.infer(data).await,
+            Question::Peers { limit } => Ok(("peers_list", self.peers(limit))),
+            Question::Stats => Ok(("stats", self.stats())),
+            Question::Infer { query, max_tokens, temperature, model } => {
+                self.infer(query, max_tokens, temperature, model).await
+            }
         }
     }
 
-    fn check_time(&self, asked: &Value) -> Result<(), Refusal> {
-        let Some(time) = asked["timestamp"].as_f64() else {
-            return Err(("INVALID_MESSAGE", "timestamp must be a number of seconds".into()));
-        };
-        let age = self.now_s() - time;
-        if age > WINDOW_S.0 || age < -WINDOW_S.1 {
-            let text = format!(
-                "timestamp is {age:.0} s old; it must be within -{} and +{} s, check the clock",
-                WINDOW_S.0, WINDOW_S.1
-            );
-            return Err(("TIMESTAMP_OUT_OF_WINDOW", text));
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, kind: &'static str, per_second: f64, burst: f64) -> Result<(), Refusal> {
+    fn take(&mut self, (kind, per_second, burst): (&'static str, f64, f64)) -> Result<(), Refusal> {
         let (left, since) = self.budgets.entry(kind).or_insert((burst, Instant::now()));
         *left = (*left + since.elapsed().as_secs_f64() * per_second).min(burst);
         *since = Instant::now();
@@ -154,24 +116,16 @@ impl Session {
         json!({"node_id": status.node_id, "timestamp": self.now_s(), "peer_count": status.peers, "height": height})
     }
 
-    fn announced(&self, data: &Value) -> Result<(&'static str, Value), Refusal> {
-        let host = data["host"].as_str().unwrap_or_default();
-        let is_port = data["port"].as_u64().is_some_and(|port| (1..65_536).contains(&port));
-        if host.is_empty() || host.len() > 255 || !is_port {
-            return Err(("INVALID_REQUEST", "peer_announce needs data.host and data.port (1 to 65535)".into()));
-        }
+    fn announced(&self) -> Value {
         let status = self.services.status();
-        let reply = json!({
+        json!({
             "status": "accepted", "peer_id": status.node_id, "node_id": status.node_id, "peer_count": status.peers,
             "selected_protocol": "aria.v0",
-        });
-        Ok(("peer_announce", reply))
+        })
     }
 
-    fn peers(&self, data: &Value) -> Value {
-        let limit = data["max_peers"].as_u64().unwrap_or(PEERS_MAX).min(PEERS_MAX);
+    fn peers(&self, limit: usize) -> Value {
         let peers = self.services.peers().1;
-        let limit = usize::try_from(limit).unwrap_or(0);
         let peers = peers.iter().take(limit).map(|peer| {
             let (host, port) = peer.address.rsplit_once(':').unwrap_or((&peer.address, ""));
             json!({"node_id": peer.node_id, "host": host, "port": port.parse::<u16>().unwrap_or(0), "direction": peer.direction})
@@ -193,27 +147,20 @@ impl Session {
         })
     }
 
-    async fn infer(&self, data: &Value) -> Result<(&'static str, Value), Refusal> {
-        let query = data["query"].as_str().unwrap_or_default();
-        if query.is_empty() || query.len() > QUERY_BYTES_MAX {
-            return Err(("INVALID_REQUEST", format!("data.query must be a text of 1 to {QUERY_BYTES_MAX} bytes")));
-        }
-        let tokens = data["max_tokens"].as_u64().unwrap_or(TOKENS.0);
-        if !(1..=TOKENS.1).contains(&tokens) {
-            return Err(("INVALID_REQUEST", format!("data.max_tokens must be 1 to {}", TOKENS.1)));
-        }
-        let temperature = data["temperature"].as_f64().unwrap_or(0.7);
-        if !(0.0..=2.0).contains(&temperature) {
-            return Err(("INVALID_REQUEST", "data.temperature must be 0 to 2".into()));
-        }
+    async fn infer(
+        &self,
+        query: String,
+        max_tokens: u32,
+        temperature: f64,
+        model: Option<String>,
+    ) -> Result<(&'static str, Value), Refusal> {
         let Some(served) = self.services.models().first().map(|card| card.id.clone()) else {
             return Err(("NOT_READY", "the model is being loaded; try again in a moment".into()));
         };
-        let asked = data["model_id"].as_str().unwrap_or(&served);
-        if asked != served {
+        if let Some(asked) = model.filter(|model| *model != served) {
             return Err(("MODEL_NOT_FOUND", format!("this node serves `{served}`, not `{asked}`")));
         }
-        let message = ChatMessage { role: "user".into(), content: query.to_owned() };
+        let message = ChatMessage { role: "user".into(), content: query };
         #[expect(clippy::cast_possible_truncation, reason = "a temperature; the door rounds it to parts per million")]
         let sampling = Sampling { temperature: temperature as f32, ..Sampling::default() };
         let call = GenerateCall {
@@ -221,7 +168,7 @@ impl Session {
             model: served.clone(),
             prompt: Prompt::Chat(vec![message]),
             choices: 1,
-            max_tokens: u32::try_from(tokens).ok(),
+            max_tokens: Some(max_tokens),
             stop: Vec::new(),
             sampling,
             is_seeded: false,

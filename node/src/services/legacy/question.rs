@@ -1,0 +1,139 @@
+//! What an older node asks, read from its text: a pure function, so that it can be read by a fuzzer too.
+
+use serde_json::Value;
+
+use super::Refusal;
+
+/// How far a message's time may lie back, and ahead, in seconds.
+const WINDOW_S: (f64, f64) = (300.0, 60.0);
+/// Tokens of an answer, where the caller does not say, and at most.
+const TOKENS: (u64, u64) = (100, 1_024);
+/// Longest question, in bytes.
+const QUERY_BYTES_MAX: usize = 8 * 1_024;
+/// Peers of one list.
+const PEERS_MAX: u64 = 50;
+
+/// Messages of each kind, a second, and in a burst.
+pub(super) const RATES: [(&str, f64, f64); 6] = [
+    ("ping", 1.0, 5.0),
+    ("peer_announce", 1.0 / 60.0, 3.0),
+    ("shard_announce", 1.0 / 60.0, 3.0),
+    ("get_peers", 1.0, 5.0),
+    ("get_stats", 1.0, 5.0),
+    ("inference_request", 10.0, 10.0),
+];
+
+/// What an unsigned peer may ask.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// Whether somebody is there.
+    Ping,
+    /// It says where it is, which is not noted: nobody proves it.
+    Announce,
+    /// It says which layers it has, which is not noted either.
+    Shards,
+    /// Who else is there.
+    Peers {
+        /// Most of them to tell.
+        limit: usize,
+    },
+    /// How this node is.
+    Stats,
+    /// An answer.
+    Infer {
+        /// What to answer.
+        query: String,
+        /// Tokens of the answer.
+        max_tokens: u32,
+        /// 0 to 2.
+        temperature: f64,
+        /// Which model; whichever is served, if none.
+        model: Option<String>,
+    },
+}
+
+impl Question {
+    /// Its place among [`RATES`].
+    pub(super) fn rate(&self) -> (&'static str, f64, f64) {
+        let place = match self {
+            Question::Ping => 0,
+            Question::Announce => 1,
+            Question::Shards => 2,
+            Question::Peers { .. } => 3,
+            Question::Stats => 4,
+            Question::Infer { .. } => 5,
+        };
+        RATES[place]
+    }
+}
+
+/// Reads a message that came at `now_s`, in seconds since 1970. The request id is echoed whatever the rest is.
+pub fn read(text: &str, now_s: f64) -> (Value, Result<Question, Refusal>) {
+    let asked: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    let question = question(&asked, now_s);
+    (asked["request_id"].clone(), question)
+}
+
+fn question(asked: &Value, now_s: f64) -> Result<Question, Refusal> {
+    if !asked.is_object() {
+        return Err(("INVALID_MESSAGE", "the message must be a JSON object with type, data and timestamp".into()));
+    }
+    let kind = asked["type"].as_str().unwrap_or_default();
+    if RATES.iter().all(|(name, ..)| *name != kind) {
+        let known = RATES.map(|(name, ..)| name).join(", ");
+        return Err(("UNKNOWN_TYPE", format!("type `{kind}` is not served to unsigned peers; known: {known}")));
+    }
+    check_time(asked, now_s)?;
+    let data = &asked["data"];
+    match kind {
+        "ping" => Ok(Question::Ping),
+        "peer_announce" => announcement(data),
+        "shard_announce" => Ok(Question::Shards),
+        "get_peers" => {
+            let limit = data["max_peers"].as_u64().unwrap_or(PEERS_MAX).min(PEERS_MAX);
+            Ok(Question::Peers { limit: usize::try_from(limit).unwrap_or(0) })
+        }
+        "get_stats" => Ok(Question::Stats),
+        _ => inference(data),
+    }
+}
+
+fn check_time(asked: &Value, now_s: f64) -> Result<(), Refusal> {
+    let Some(time) = asked["timestamp"].as_f64() else {
+        return Err(("INVALID_MESSAGE", "timestamp must be a number of seconds".into()));
+    };
+    let age = now_s - time;
+    if age > WINDOW_S.0 || age < -WINDOW_S.1 {
+        let (back, ahead) = WINDOW_S;
+        let text = format!("timestamp is {age:.0} s old; it must be within -{back} and +{ahead} s, check the clock");
+        return Err(("TIMESTAMP_OUT_OF_WINDOW", text));
+    }
+    Ok(())
+}
+
+fn announcement(data: &Value) -> Result<Question, Refusal> {
+    let host = data["host"].as_str().unwrap_or_default();
+    let is_port = data["port"].as_u64().is_some_and(|port| (1..65_536).contains(&port));
+    if host.is_empty() || host.len() > 255 || !is_port {
+        return Err(("INVALID_REQUEST", "peer_announce needs data.host and data.port (1 to 65535)".into()));
+    }
+    Ok(Question::Announce)
+}
+
+fn inference(data: &Value) -> Result<Question, Refusal> {
+    let query = data["query"].as_str().unwrap_or_default();
+    if query.is_empty() || query.len() > QUERY_BYTES_MAX {
+        return Err(("INVALID_REQUEST", format!("data.query must be a text of 1 to {QUERY_BYTES_MAX} bytes")));
+    }
+    let tokens = data["max_tokens"].as_u64().unwrap_or(TOKENS.0);
+    let max_tokens = u32::try_from(tokens).ok().filter(|_| (1..=TOKENS.1).contains(&tokens));
+    let Some(max_tokens) = max_tokens else {
+        return Err(("INVALID_REQUEST", format!("data.max_tokens must be 1 to {}", TOKENS.1)));
+    };
+    let temperature = data["temperature"].as_f64().unwrap_or(0.7);
+    if !(0.0..=2.0).contains(&temperature) {
+        return Err(("INVALID_REQUEST", "data.temperature must be 0 to 2".into()));
+    }
+    let model = data["model_id"].as_str().map(str::to_owned);
+    Ok(Question::Infer { query: query.to_owned(), max_tokens, temperature, model })
+}
