@@ -1,5 +1,6 @@
 //! A network of nodes as processes, started by the program's own command; nodes are killed and started again one by one.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::http;
 use crate::node::{PATIENCE, aria, command, command_with_log};
+use crate::wires::{Wire, Wires};
 
 /// A running network; all of its processes are killed when it is dropped.
 #[derive(Debug)]
@@ -106,14 +108,57 @@ impl Devnet {
     /// # Panics
     /// If it does not become ready.
     pub fn start_again(&mut self, index: usize) {
-        let (genesis, bootstrap) = (self.genesis(), self.bootstrap(Some(index)));
+        self.start_again_at(index, &self.bootstrap(Some(index)));
+    }
+
+    /// Starts all nodes again so that no two speak to each other but over a wire of their own.
+    ///
+    /// # Panics
+    /// If they do not come together so.
+    pub fn wire(&mut self) -> Wires {
+        let pairs = (0..self.members.len()).flat_map(|dialler| (0..dialler).map(move |other| (dialler, other)));
+        let wire = |(dialler, other): (usize, usize)| ((dialler, other), Wire::to(self.members[other].base_port));
+        let wires = Wires(pairs.map(wire).collect());
+        for index in 0..self.members.len() {
+            self.kill(index);
+        }
+        for dialler in 0..self.members.len() {
+            // Nobody remembers where others really are.
+            let _ = std::fs::remove_file(self.members[dialler].data_dir.join("peers.json"));
+            let address = |other: usize| format!("127.0.0.1:{}", wires.0[&(dialler, other)].port);
+            self.start_again_at(dialler, &(0..dialler).map(address).collect::<Vec<_>>().join(","));
+            self.wait_for_peers(dialler, &(0..dialler).map(address).collect());
+        }
+        wires
+    }
+
+    /// Waits until a node has dialled these addresses and no others.
+    fn wait_for_peers(&self, index: usize, addresses: &BTreeSet<String>) {
+        let begun = Instant::now();
+        loop {
+            let peers = self.members[index].result("net_listPeers", json!([]));
+            let peers = peers["peers"].as_array().expect("a list").iter();
+            let dialled = peers.filter(|peer| peer["direction"] == "outbound");
+            let dialled: BTreeSet<String> =
+                dialled.map(|peer| peer["address"].as_str().expect("a text").to_owned()).collect();
+            if dialled == *addresses {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "node {index} has dialled {dialled:?}, not {addresses:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn start_again_at(&mut self, index: usize, bootstrap: &str) {
+        let genesis = self.genesis();
         let member = &mut self.members[index];
         let mut command = command_with_log(&member.data_dir, "info");
         let log = File::options().append(true).create(true).open(member.data_dir.join("node.log"));
         command.stderr(log.expect("the log can be written"));
-        command
-            .args(["--json", "node", "start", "--threads", "1", "--bootstrap", &bootstrap, "--genesis"])
-            .arg(genesis);
+        command.args(["--json", "node", "start", "--threads", "1", "--genesis"]).arg(genesis);
+        if !bootstrap.is_empty() {
+            command.args(["--bootstrap", bootstrap]);
+        }
         for (door, flag) in (0..).zip(["--port", "--api-port", "--rpc-port", "--dashboard-port"]) {
             command.args([flag, &(member.base_port + door).to_string()]);
         }

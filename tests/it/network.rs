@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use aria_chain::codec::Versioned;
 use aria_chain::keys::NodeKey;
 use aria_chain::store::{OpenOptions, SledStore, Store};
+use aria_tests::devnet::Member;
+use aria_tests::wires::Cut;
 use aria_tests::{Devnet, Node, aria};
 use serde_json::{Value, json};
 
@@ -75,7 +77,7 @@ fn four_validators_keep_one_chain_through_kill_9() {
     for record in &acknowledged {
         network.members[0].sealed(record);
     }
-    let height = network.members.iter().map(aria_tests::devnet::Member::height).max().unwrap();
+    let height = network.members.iter().map(Member::height).max().unwrap();
     one(&network.hashes_at(&everyone, height));
     for member in &network.members {
         for record in records.iter().chain(acknowledged.last()) {
@@ -280,53 +282,44 @@ fn peers_are_pinged_added_and_banned_by_command() {
     drop(second);
 }
 
-/// Cuts a network in two, as its operators could, or joins it again.
-fn cut(network: &Devnet, sides: [&[usize]; 2], is_cut: bool) {
-    let key = |index: usize| {
-        let output = aria(&network.members[index].data_dir, &["--json", "key", "show"]);
-        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        shown["node_id"].as_str().unwrap().to_owned()
-    };
-    let minutes = if is_cut { "10" } else { "0" };
-    for (here, there) in [(sides[0], sides[1]), (sides[1], sides[0])] {
-        for (member, other) in here.iter().flat_map(|member| there.iter().map(move |other| (*member, *other))) {
-            let words = ["network", "ban", &key(other), "--minutes", minutes];
-            let output = aria(&network.members[member].data_dir, &words);
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
-    }
-}
-
 #[test]
 fn a_network_that_is_cut_in_two_keeps_one_history() {
     let folder = tempfile::tempdir().unwrap();
-    let network = Devnet::start(folder.path(), 4);
+    let mut network = Devnet::start(folder.path(), 4);
+    let wires = network.wire();
     let first = network.members[0].ask("What is a cut?");
     network.hashes_at(&[0, 1, 2, 3], network.members[0].sealed(&first));
 
-    // Half and half: both sides answer, and neither decides.
-    cut(&network, [&[0, 1], &[2, 3]], true);
+    // Half and half: both sides answer, neither decides, and nobody is told that anything is cut.
+    wires.between([&[0, 1], &[2, 3]], Cut::Holding);
     let waiting = [network.members[0].ask("What is left?"), network.members[3].ask("What is right?")];
-    let heights: Vec<u64> = network.members.iter().map(aria_tests::devnet::Member::height).collect();
-    std::thread::sleep(Duration::from_secs(5));
+    let heights: Vec<u64> = network.members.iter().map(Member::height).collect();
+    std::thread::sleep(Duration::from_secs(8));
     // A block that was being decided as the cut came may still come through.
     for (member, before) in network.members.iter().zip(&heights) {
         assert!(member.height() <= before + 1, "half of the power decides nothing");
+        assert_eq!(member.result("net_listPeers", json!([]))["peers"].as_array().unwrap().len(), 3);
     }
-    cut(&network, [&[0, 1], &[2, 3]], false);
+    // What was said meanwhile comes late, all of it.
+    assert!(wires.between([&[0, 1], &[2, 3]], Cut::Mended) > 1_000, "nothing was said over the cut wires");
     for record in &waiting {
         let height = network.members[1].sealed(record);
         one(&network.hashes_at(&[0, 1, 2, 3], height));
     }
 
-    // Three and one: three go on, the one follows when it is let in again.
-    cut(&network, [&[0, 1, 2], &[3]], true);
+    // Three and one: three go on; what the one said and should have heard is lost, and it follows when it is reached again.
+    let before = wires.between([&[0, 1, 2], &[3]], Cut::Losing);
+    let alone = network.members[3].ask("Who hears this?");
     let record = network.members[1].ask("What is a majority?");
     let height = network.members[2].sealed(&record);
     one(&network.hashes_at(&[0, 1, 2], height));
     assert!(network.members[3].height() < height);
-    cut(&network, [&[0, 1, 2], &[3]], false);
+    assert!(wires.between([&[0, 1, 2], &[3]], Cut::Mended) > before + 1_000, "nothing was lost");
     network.members[3].sealed(&record);
     one(&network.hashes_at(&[0, 1, 2, 3], height));
+    one(&network.hashes_at(&[0, 1, 2, 3], network.members[0].sealed(&alone)));
+    for member in &network.members {
+        assert_eq!(member.result("chain_getEvidence", json!([]))["evidence"], json!([]));
+    }
     network.terminate();
 }
