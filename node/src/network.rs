@@ -144,8 +144,8 @@ pub trait Legacy: Send + Sync {
 /// One connection of an older node.
 #[async_trait]
 pub trait LegacySession: Send {
-    /// The reply to a message. It is told to nobody else.
-    async fn answer(&mut self, text: &str) -> String;
+    /// The reply to a message, if it expects one. It is told to nobody else.
+    async fn answer(&mut self, text: &str) -> Option<String>;
 }
 
 /// Why there are no peers, or not this one.

@@ -75,6 +75,14 @@ async fn an_older_node_pings_announces_lists_reads_and_asks() {
     assert_eq!(ask(&mut socket, "get_peers", json!({"max_peers": 5})).await["peers"], json!([]));
     let stats = ask(&mut socket, "get_stats", json!({})).await;
     assert!(stats["data"]["is_running"] == json!(true) && stats["uptime_seconds"].is_number(), "{stats}");
+    // What is told to everybody has no reply: the next one is that to the next question.
+    for (kind, data) in [("shard_announce", json!({"shard_ids": ["m_L0-7"]})), ("pong", json!({}))] {
+        let told = json!({"type": kind, "sender_id": "node-alice", "data": data, "timestamp": now_s()});
+        socket.send(Message::text(told.to_string())).await.unwrap();
+        assert_eq!(ask(&mut socket, "ping", json!({})).await["type"], json!("pong"), "after {kind}");
+    }
+    let shards = ask(&mut socket, "shard_announce", json!({"shard_ids": ["m_L0-7"]})).await;
+    assert_eq!((&shards["request_id"], &shards["status"]), (&json!("r-1"), &json!("ignored")), "who asks is answered");
     let answer = ask(&mut socket, "inference_request", json!({"query": "What is a block?", "max_tokens": 12})).await;
     assert_eq!((&answer["type"], &answer["status"]), (&json!("inference_response"), &json!("completed")), "{answer}");
     assert!(!answer["output"].as_str().unwrap().is_empty() && answer["tokens_generated"] == answer["tokens"]);

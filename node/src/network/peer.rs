@@ -133,7 +133,7 @@ pub(super) async fn answer_legacy<S: AsyncRead + AsyncWrite + Unpin>(
             _ => return,
         };
         let _room = peers.room(text.len()).await;
-        let reply = session.answer(text).await;
+        let Some(reply) = session.answer(text).await else { continue };
         if !matches!(tokio::time::timeout(SEND_MAX, socket.send(Message::text(reply))).await, Ok(Ok(()))) {
             return;
         }

@@ -53,8 +53,12 @@ struct Session {
 
 #[async_trait]
 impl LegacySession for Session {
-    async fn answer(&mut self, text: &str) -> String {
+    async fn answer(&mut self, text: &str) -> Option<String> {
         let (request_id, question) = question::read(text, self.now_s());
+        // Version 0.5.5 tells this to everybody and reads no reply to it: one would be taken for the reply to its next question.
+        if request_id.is_null() && matches!(question, Ok(Question::Pong | Question::Shards)) {
+            return None;
+        }
         let reply = match question {
             Ok(question) => self.reply(question).await,
             Err(refusal) => Err(refusal),
@@ -73,7 +77,7 @@ impl LegacySession for Session {
         envelope.insert("timestamp".into(), json!(self.now_s()));
         envelope.insert("protocol".into(), json!("aria/0.1"));
         envelope.insert("data".into(), fields);
-        Value::Object(envelope).to_string()
+        Some(Value::Object(envelope).to_string())
     }
 }
 
@@ -88,6 +92,7 @@ impl Session {
         match question {
             Question::Ping => Ok(("pong", self.pong())),
             Question::Announce => Ok(("peer_announce", self.announced())),
+            Question::Pong => Ok(("pong", json!({"status": "ignored"}))),
             Question::Shards => {
                 Ok(("shard_announce", json!({"status": "ignored", "reason": "shards of unsigned peers are not used"})))
             }

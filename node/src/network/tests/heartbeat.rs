@@ -94,8 +94,8 @@ struct Parrot;
 
 #[async_trait]
 impl LegacySession for Parrot {
-    async fn answer(&mut self, text: &str) -> String {
-        text.to_owned()
+    async fn answer(&mut self, text: &str) -> Option<String> {
+        Some(text.to_owned())
     }
 }
 

@@ -14,8 +14,9 @@ const QUERY_BYTES_MAX: usize = 8 * 1_024;
 const PEERS_MAX: u64 = 50;
 
 /// Messages of each kind, a second, and in a burst.
-pub(super) const RATES: [(&str, f64, f64); 6] = [
+pub(super) const RATES: [(&str, f64, f64); 7] = [
     ("ping", 1.0, 5.0),
+    ("pong", 1.0, 5.0),
     ("peer_announce", 1.0 / 60.0, 3.0),
     ("shard_announce", 1.0 / 60.0, 3.0),
     ("get_peers", 1.0, 5.0),
@@ -28,6 +29,8 @@ pub(super) const RATES: [(&str, f64, f64); 6] = [
 pub enum Question {
     /// Whether somebody is there.
     Ping,
+    /// It is there too.
+    Pong,
     /// It says where it is, which is not noted: nobody proves it.
     Announce,
     /// It says which layers it has, which is not noted either.
@@ -57,11 +60,12 @@ impl Question {
     pub(super) fn rate(&self) -> (&'static str, f64, f64) {
         let place = match self {
             Question::Ping => 0,
-            Question::Announce => 1,
-            Question::Shards => 2,
-            Question::Peers { .. } => 3,
-            Question::Stats => 4,
-            Question::Infer { .. } => 5,
+            Question::Pong => 1,
+            Question::Announce => 2,
+            Question::Shards => 3,
+            Question::Peers { .. } => 4,
+            Question::Stats => 5,
+            Question::Infer { .. } => 6,
         };
         RATES[place]
     }
@@ -87,6 +91,7 @@ fn question(asked: &Value, now_s: f64) -> Result<Question, Refusal> {
     let data = &asked["data"];
     match kind {
         "ping" => Ok(Question::Ping),
+        "pong" => Ok(Question::Pong),
         "peer_announce" => announcement(data),
         "shard_announce" => Ok(Question::Shards),
         "get_peers" => {
