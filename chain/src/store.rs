@@ -266,6 +266,12 @@ pub trait Store: Send + Sync {
     /// Forgets waiting transactions that can never be included. Unknown ids are passed over.
     fn drop_pending_transactions(&self, ids: &[TransactionId]) -> Result<(), StoreError>;
 
+    /// Keeps the node's address book in place of the one before, durably: lines of which only the node knows the meaning.
+    fn put_peers(&self, lines: &[StateEntry]) -> Result<(), StoreError>;
+
+    /// The lines of the address book.
+    fn peers(&self) -> Result<Vec<StateEntry>, StoreError>;
+
     /// Adds a final block and what it changes. All of it is on disk when this returns. After an error none of it is
     /// shown, and what a restart will find is either all of it or nothing.
     fn commit(&self, block: &FinalBlock, changes: &StateChanges) -> Result<(), StoreError>;

@@ -204,6 +204,19 @@ fn waiting_proofs_keep_their_order_until_a_block_takes_them() {
 }
 
 #[test]
+fn the_address_book_is_replaced_as_a_whole() {
+    on_both(|store, _| {
+        let line = |key: u8, value: &str| (vec![1, key], value.as_bytes().to_vec());
+        assert_eq!(store.peers().unwrap(), []);
+        store.put_peers(&[line(2, "two"), line(1, "one")]).unwrap();
+        assert_eq!(store.peers().unwrap(), [line(1, "one"), line(2, "two")]);
+        store.put_peers(&[line(2, "another"), line(3, "three")]).unwrap();
+        assert_eq!(store.peers().unwrap(), [line(2, "another"), line(3, "three")]);
+        assert!(store.state_scan(b"", None, 100).unwrap().iter().all(|(key, _)| *key != vec![1, 2]), "it is no state");
+    });
+}
+
+#[test]
 fn statuses_follow_the_changes() {
     on_both(|store, mut chain| {
         let (block, mut changes) = chain.next(vec![proof(1), proof(2)]);

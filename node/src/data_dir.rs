@@ -99,11 +99,6 @@ impl DataDir {
         Ok(path)
     }
 
-    /// Where other nodes can be dialled.
-    pub fn peers_file(&self) -> PathBuf {
-        self.0.join("peers.json")
-    }
-
     /// Models, one folder or file each.
     pub fn models(&self) -> PathBuf {
         self.0.join("models")

@@ -8,6 +8,7 @@
 //! - [`accused`]: evidence that waits for a block
 //! - [`audit`]: what others check of this node, and what it checks of them
 //! - [`network`]: peers, who they are and what they say
+//! - [`book`]: where peers were, at rest
 //! - [`exchange`]: between peers and the rest of the node
 //! - [`consensus`]: from waiting proofs to final blocks
 //! - [`snapshot`]: states of the past, for nodes that begin with one
@@ -21,6 +22,7 @@
 pub mod accused;
 pub mod amount;
 pub mod audit;
+pub mod book;
 pub mod chain;
 pub mod cli;
 pub mod client;

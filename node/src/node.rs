@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{duty, payload::Payloads},
+    book,
     chain::Chain,
     clock::{Clock, SystemClock},
     config::NodeConfig,
@@ -56,9 +57,6 @@ pub(crate) const DEVNET: &str = include_str!("../../genesis/devnet.toml");
 
 /// Connections of one door.
 const CONNECTIONS_MAX: usize = 512;
-
-/// How often the address book is written.
-const BOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a new node looks for a snapshot.
 const FAST_START_MAX: Duration = Duration::from_secs(15);
@@ -111,7 +109,7 @@ impl Node {
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
-        start_peers((config, &dir), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
+        start_peers(config, &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         let (auditor, model) = (Arc::clone(&chain), Arc::clone(&served));
         supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
@@ -239,9 +237,9 @@ async fn fast_start(
     // Nobody is told of this port: it is gone in a moment.
     let nowhere = SocketAddr::new(config.host, 0);
     let ending = stop.child_token();
-    let (known, settings) = (read_book(&dir.peers_file()), NetworkConfig::default());
+    let (nobody, settings) = (Kept::default(), NetworkConfig::default());
     let (network, events) =
-        Network::start((listener, nowhere), identity(key, genesis), settings, known, None, ending.clone());
+        Network::start((listener, nowhere), identity(key, genesis), settings, nobody, None, ending.clone());
     dial_all(&network, &config.bootstrap);
     tracing::info!(seconds = patience.as_secs(), "looking for a snapshot");
     let begin = Begin { genesis, trusted: config.trust, store, patience };
@@ -318,7 +316,7 @@ fn dial_all(network: &Network, addresses: &[String]) {
 
 /// Lets peers in, and looks for those that are named.
 fn start_peers(
-    (config, dir): (&NodeConfig, &DataDir),
+    config: &NodeConfig,
     chain: &Arc<Chain>,
     supervisor: &Supervisor,
     listener: (TcpListener, SocketAddr),
@@ -327,10 +325,10 @@ fn start_peers(
 ) {
     let identity = identity(&chain.key, &chain.genesis);
     let spawner = supervisor.spawner(Stage::Consensus);
-    let (stop, book) = (spawner.stop().clone(), dir.peers_file());
+    let (stop, known) = (spawner.stop().clone(), book::read(&*chain.store));
     let (legacy, settings) = (Some(Box::new(legacy) as Box<dyn Legacy>), NetworkConfig::default());
-    let (network, events) = Network::start(listener, identity, settings, read_book(&book), legacy, stop.clone());
-    spawner.spawn(keep_book(network.clone(), dir.clone(), stop));
+    let (network, events) = Network::start(listener, identity, settings, known, legacy, stop.clone());
+    spawner.spawn(book::keep(network.clone(), Arc::clone(&chain.store), stop));
     dial_all(&network, &config.bootstrap);
     if config.mdns
         && let Err(error) = network.look_around()
@@ -341,43 +339,6 @@ fn start_peers(
     let _ = chain.network.set(network.clone());
     let chain = Arc::clone(chain);
     supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
-}
-
-/// Nodes that were reached before, and those that stay out. A file that is damaged is begun anew: it is a help, and nothing
-/// rests on it.
-fn read_book(path: &Path) -> Kept {
-    match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "the address book is damaged and begun anew");
-            Kept::default()
-        }),
-        Err(error) => {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "the address book cannot be read and is begun anew");
-            }
-            Kept::default()
-        }
-    }
-}
-
-/// Writes the book now and then, and at the end.
-async fn keep_book(network: Network, dir: DataDir, stop: CancellationToken) {
-    let mut written = None;
-    loop {
-        let is_over = tokio::time::timeout(BOOK_EVERY, stop.cancelled()).await.is_ok();
-        let (book, dir) = (network.kept(), dir.clone());
-        if written.as_ref() != Some(&book) {
-            let text = serde_json::to_string_pretty(&book).expect("a book is text");
-            let write = tokio::task::spawn_blocking(move || dir.write_private(&dir.peers_file(), text.as_bytes()));
-            match write.await {
-                Ok(Err(error)) => tracing::warn!(%error, "the address book is not kept"),
-                _ => written = Some(book),
-            }
-        }
-        if is_over {
-            return;
-        }
-    }
 }
 
 async fn bind(

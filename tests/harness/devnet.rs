@@ -18,7 +18,8 @@ use crate::wires::{Wire, Wires};
 /// A running network; all of its processes are killed when it is dropped.
 #[derive(Debug)]
 pub struct Devnet {
-    parent: Child,
+    /// The program's own command, where that began it.
+    parent: Option<Child>,
     /// Its nodes, in order.
     pub members: Vec<Member>,
     folder: PathBuf,
@@ -71,7 +72,33 @@ impl Devnet {
             child: None,
         };
         let members = ready["nodes"].as_array().expect("nodes").iter().map(member).collect();
-        Devnet { parent, members, folder: folder.to_owned() }
+        Devnet { parent: Some(parent), members, folder: folder.to_owned() }
+    }
+
+    /// Starts a network in which no two nodes speak to each other but over a wire of their own.
+    ///
+    /// # Panics
+    /// If they do not come together so.
+    pub fn wired(folder: &Path, nodes: u16) -> (Devnet, Wires) {
+        write_genesis(folder, nodes, &[]);
+        let first = free_ports(4 * nodes);
+        let member = |index: u16| Member {
+            data_dir: folder.join(format!("node-{index}")),
+            base_port: first + 4 * index,
+            pid: 0,
+            child: None,
+        };
+        let members: Vec<Member> = (0..nodes).map(member).collect();
+        let pairs = (0..members.len()).flat_map(|dialler| (0..dialler).map(move |other| (dialler, other)));
+        let wire = |(dialler, other): (usize, usize)| ((dialler, other), Wire::to(members[other].base_port));
+        let wires = Wires(pairs.map(wire).collect());
+        let mut network = Devnet { parent: None, members, folder: folder.to_owned() };
+        for dialler in 0..network.members.len() {
+            let address = |other: usize| format!("127.0.0.1:{}", wires.0[&(dialler, other)].port);
+            network.start_again_at(dialler, &(0..dialler).map(address).collect::<Vec<_>>().join(","));
+            network.wait_for_dialled(dialler, &(0..dialler).map(address).collect());
+        }
+        (network, wires)
     }
 
     /// The genesis that all share.
@@ -111,29 +138,8 @@ impl Devnet {
         self.start_again_at(index, &self.bootstrap(Some(index)));
     }
 
-    /// Starts all nodes again so that no two speak to each other but over a wire of their own.
-    ///
-    /// # Panics
-    /// If they do not come together so.
-    pub fn wire(&mut self) -> Wires {
-        let pairs = (0..self.members.len()).flat_map(|dialler| (0..dialler).map(move |other| (dialler, other)));
-        let wire = |(dialler, other): (usize, usize)| ((dialler, other), Wire::to(self.members[other].base_port));
-        let wires = Wires(pairs.map(wire).collect());
-        for index in 0..self.members.len() {
-            self.kill(index);
-        }
-        for dialler in 0..self.members.len() {
-            // Nobody remembers where others really are.
-            let _ = std::fs::remove_file(self.members[dialler].data_dir.join("peers.json"));
-            let address = |other: usize| format!("127.0.0.1:{}", wires.0[&(dialler, other)].port);
-            self.start_again_at(dialler, &(0..dialler).map(address).collect::<Vec<_>>().join(","));
-            self.wait_for_peers(dialler, &(0..dialler).map(address).collect());
-        }
-        wires
-    }
-
     /// Waits until a node has dialled these addresses and no others.
-    fn wait_for_peers(&self, index: usize, addresses: &BTreeSet<String>) {
+    fn wait_for_dialled(&self, index: usize, addresses: &BTreeSet<String>) {
         let begun = Instant::now();
         loop {
             let peers = self.members[index].result("net_listPeers", json!([]));
@@ -195,9 +201,14 @@ impl Devnet {
     /// # Panics
     /// If it does not end in time.
     pub fn terminate(mut self) {
-        signal("-TERM", u64::from(self.parent.id()));
+        let alone = self.members.iter_mut().filter_map(|member| member.child.as_mut());
+        let mut processes: Vec<&mut Child> = match &mut self.parent {
+            Some(parent) => vec![parent],
+            None => alone.collect(),
+        };
+        processes.iter().for_each(|process| signal("-TERM", u64::from(process.id())));
         let begun = Instant::now();
-        while self.parent.try_wait().expect("the child is ours").is_none() {
+        while processes.iter_mut().any(|process| process.try_wait().expect("the child is ours").is_none()) {
             assert!(begun.elapsed() < PATIENCE, "the network did not stop");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -258,8 +269,10 @@ impl Member {
 impl Drop for Devnet {
     fn drop(&mut self) {
         // Whatever is still there ends now; what is gone already needs nothing.
-        let _ = self.parent.kill();
-        let _ = self.parent.wait();
+        if let Some(parent) = &mut self.parent {
+            let _ = parent.kill();
+            let _ = parent.wait();
+        }
         for member in &mut self.members {
             match &mut member.child {
                 Some(child) => {

@@ -285,8 +285,7 @@ fn peers_are_pinged_added_and_banned_by_command() {
 #[test]
 fn a_network_that_is_cut_in_two_keeps_one_history() {
     let folder = tempfile::tempdir().unwrap();
-    let mut network = Devnet::start(folder.path(), 4);
-    let wires = network.wire();
+    let (network, wires) = Devnet::wired(folder.path(), 4);
     let first = network.members[0].ask("What is a cut?");
     network.hashes_at(&[0, 1, 2, 3], network.members[0].sealed(&first));
 

@@ -464,6 +464,30 @@ impl<T: Tables> Store for Ledger<T> {
         self.wait_no_more(Tree::PendingTransactions, ids.iter().map(TransactionId::as_bytes))
     }
 
+    fn put_peers(&self, lines: &[StateEntry]) -> Result<(), StoreError> {
+        self.step(|_| {
+            let mut writes = Writes::default();
+            let mut gone = |key: &[u8], _: &[u8]| {
+                writes.remove(Tree::Peers, key.to_vec());
+                Ok(true)
+            };
+            self.tables.scan(Tree::Peers, Bound::Unbounded, Bound::Unbounded, Order::Ascending, &mut gone)?;
+            for (key, value) in lines {
+                writes.put(Tree::Peers, key.clone(), value);
+            }
+            self.tables.apply(writes, None)
+        })
+    }
+
+    fn peers(&self) -> Result<Vec<StateEntry>, StoreError> {
+        let mut lines = Vec::new();
+        self.scan_all(Tree::Peers, |key, value| {
+            lines.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        })?;
+        Ok(lines)
+    }
+
     fn commit(&self, block: &FinalBlock, changes: &StateChanges) -> Result<(), StoreError> {
         self.step(|_| {
             let header = block.header();

@@ -64,11 +64,13 @@ pub enum Tree {
     Pending,
     /// Transaction id -> number of arrival, transaction.
     PendingTransactions,
+    /// A line of the address book, in the node's words.
+    Peers,
 }
 
 impl Tree {
     /// All trees.
-    pub const ALL: [Tree; 18] = [
+    pub const ALL: [Tree; 19] = [
         Tree::Meta,
         Tree::Headers,
         Tree::Proofs,
@@ -87,6 +89,7 @@ impl Tree {
         Tree::State,
         Tree::Pending,
         Tree::PendingTransactions,
+        Tree::Peers,
     ];
 
     /// Its name on disk.
@@ -110,6 +113,7 @@ impl Tree {
             Tree::State => "state",
             Tree::Pending => "pending",
             Tree::PendingTransactions => "pending-transactions",
+            Tree::Peers => "peers",
         }
     }
 }

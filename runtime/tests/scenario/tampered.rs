@@ -75,6 +75,14 @@ impl Store for Tampered {
         self.inner.drop_pending_transactions(ids)
     }
 
+    fn put_peers(&self, lines: &[StateEntry]) -> Result<(), StoreError> {
+        self.inner.put_peers(lines)
+    }
+
+    fn peers(&self) -> Result<Vec<StateEntry>, StoreError> {
+        self.inner.peers()
+    }
+
     fn audit(&self, record: &RecordId) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.audit(record)
     }
