@@ -208,6 +208,14 @@ fn a_stranger_joins_and_follows() {
     stranger.sealed(&record);
     let peers = stranger.result("net_listPeers", json!([]));
     assert_eq!(peers["peers"].as_array().unwrap().len(), 4);
+    // Named to nobody, it finds them again by its book.
+    stranger.terminate();
+    let stranger = Node::start_with(&folder.path().join("stranger"), &flags[..2]);
+    let begun = Instant::now();
+    while stranger.result("net_listPeers", json!([]))["peers"].as_array().unwrap().len() < 4 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it has forgotten its peers");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     network.terminate();
     assert!(Path::new(&folder.path().join("devnet.json")).is_file(), "scripts find the network");
 }
