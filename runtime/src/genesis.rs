@@ -24,7 +24,7 @@ use crate::voters::scaled;
 use crate::work::ShapeError;
 
 /// Version of the file that this program reads.
-const FILE_VERSION: u32 = 3;
+const FILE_VERSION: u32 = 4;
 
 /// Domain of the genesis hash.
 const HASH_DOMAIN: &str = "aria/genesis/v3";

@@ -8,7 +8,8 @@ use aria_chain::units::{Epoch, Height};
 use borsh::BorshSerialize;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::audit::DRAW_AFTER;
+use crate::rules::audit::{DRAW_AFTER, JUDGES_MAX};
+use crate::rules::settle::audit_fee;
 
 /// One whole in parts per million.
 pub const PPM: u32 = 1_000_000;
@@ -18,6 +19,9 @@ pub const POWER_CHANGE_PPM_MAX: u32 = PPM.div_euclid(3);
 
 /// Most auditors of one record: their state fits one entry.
 pub const COMMITTEE_MAX: u32 = 16;
+
+/// Most auditors who are paid for one record: a committee, and judges twice.
+const AUDITORS_MAX: u32 = COMMITTEE_MAX.saturating_add(JUDGES_MAX.saturating_mul(2));
 
 /// Largest energy bonus that a genesis may promise. Ten times leaves the reward far inside 64 bits.
 pub const BONUS_PPM_MAX: u32 = 10 * PPM;
@@ -56,7 +60,7 @@ pub struct Params {
     pub audit_blocks: u64,
     /// Work of one audit, as a part of the record's.
     pub audit_work_ppm: u32,
-    /// Part of a record's reward that its auditors share.
+    /// Part of the base rate that an auditor gets for a right verdict, and loses from its bond where it is drawn and says nothing.
     pub audit_fee_ppm: u32,
     /// Part of a bond that is destroyed when a record is refuted, or an auditor found to have lied.
     pub refuted_slash_ppm: u32,
@@ -331,7 +335,7 @@ impl Params {
         if max > BONUS_PPM_MAX {
             return Err(ParamsError::BonusTooHigh { max });
         }
-        if self.best_reward().saturating_mul(u128::from(self.records_per_block_max)) > u128::from(u64::MAX) {
+        if self.most_minted().saturating_mul(u128::from(self.records_per_block_max)) > u128::from(u64::MAX) {
             return Err(ParamsError::RewardOverflow { base_rate_nano: self.base_rate_nano });
         }
         Ok(())
@@ -368,6 +372,12 @@ impl Params {
     /// Most that a record can be paid.
     fn best_reward(&self) -> u128 {
         u128::from(self.base_rate_nano).saturating_mul(u128::from(self.bonus_max_ppm)).div_ceil(u128::from(PPM))
+    }
+
+    /// Most that is minted for a record: its reward, and the fees of a committee and of the judges above it.
+    fn most_minted(&self) -> u128 {
+        let fees = u128::from(audit_fee(self).get()).saturating_mul(u128::from(AUDITORS_MAX));
+        self.best_reward().saturating_add(fees)
     }
 
     /// [`Params::quality_span_ms`], which [`Params::check`] found positive.
@@ -425,7 +435,7 @@ pub(crate) mod tests {
             committee_size: 5,
             audit_blocks: 64,
             audit_work_ppm: 250_000,
-            audit_fee_ppm: 100_000,
+            audit_fee_ppm: 300_000,
             refuted_slash_ppm: 100_000,
             provider_bond_min_nano: 1_000_000_000,
             records_per_block_max: 256,
@@ -551,8 +561,8 @@ pub(crate) mod tests {
         refused(|p| p.bonus_max_ppm = 900_000, &ParamsError::BonusNotNeutral { min: 500_000, max: 900_000 });
         refused(|p| p.bonus_min_ppm = 1_000_001, &ParamsError::BonusNotNeutral { min: 1_000_001, max: 2_000_000 });
         refused(|p| p.bonus_max_ppm = 10_000_001, &ParamsError::BonusTooHigh { max: 10_000_001 });
-        // 2^64 / (2.0 x 256 records)
-        let edge = 36_028_797_018_963_967;
+        // 2^64 / ((2.0 + 80 x 0.3) x 256 records)
+        let edge = 2_771_445_924_535_689;
         refused(|p| p.base_rate_nano = edge + 1, &ParamsError::RewardOverflow { base_rate_nano: edge + 1 });
         let at_the_edge = Params { base_rate_nano: edge, ..params() };
         assert_eq!(at_the_edge.check(), Ok(()));

@@ -18,6 +18,8 @@ use proptest::prelude::*;
 use scenario::{Scenario, height, key};
 
 const ARIA: u64 = 1_000_000_000;
+/// Of an auditor: three tenths of the base rate.
+const FEE: u64 = 300_000;
 
 fn validator(n: u8) -> String {
     format!(
@@ -136,12 +138,12 @@ fn a_record_that_all_auditors_find_valid_is_verified_and_paid() {
     let kept = Audit::from_bytes(&executed.changes.audits[0].1).unwrap();
     assert_eq!(kept.outcome, Some((RecordStatus::Verified, chain.tip.height)));
     assert!(kept.members.iter().all(|member| member.verdict == Some(Verdict::Valid)));
-    let (reward, fee) = (earned.reward.get(), earned.reward.get() / 10 / 3);
-    assert_eq!([1, 2, 3, 4].map(|n| earned_by(&chain, n)), [reward - 3 * fee, fee, fee, fee]);
+    let reward = earned.reward.get();
+    assert_eq!([1, 2, 3, 4].map(|n| earned_by(&chain, n)), [reward, FEE, FEE, FEE]);
     let (whole, part) = (earned.work.get(), earned.work.get() / 4);
     assert_eq!([1, 2, 3, 4].map(|n| work(&chain, n)), [whole, part, part, part]);
     let totals = chain.reader().epoch_totals(Epoch::ZERO).unwrap();
-    assert_eq!((totals.records, totals.settled, totals.rewards), (1, 1, NanoAria::new(reward)));
+    assert_eq!((totals.records, totals.settled, totals.rewards), (1, 1, NanoAria::new(reward + 3 * FEE)));
     let reputation = |n: u8| chain.reader().reputation(&key(n).node_id()).unwrap();
     assert_eq!((reputation(1).verified, reputation(1).score_ppm, reputation(2)), (1, 515_625, Reputation::default()));
     conserved(&chain);
@@ -150,12 +152,12 @@ fn a_record_that_all_auditors_find_valid_is_verified_and_paid() {
 #[test]
 fn a_refuted_record_costs_its_provider_a_part_of_its_bond_and_its_vote() {
     let mut chain = chain(5, &[("epoch_blocks = 100", "epoch_blocks = 8")]);
-    let (record, at, earned) = included(&mut chain);
+    let (record, at, _) = included(&mut chain);
     let said: Vec<(u8, Verdict)> = (2..=5).map(|n| (n, Verdict::Invalid)).collect();
     let executed = judge(&mut chain, at, &record, &said);
     assert_eq!(executed.changes.statuses, [(record, RecordStatus::Refuted)]);
     assert_eq!((bond(&chain, 1), work(&chain, 1), earned_by(&chain, 1)), (900 * ARIA, 0, 0));
-    assert_eq!(earned_by(&chain, 2), earned.reward.get() / 10 / 4, "who found it out is paid all the same");
+    assert_eq!(earned_by(&chain, 2), FEE, "who found it out is paid all the same");
     conserved(&chain);
     let set = |chain: &Scenario| chain.voters().set.power_of(&key(1).node_id());
     assert!(set(&chain) > 0);
@@ -207,11 +209,9 @@ fn who_contradicts_is_judged_by_all_and_a_false_auditor_pays() {
     assert_eq!(bond(&chain, liar), 900 * ARIA);
     assert_eq!(chain.reader().reputation(&key(liar).node_id()).unwrap().misjudged, 1);
     assert_eq!((2..=6).filter(|n| bond(&chain, *n) == 1_000 * ARIA).count(), 4);
-    assert_eq!(
-        earned_by(&chain, 1),
-        earned.reward.get() - earned.reward.get() / 10 / 4 * 4,
-        "the four who were right share"
-    );
+    assert_eq!(earned_by(&chain, 1), earned.reward.get());
+    let right = (2..=6).filter(|n| *n != liar);
+    assert_eq!(right.map(|n| earned_by(&chain, n)).collect::<Vec<_>>(), [FEE; 4], "once each, as auditor or as judge");
     conserved(&chain);
 }
 
@@ -237,6 +237,41 @@ fn a_record_that_nobody_can_check_is_unavailable() {
     let (_, executed) = chain.beat();
     assert_eq!(executed.changes.statuses, [(record, RecordStatus::Unavailable)]);
     assert_eq!(reputation(&chain), blamed);
+}
+
+#[test]
+fn who_is_drawn_and_says_nothing_loses_what_it_would_have_earned() {
+    let mut chain = chain(6, &[]);
+    let (record, at, earned) = included(&mut chain);
+    assert_eq!(committee(&chain, at).len(), 5);
+    // Three judge, one says that it got nothing, one says nothing.
+    let said = [(2, Verdict::Valid), (3, Verdict::Valid), (4, Verdict::Valid), (5, Verdict::Missing)];
+    let all = said.map(|(n, verdict)| commits(&chain, n, at, &record, verdict)).to_vec();
+    seal(&mut chain, all);
+    while chain.tip.height.get() < at.get() + 2 + 32 {
+        chain.beat();
+    }
+    let all = said.map(|(n, verdict)| opens(&chain, n, at, &record, verdict)).to_vec();
+    seal(&mut chain, all);
+    while audit(&chain, at).is_some() {
+        chain.beat();
+    }
+    let whole = 1_000 * ARIA;
+    assert_eq!([1, 2, 3, 4].map(|n| bond(&chain, n)), [whole; 4]);
+    assert_eq!([5, 6].map(|n| (bond(&chain, n), earned_by(&chain, n))), [(whole - FEE, 0); 2]);
+    assert_eq!((earned_by(&chain, 1), earned_by(&chain, 2)), (earned.reward.get(), FEE));
+    conserved(&chain);
+
+    // Where nobody could judge, nobody was lazy.
+    let (record, at, _) = included(&mut chain);
+    let said: Vec<(u8, Verdict)> = (2..=4).map(|n| (n, Verdict::Missing)).collect();
+    let all = said.iter().map(|(n, verdict)| commits(&chain, *n, at, &record, *verdict)).collect();
+    seal(&mut chain, all);
+    while audit(&chain, at).is_some() {
+        chain.beat();
+    }
+    assert_eq!([2, 3, 4].map(|n| bond(&chain, n)), [whole; 3]);
+    assert_eq!(bond(&chain, 6), whole - FEE);
 }
 
 #[test]

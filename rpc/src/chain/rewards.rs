@@ -6,7 +6,6 @@ use aria_chain::record::{RecordEntry, RecordStatus};
 use aria_chain::store::{Page, RecordFilter, Store, StoreError};
 use aria_runtime::params::Params;
 use aria_runtime::reward::{Effort, efficiency, quality, reward};
-use aria_runtime::rules::settle::audit_fee;
 use aria_runtime::state::{Audit, Reader, StoreView};
 use aria_runtime::work::stage_share;
 use jsonrpsee::types::ErrorObjectOwned;
@@ -58,7 +57,6 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
     let is_paid = matches!(entry.status, RecordStatus::Verified | RecordStatus::Accepted | RecordStatus::SelfAudited);
     let reward = reward(&effort, params).get();
     let right = store.audit(&entry.id)?.as_deref().and_then(Audit::from_bytes).map_or(0, |audit| right(&audit));
-    let left = reward.saturating_sub(audit_fee(reward, right, params).saturating_mul(right));
     let share = |whole: u64| -> u64 {
         let own = record.stages.iter().filter(|stage| stage.node_id == *node);
         own.map(|stage| stage_share(whole, stage.layer_start, stage.layer_end, record.layers())).sum()
@@ -72,7 +70,7 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
         "efficiency_ppm": efficiency(&effort, params).ppm(),
         "reward": reward.to_string(),
         "auditors": right,
-        "paid": settled(left),
+        "paid": settled(reward),
         "work": settled(effort.ops),
     }))
 }

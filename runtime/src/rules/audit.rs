@@ -9,6 +9,7 @@
 //!    voters run the record again, and more than two thirds of their power decide; who said otherwise is slashed. If they do not
 //!    decide, nobody gains and nobody loses.
 //! 5. A record that was not drawn is accepted when the time is over.
+//! 6. Who was drawn for a record that others could judge, and said nothing of it, loses what it would have been paid.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
 use aria_chain::units::Height;
 
-use super::evidence::slash;
+use super::evidence::{forfeit, slash};
 use super::record::{InclusionError, Place};
 use super::settle::{self, Earned};
 use crate::params::{PPM, Params};
@@ -31,7 +32,7 @@ use crate::state::{Audit, Member, Overlay, Phase, StateError, View, entry, key};
 /// Blocks from a record to the number that draws its committee.
 pub const DRAW_AFTER: u64 = 2;
 /// Voters who decide where auditors contradict each other. Their state fits one entry.
-const JUDGES_MAX: usize = 32;
+pub(crate) const JUDGES_MAX: u32 = 32;
 
 /// Why a block may not include an attestation. One variant per rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -302,7 +303,7 @@ fn conclude(
         Phase::Drawn => {
             let (valid, invalid) = (count(&audit, Verdict::Valid), count(&audit, Verdict::Invalid));
             if valid > 0 && invalid > 0 {
-                dispute(key, audit, overlay)?;
+                dispute(key, audit, place, overlay)?;
                 return Ok(None);
             }
             let half = audit.members.len().div_euclid(2);
@@ -346,11 +347,12 @@ fn count(audit: &Audit, verdict: Verdict) -> usize {
 }
 
 /// Rule 4: the strongest voters judge; what the committee said is kept for what it deserves.
-fn dispute(key: Vec<u8>, mut audit: Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+fn dispute(key: Vec<u8>, mut audit: Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    lapse(&audit, place, overlay)?;
     let voters = overlay.read().voters()?;
     let mut judges = others(voters.members(), &audit);
     judges.sort_by_key(|voter| (std::cmp::Reverse(voter.power), voter.node_id));
-    judges.truncate(JUDGES_MAX);
+    judges.truncate(usize::try_from(JUDGES_MAX).unwrap_or(usize::MAX));
     audit.first = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))).collect();
     audit.members = judges.into_iter().map(|voter| Member::new(voter.node_id, voter.power)).collect();
     audit.phase = Phase::Disputed;
@@ -406,6 +408,15 @@ fn pay(audit: &Audit, status: RecordStatus, place: Place<'_>, overlay: &mut Over
     for node in &liars {
         punish(node, place, overlay)?;
         remember(node, Outcome::Misjudged, overlay)?;
+    }
+    if truth.is_some() { lapse(audit, place, overlay) } else { Ok(()) }
+}
+
+/// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee.
+fn lapse(audit: &Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let is_silent = |member: &&Member| matches!(member.verdict, None | Some(Verdict::Missing));
+    for member in audit.members.iter().filter(is_silent) {
+        forfeit(&member.node, settle::audit_fee(place.params()), overlay)?;
     }
     Ok(())
 }

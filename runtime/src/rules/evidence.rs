@@ -54,10 +54,16 @@ pub(crate) fn convict(evidence: &Evidence, place: Place<'_>, overlay: &mut Overl
     Ok(())
 }
 
-/// Destroys a part of a bond.
-pub(super) fn slash(node: &NodeId, ppm: u32, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+/// Destroys a part of a bond. Returns how much that was.
+pub(super) fn slash(node: &NodeId, ppm: u32, overlay: &mut Overlay<'_>) -> Result<NanoAria, StateError> {
+    let bond = overlay.read().account(node)?.unwrap_or_default().bond;
+    forfeit(node, NanoAria::new(part(bond.get(), ppm)), overlay)
+}
+
+/// Destroys so much of a bond, or what there is. Returns how much that was.
+pub(super) fn forfeit(node: &NodeId, most: NanoAria, overlay: &mut Overlay<'_>) -> Result<NanoAria, StateError> {
     let mut account = overlay.read().account(node)?.unwrap_or_default();
-    let lost = NanoAria::new(part(account.bond.get(), ppm));
+    let lost = most.min(account.bond);
     let mut supply = overlay.read().supply()?;
     account.bond = account.bond.minus_or_zero(lost);
     // What is burned was in a bond, and all bonds together are in the supply.
@@ -65,5 +71,5 @@ pub(super) fn slash(node: &NodeId, ppm: u32, overlay: &mut Overlay<'_>) -> Resul
     supply.burned = supply.burned.checked_add(lost).map_err(damaged)?;
     overlay.put(key::account(node), &account);
     overlay.put(key::SUPPLY.to_vec(), &supply);
-    Ok(())
+    Ok(lost)
 }

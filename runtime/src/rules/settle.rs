@@ -37,7 +37,7 @@ pub enum Settlement {
 pub struct Earned {
     /// Credited to the stages by layers.
     pub work: WorkUnits,
-    /// Paid to the stages by layers, less what auditors get.
+    /// Paid to the stages by layers.
     pub reward: NanoAria,
 }
 
@@ -153,9 +153,10 @@ fn spend(
     Ok(())
 }
 
-/// What each of so many auditors who were right gets of a record's reward.
-pub fn audit_fee(reward: u64, auditors: u64, params: &Params) -> u64 {
-    part(reward, params.audit_fee_ppm).checked_div(auditors).unwrap_or(0)
+/// What an auditor gets for a right verdict, and loses where it is drawn and says nothing. It does not depend on what the record
+/// is paid: a slow answer, and a false one, take as much to check.
+pub fn audit_fee(params: &Params) -> NanoAria {
+    NanoAria::new(part(params.base_rate_nano, params.audit_fee_ppm))
 }
 
 /// Credits what a record earned to those who ran it, if they earned it, and what its audit earned to those who were right.
@@ -175,18 +176,16 @@ pub(super) fn credit(
         paid = paid.checked_add(reward)?;
         credit_node(node, done, reward, place, overlay)
     };
-    let count = u64::try_from(auditors.len()).unwrap_or(u64::MAX);
-    let each_fee = audit_fee(earned.reward.get(), count, params);
+    let each_fee = audit_fee(params).get();
     let each_work = part(earned.work.get(), params.audit_work_ppm);
     for auditor in auditors {
         give(auditor, (each_work, each_fee), overlay)?;
     }
     if is_earned {
         let layers = stages.last().map_or(0, |stage| stage.layer_end);
-        let reward = earned.reward.get().saturating_sub(each_fee.saturating_mul(count));
         for stage in stages {
             let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, layers);
-            give(&stage.node_id, (share(earned.work.get()), share(reward)), overlay)?;
+            give(&stage.node_id, (share(earned.work.get()), share(earned.reward.get())), overlay)?;
         }
     }
     let mut totals = overlay.read().epoch_totals(place.epoch())?;
