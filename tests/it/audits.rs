@@ -145,6 +145,19 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let refused = aria_tests::http::post(&door, "/v1/chat/completions", &wrong);
     assert_eq!((refused.status, refused.json()["error"]["param"].as_str()), (400, Some("aria.audit")));
 
+    // Who picks the auditors that it answers gains nothing: the others give it on.
+    let picked = |minutes: &str| {
+        let told = aria_tests::aria(&network.members[4].data_dir, &["network", "ban", &nodes[1], "--minutes", minutes]);
+        assert!(told.status.success(), "{told:?}");
+    };
+    picked("10");
+    let record = network.members[4].ask("Who may see this?");
+    assert_eq!(settled(first, &record), "verified");
+    let audit = first.result("chain_getAudit", json!([record]));
+    let left_out = audit["auditors"].as_array().unwrap().iter().find(|one| one["node_id"] == json!(nodes[1])).unwrap();
+    assert_eq!(left_out["verdict"], json!("valid"), "{audit}");
+    picked("0");
+
     // Two are away for a moment, so that the proof of the one still waits when it is looked at.
     network.kill(1);
     network.kill(2);

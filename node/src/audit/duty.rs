@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned as _;
-use aria_chain::ids::Digest;
+use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
 use aria_chain::proof::SignedProof;
 use aria_chain::units::Height;
@@ -35,9 +35,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// After this long without a block that has it, an attestation is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(20);
-/// How long a provider has to answer, and how often it is asked before the payload is missing.
+/// How long a node has to answer, and how often it is asked before the payload is missing: the provider, and in between the
+/// others who were drawn.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-const ASKED_MAX: u32 = 8;
+const ASKED_MAX: usize = 16;
 /// A record that could not be judged here is tried again after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -124,11 +125,17 @@ pub async fn run(
         let (back, begun) =
             looked.await.map_err(|error| NodeError::Task { task: "audits", reason: error.to_string() })?;
         duty = back;
-        for (place, proof) in begun? {
+        for (place, case) in begun? {
             let (chain, served) = (Arc::clone(&duty.chain), Arc::clone(&duty.served));
-            work.spawn(async move { (place, judge(&chain, &served, proof).await) });
+            work.spawn(async move { (place, judge(&chain, &served, case).await) });
         }
     }
+}
+
+/// What is to be judged: a proof, and who else was drawn for it.
+struct Case {
+    proof: SignedProof,
+    others: Vec<NodeId>,
 }
 
 /// A finding about the record at a place, if there is one.
@@ -152,7 +159,7 @@ impl Duty {
     }
 
     /// Says what can be said, and returns what can begin: at most `free` records.
-    fn look(&mut self, free: usize) -> Result<Vec<(RecordPlace, SignedProof)>, NodeError> {
+    fn look(&mut self, free: usize) -> Result<Vec<(RecordPlace, Case)>, NodeError> {
         self.learn()?;
         let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
         let next = chain.tip_height().next().unwrap_or(chain.tip_height());
@@ -165,7 +172,7 @@ impl Duty {
             }
             let Known::Found(opening) = task.known else {
                 if begun.len() < free && task.may_begin() {
-                    begun.extend(begin(&chain, *place, task)?.map(|proof| (*place, proof)));
+                    begun.extend(begin(&chain, *place, task)?.map(|case| (*place, case)));
                 }
                 continue;
             };
@@ -233,8 +240,8 @@ impl Duty {
     }
 }
 
-/// The proof to run again.
-fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<SignedProof>, NodeError> {
+/// What is to be run again.
+fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<Case>, NodeError> {
     let proof = chain.store.proof(&task.audit.record)?;
     task.known = if proof.is_some() {
         Known::Working
@@ -243,7 +250,9 @@ fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<Si
         tracing::debug!(height = %place.0, index = place.1, "a record to audit is not in the store");
         Known::Unable(Instant::now())
     };
-    Ok(proof)
+    let me = chain.key.node_id();
+    let others: Vec<NodeId> = task.audit.members.iter().map(|member| member.node).filter(|node| *node != me).collect();
+    Ok(proof.map(|proof| Case { proof, others }))
 }
 
 /// Whether the next block takes openings.
@@ -253,7 +262,8 @@ fn is_open(audit: &Audit, record: Height, next: Height, chain: &Chain) -> bool {
 }
 
 /// Fetches what a record was made of and runs it again. None: this node cannot tell.
-async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, proof: SignedProof) -> Option<Opening> {
+async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, case: Case) -> Option<Opening> {
+    let proof = &case.proof;
     let record = proof.record.id();
     let secret = chain.key.audit_secret(chain.genesis.chain_id(), &record);
     let found = |verdict: Verdict, root: Digest| Some(Opening { secret, verdict, root });
@@ -264,12 +274,12 @@ async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, proof: 
         tracing::debug!(%record, "is of a model that this node does not serve");
         return None;
     }
-    let fetched = fetch(chain, &proof).await;
+    let fetched = fetch(chain, &case).await;
     chain.expect_no_payload(&record);
     let payload = match fetched {
         Fetched::Payload(payload) => payload,
         Fetched::Withheld => {
-            tracing::info!(%record, "its provider did not deliver what an audit needs");
+            tracing::info!(%record, "nobody delivered what an audit needs");
             return found(Verdict::Missing, Digest::ZERO);
         }
         Fetched::Unreached => {
@@ -312,40 +322,61 @@ pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdi
     None
 }
 
-/// What came of asking a provider.
+/// What came of asking for what lies behind a record.
 enum Fetched {
-    /// What it keeps.
+    /// That.
     Payload(Payload),
-    /// It was there and did not give it.
+    /// Its provider was there and did not give it, nor did anybody else.
     Withheld,
     /// Nobody was there to ask; others may do better.
     Unreached,
 }
 
-/// Asks the provider, some times.
-async fn fetch(chain: &Arc<Chain>, proof: &SignedProof) -> Fetched {
-    let record = proof.record.id();
-    let (Some(provider), Some(network)) = (proof.record.stages.first(), chain.network.get()) else {
-        return Fetched::Unreached;
-    };
-    let (provider, mut was_there) = (provider.node_id, false);
+/// Asks the provider and, in between, those who may have it already.
+async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
+    let (record, proof) = (case.proof.record.id(), &case.proof);
+    let Some(provider) = proof.record.stages.first().map(|stage| stage.node_id) else { return Fetched::Unreached };
+    let mut others = case.others.iter().copied().cycle();
+    let mut was_there = false;
     for asked in 0..ASKED_MAX {
-        if asked > 0 {
+        // The first two questions are the provider's.
+        let other = if asked > 1 && asked % 2 == 1 { others.next() } else { None };
+        if asked > 0 && other.is_none() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        if !network.reach(&provider).await {
-            continue;
-        }
-        was_there = true;
-        let answer = chain.expect_payload(record, provider);
-        if network.send(&provider, Channel::Sync, &Sync::AskPayload(record).encode())
-            && let Ok(Ok(bytes)) = tokio::time::timeout(ANSWER_MAX, answer).await
-        {
-            match Payload::decode(&bytes) {
-                Ok(payload) => return Fetched::Payload(payload),
-                Err(error) => tracing::debug!(%record, %error, "what was delivered is no payload"),
+        let from = other.unwrap_or(provider);
+        let Asked::There(bytes) = ask(chain, record, from).await else { continue };
+        was_there |= other.is_none();
+        let Some(bytes) = bytes else { continue };
+        match Payload::decode(&bytes) {
+            Ok(payload) if payload.belongs_to(&proof.request, &proof.record) => {
+                chain.payloads.borrow(record, bytes);
+                return Fetched::Payload(payload);
             }
+            Ok(_) => tracing::debug!(%record, %from, "what was delivered belongs to something else"),
+            Err(error) => tracing::debug!(%record, %from, %error, "what was delivered is no payload"),
         }
     }
     if was_there { Fetched::Withheld } else { Fetched::Unreached }
+}
+
+/// What came of a question.
+enum Asked {
+    /// Who was asked is there; perhaps it answered.
+    There(Option<Vec<u8>>),
+    /// Nobody is there.
+    Away,
+}
+
+/// Asks a node for what lies behind a record.
+async fn ask(chain: &Arc<Chain>, record: RecordId, from: NodeId) -> Asked {
+    let Some(network) = chain.network.get() else { return Asked::Away };
+    if !network.reach(&from).await {
+        return Asked::Away;
+    }
+    let answer = chain.expect_payload(record, from);
+    if !network.send(&from, Channel::Sync, &Sync::AskPayload(record).encode()) {
+        return Asked::There(None);
+    }
+    Asked::There(tokio::time::timeout(ANSWER_MAX, answer).await.ok().and_then(Result::ok))
 }

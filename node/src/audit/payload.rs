@@ -4,9 +4,11 @@
 //! Everything in it is bound by the record and the request that it belongs to, so a provider cannot tell two auditors two
 //! stories: what does not fit the commitments was not delivered.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
 
 use aria_chain::codec::Versioned;
 use aria_chain::hash::{Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop};
@@ -79,13 +81,17 @@ impl Payload {
         }
     }
 
-    /// Compares it with what was signed. `secret` is the auditor's own.
-    pub fn claim(self, request: &InferenceRequest, record: &InferenceRecord, secret: [u8; 32]) -> Shown {
-        let is_its_own = commit_prompt(&self.prompt_salt, &self.prompt) == request.prompt_commitment
+    /// Whether it is what request and record commit to.
+    pub fn belongs_to(&self, request: &InferenceRequest, record: &InferenceRecord) -> bool {
+        commit_prompt(&self.prompt_salt, &self.prompt) == request.prompt_commitment
             && commit_output(&self.output_salt, &self.outputs) == record.output_hash
             && commit_stop(&self.options_salt, &self.stop) == request.stop_commitment
-            && commit_logit_bias(&self.options_salt, &self.bias_ppm) == request.logit_bias_commitment;
-        if !is_its_own {
+            && commit_logit_bias(&self.options_salt, &self.bias_ppm) == request.logit_bias_commitment
+    }
+
+    /// Compares it with what was signed. `secret` is the auditor's own.
+    pub fn claim(self, request: &InferenceRequest, record: &InferenceRecord, secret: [u8; 32]) -> Shown {
+        if !self.belongs_to(request, record) {
             return Shown::Foreign;
         }
         let generated: usize = self.outputs.iter().map(Vec::len).sum();
@@ -127,40 +133,62 @@ impl Payload {
     }
 }
 
-/// Payloads of this node's own records, a file each, readable by their owner alone.
+/// Most bytes of other nodes' payloads that are kept.
+const BORROWED_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+
+/// Payloads of this node's own records, a file each, readable by their owner alone; and in memory those of records that it
+/// audits, for the rest of the committee: a provider that picks whom it answers gains nothing.
 #[derive(Debug)]
-pub struct Payloads(PathBuf);
+pub struct Payloads {
+    folder: PathBuf,
+    borrowed: Mutex<HashMap<RecordId, Vec<u8>>>,
+}
 
 impl Payloads {
     /// In a folder, which is made when the first is kept.
     pub fn new(folder: PathBuf) -> Payloads {
-        Payloads(folder)
+        Payloads { folder, borrowed: Mutex::default() }
     }
 
     fn file(&self, record: &RecordId) -> PathBuf {
-        self.0.join(record.to_string())
+        self.folder.join(record.to_string())
+    }
+
+    fn borrowed(&self) -> MutexGuard<'_, HashMap<RecordId, Vec<u8>>> {
+        self.borrowed.lock().expect("no section that holds this lock panics")
+    }
+
+    /// Keeps what another node delivered, while there is room.
+    pub fn borrow(&self, record: RecordId, payload: Vec<u8>) {
+        let mut borrowed = self.borrowed();
+        let kept: usize = borrowed.values().map(Vec::len).sum();
+        if kept + payload.len() <= BORROWED_BYTES_MAX {
+            borrowed.insert(record, payload);
+        }
     }
 
     /// Keeps one, whole or not at all. It is on the disk then: without it an audit would find its provider unavailable.
     pub fn keep(&self, record: &RecordId, payload: &Payload) -> io::Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        let (path, draft) = (self.file(record), self.0.join(format!("{record}.new")));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let (path, draft) = (self.file(record), self.folder.join(format!("{record}.new")));
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&payload.encode())?;
         file.sync_all()?;
         fs::rename(draft, path)?;
-        fs::File::open(&self.0)?.sync_all()
+        fs::File::open(&self.folder)?.sync_all()
     }
 
     /// The bytes of one, if it is here.
     pub fn read(&self, record: &RecordId) -> Option<Vec<u8>> {
-        fs::read(self.file(record)).ok()
+        let borrowed = self.borrowed().get(record).cloned();
+        borrowed.or_else(|| fs::read(self.file(record)).ok())
     }
 
     /// Forgets one whose audit ended, if it is here.
     pub fn forget(&self, record: &RecordId) {
+        self.borrowed().remove(record);
         // One that is not there needs no forgetting, and one that cannot be removed is only in the way.
         let _ = fs::remove_file(self.file(record));
     }
@@ -168,7 +196,7 @@ impl Payloads {
     /// Forgets all but those that are wanted. What an interrupted run left half written goes too.
     pub fn retain(&self, mut is_wanted: impl FnMut(&RecordId) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         // No folder, no payloads.
-        let Ok(entries) = fs::read_dir(&self.0) else { return Ok(()) };
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries.flatten() {
             let record = entry.file_name().to_str().and_then(|name| name.parse::<RecordId>().ok());
             if !record.map_or(Ok(false), |record| is_wanted(&record))? {
@@ -281,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_borrowed_is_bounded_and_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let payloads = Payloads::new(folder.path().join("payloads"));
+        let id = |n: u8| RecordId::new([n; 32]);
+        payloads.borrow(id(1), vec![1; BORROWED_BYTES_MAX - 1]);
+        payloads.borrow(id(2), vec![2; 2]);
+        assert_eq!(payloads.read(&id(1)).map(|bytes| bytes.len()), Some(BORROWED_BYTES_MAX - 1));
+        assert_eq!(payloads.read(&id(2)), None, "there was no room");
+        payloads.forget(&id(1));
+        payloads.borrow(id(2), vec![2; 2]);
+        assert_eq!((payloads.read(&id(1)), payloads.read(&id(2))), (None, Some(vec![2; 2])));
+    }
+
+    #[test]
     fn only_what_is_wanted_outlives_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let payloads = Payloads::new(folder.path().join("payloads"));
@@ -288,10 +330,10 @@ mod tests {
         let (wanted, ended, (.., payload)) = (RecordId::new([3; 32]), RecordId::new([4; 32]), answered());
         payloads.keep(&wanted, &payload).expect("kept");
         payloads.keep(&ended, &payload).expect("kept");
-        fs::write(payloads.0.join(format!("{ended}.new")), b"half").expect("written");
+        fs::write(payloads.folder.join(format!("{ended}.new")), b"half").expect("written");
         payloads.retain(|record| Ok(*record == wanted)).expect("readable");
         let left: Vec<_> =
-            fs::read_dir(&payloads.0).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+            fs::read_dir(&payloads.folder).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, [wanted.to_string().as_str()]);
     }
 }
