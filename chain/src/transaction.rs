@@ -52,6 +52,15 @@ pub enum Action {
         /// How much.
         amount: NanoAria,
     } = 3,
+    /// Says that an auditor did not run a record that it attested: its opened root is not what the run gives.
+    Doubt {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+        /// The accused.
+        auditor: NodeId,
+    } = 7,
 }
 
 impl Action {
@@ -61,13 +70,15 @@ impl Action {
             Action::Transfer { .. } => "transfer",
             Action::Bond { .. } => "bond",
             Action::Unbond { .. } => "unbond",
+            Action::Doubt { .. } => "doubt",
         }
     }
 
-    /// What it moves.
-    pub fn amount(&self) -> NanoAria {
+    /// What it moves, if that is what it is for.
+    pub fn amount(&self) -> Option<NanoAria> {
         match self {
-            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => *amount,
+            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => Some(*amount),
+            Action::Doubt { .. } => None,
         }
     }
 
@@ -75,7 +86,7 @@ impl Action {
     pub fn spends(&self) -> NanoAria {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
-            Action::Unbond { .. } => NanoAria::ZERO,
+            Action::Unbond { .. } | Action::Doubt { .. } => NanoAria::ZERO,
         }
     }
 }
@@ -115,7 +126,7 @@ impl SignedTransaction {
         if got != chain_id {
             return Err(TransactionError::Chain { got: got.clone(), expected: chain_id.clone() });
         }
-        if action.amount() == NanoAria::ZERO {
+        if action.amount() == Some(NanoAria::ZERO) {
             return Err(TransactionError::NoAmount);
         }
         let id = self.transaction.id();

@@ -9,6 +9,7 @@ use borsh::BorshSerialize;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::audit::{DRAW_AFTER, JUDGES_MAX};
+use crate::rules::doubt::SPANS;
 use crate::rules::settle::audit_fee;
 
 /// One whole in parts per million.
@@ -354,7 +355,7 @@ impl Params {
         if !(1..=COMMITTEE_MAX).contains(&self.committee_size) {
             return Err(ParamsError::Committee { size: self.committee_size });
         }
-        let needed = self.audit_blocks.saturating_mul(2).saturating_add(DRAW_AFTER);
+        let needed = self.audit_blocks.saturating_mul(SPANS).saturating_add(DRAW_AFTER);
         if self.unbond_blocks <= needed {
             return Err(ParamsError::UnbondBeforeAudit { unbond_blocks: self.unbond_blocks, needed });
         }
@@ -545,7 +546,7 @@ pub(crate) mod tests {
             refused(|p| p.committee_size = size, &ParamsError::Committee { size });
         }
         let late = ParamsError::UnbondBeforeAudit { unbond_blocks: 1_000, needed: 1_002 };
-        refused(|p| p.audit_blocks = 500, &late);
+        refused(|p| p.audit_blocks = 250, &late);
         // A tenth of 1 ARIA at risk in one of ten records, against 0.002 ARIA in nine of ten: 0.01 > 0.0018.
         let at = |rate, bond| Params { audit_rate_ppm: rate, provider_bond_min_nano: bond, ..params() }.check();
         assert_eq!(at(100_000, 1_000_000_000), Ok(()));

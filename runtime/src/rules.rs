@@ -3,10 +3,12 @@
 //! - [`record`]: may an inference record be included here?
 //! - [`evidence`]: what it costs to be accused with proof
 //! - [`audit`]: who checks a record, and what follows
+//! - [`doubt`]: whether an auditor ran what it attested
 //! - [`transaction`]: what accounts order, and what it moves
 //! - [`settle`]: what it earns, and for whom
 
 pub mod audit;
+pub mod doubt;
 pub mod evidence;
 pub mod record;
 pub mod settle;

@@ -14,7 +14,9 @@ use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use self::entry::{Account, Audit, Candidate, EpochTotals, Member, Model, Phase, Sobriety, Spent, Supply};
+pub use self::entry::{
+    Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, Opened, OpenedRoot, Phase, Sobriety, Spent, Supply,
+};
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
 pub use self::stored::StoreView;
@@ -168,6 +170,16 @@ impl Reader<'_> {
     /// The audit of a record by its place, while it goes on.
     pub fn audit(&self, height: Height, index: u32) -> Result<Option<Audit>, StateError> {
         self.optional(&key::audit(height, index))
+    }
+
+    /// What the auditors of a verified record opened, while it can be doubted.
+    pub fn opened(&self, height: Height, index: u32) -> Result<Option<Opened>, StateError> {
+        self.optional(&key::opened(height, index))
+    }
+
+    /// The doubt about one of them, while it is undecided.
+    pub fn doubt(&self, height: Height, index: u32) -> Result<Option<Doubt>, StateError> {
+        self.optional(&key::doubt(height, index))
     }
 
     /// Up to `limit` audits that go on, in order of place.

@@ -4,10 +4,14 @@
 
 mod scenario;
 
+#[path = "audits/doubts.rs"]
+mod doubts;
+
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict, VerifiedAttestation};
 use aria_chain::block::ProposedBlock;
 use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::record::{RecordStatus, Stage};
+use aria_chain::transaction::{Action, VerifiedTransaction};
 use aria_chain::units::{Epoch, Height, NanoAria};
 use aria_runtime::execute::{BlockFault, ExecuteError, ExecutedBlock, execute};
 use aria_runtime::reputation::Reputation;
@@ -455,12 +459,26 @@ struct Step {
     providers: Vec<u8>,
     /// Who speaks, and what each would say: valid, invalid or missing.
     says: Vec<(u8, u8)>,
+    /// Whose root key 1 doubts, if there is one.
+    doubts: Option<u8>,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let providers = prop::collection::vec(1_u8..=5, 0..3);
     let says = prop::collection::vec((1_u8..=5, 0_u8..8), 0..6);
-    (providers, says).prop_map(|(providers, says)| Step { providers, says })
+    (providers, says, prop::option::of(2_u8..=5)).prop_map(|(providers, says, doubts)| Step { providers, says, doubts })
+}
+
+/// A doubt about what a node opened of any record.
+fn doubt(chain: &Scenario, accused: u8) -> Option<VerifiedTransaction> {
+    let auditor = key(accused).node_id();
+    let heights = (1..=chain.tip.height.get()).map(Height::new);
+    let mut places = heights.flat_map(|at| (0..3).map(move |index| (at, index)));
+    let (height, index) = places.find(|(at, index)| {
+        let opened = chain.reader().opened(*at, *index).unwrap();
+        opened.is_some_and(|opened| opened.roots.iter().any(|root| root.node == auditor))
+    })?;
+    Some(chain.order(1, Action::Doubt { height, index, auditor }, |_| {}))
 }
 
 /// What a node may say now of any record that it was drawn for.
@@ -503,7 +521,7 @@ proptest! {
             ("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 800_000"),
         ];
         let mut chain = chain(5, &short);
-        for Step { providers, says } in steps {
+        for Step { providers, says, doubts } in steps {
             let mut proofs = Vec::new();
             for provider in providers {
                 proofs.push(chain.proof(|claim| {
@@ -514,6 +532,7 @@ proptest! {
             let mut speakers = std::collections::BTreeMap::new();
             speakers.extend(says);
             chain.attestations = speakers.into_iter().flat_map(|(n, mood)| duties(&chain, n, mood)).collect();
+            chain.transactions = doubts.and_then(|accused| doubt(&chain, accused)).into_iter().collect();
             let proposal = chain.propose(chain.after_ms(60_000), proofs).unwrap();
             let (block, executed) = proposal.block.unwrap();
             let (chain_id, digits) = (chain.genesis.chain_id().clone(), chain.genesis.params().stamp_zero_digits);
@@ -527,7 +546,8 @@ proptest! {
             prop_assert_eq!(chain.held(), supply.genesis.get() + supply.issued.get() - supply.burned.get());
         }
         chain.attestations.clear();
-        for _ in 0..=14 {
+        chain.transactions.clear();
+        for _ in 0..=26 {
             chain.beat();
         }
         prop_assert_eq!(chain.reader().audits(9).unwrap(), vec![]);

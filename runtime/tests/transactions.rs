@@ -179,7 +179,7 @@ proptest! {
         let mut chain = Scenario::new(&scenario::DEVNET
             .replace("epoch_blocks = 100", "epoch_blocks = 3")
             .replace("audit_blocks = 64", "audit_blocks = 1")
-            .replace("unbond_blocks = 1_000", "unbond_blocks = 6"));
+            .replace("unbond_blocks = 1_000", "unbond_blocks = 7"));
         for Step { from, to, kind, amount, fee, closes } in steps {
             let amount = nano(amount);
             let action = match kind {

@@ -50,6 +50,7 @@ fn view(audit: &Audit, height: Height, status: RecordStatus) -> Value {
         (None, Phase::Drawn) => "drawn",
         (None, Phase::Passed) => "passed",
         (None, Phase::Disputed) => "disputed",
+        (None, Phase::Doubted) => "doubted",
     };
     let is_drawn = !audit.members.is_empty();
     json!({

@@ -73,7 +73,11 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
     let transaction = &signed.transaction;
     let to = match &transaction.action {
         Action::Transfer { to, .. } => Some(to),
-        Action::Bond { .. } | Action::Unbond { .. } => None,
+        Action::Bond { .. } | Action::Unbond { .. } | Action::Doubt { .. } => None,
+    };
+    let doubt = match &transaction.action {
+        Action::Doubt { height, index, auditor } => Some(json!({"height": height, "index": index, "auditor": auditor})),
+        _ => None,
     };
     json!({
         "id": transaction.id(),
@@ -84,7 +88,8 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "expiry": transaction.expiry,
         "action": transaction.action.name(),
         "to": to,
-        "amount": transaction.action.amount().to_string(),
+        "amount": transaction.action.amount().map(|amount| amount.to_string()),
+        "doubt": doubt,
         "signature": signed.signature.to_string(),
     })
 }

@@ -20,8 +20,9 @@ use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::limits::BLOCK_RECORDS_MAX;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
-use aria_chain::units::Height;
+use aria_chain::units::{Height, NanoAria};
 
+use super::doubt;
 use super::evidence::{forfeit, slash};
 use super::record::{InclusionError, Place};
 use super::settle::{self, Earned};
@@ -136,7 +137,7 @@ pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>)
     }
     for (key, mut audit) in audits {
         audit.seed = Domain::DRAW.hash_of(&(beacon, audit.record));
-        let mut others = others(voters.members(), &audit);
+        let mut others = others(voters.members(), |node| is_own(&audit, node));
         // Somebody of little repute is better than nobody.
         if others.iter().any(|voter| trusted.contains(&voter.node_id)) {
             others.retain(|voter| trusted.contains(&voter.node_id));
@@ -158,10 +159,22 @@ pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>)
     Ok(())
 }
 
-/// Voters that did not run the record themselves.
-fn others(voters: &[Validator], audit: &Audit) -> Vec<Validator> {
-    let is_own = |node: &NodeId| audit.stages.iter().any(|stage| stage.node_id == *node);
-    voters.iter().filter(|voter| !is_own(&voter.node_id)).copied().collect()
+/// Whether a node ran a part of the record.
+fn is_own(audit: &Audit, node: &NodeId) -> bool {
+    audit.stages.iter().any(|stage| stage.node_id == *node)
+}
+
+/// Voters that have no part in it themselves.
+fn others(voters: &[Validator], has_part: impl Fn(&NodeId) -> bool) -> Vec<Validator> {
+    voters.iter().filter(|voter| !has_part(&voter.node_id)).copied().collect()
+}
+
+/// The strongest of those voters.
+pub(super) fn judges(overlay: &Overlay<'_>, has_part: impl Fn(&NodeId) -> bool) -> Result<Vec<Member>, StateError> {
+    let mut judges = others(overlay.read().voters()?.members(), has_part);
+    judges.sort_by_key(|voter| (std::cmp::Reverse(voter.power), voter.node_id));
+    judges.truncate(usize::try_from(JUDGES_MAX).unwrap_or(usize::MAX));
+    Ok(judges.into_iter().map(|voter| Member::new(voter.node_id, voter.power)).collect())
 }
 
 /// Number `place` that follows from a seed.
@@ -219,7 +232,7 @@ fn find(attestation: &Attestation, index: u32, overlay: &Overlay<'_>) -> Result<
     let Attestation { auditor, height, .. } = attestation;
     let fault = AttestationFault::NotAudited { height: *height, index };
     let audit = overlay.read().audit(*height, index)?.ok_or(fault.clone())?;
-    if !matches!(audit.phase, Phase::Drawn | Phase::Disputed) {
+    if !matches!(audit.phase, Phase::Drawn | Phase::Disputed | Phase::Doubted) {
         return Err(fault.into());
     }
     let place = audit.members.iter().position(|member| member.node == *auditor);
@@ -263,15 +276,20 @@ fn open(
     member.verdict = Some(opening.verdict);
     member.root = opening.root;
     let is_complete = audit.members.iter().all(|member| member.verdict.is_some());
-    let key = key::audit(attestation.height, index);
-    overlay.put(key.clone(), &audit);
-    if is_complete { conclude(key, audit, place, overlay).map_err(AttestError::State) } else { Ok(None) }
+    let at = (attestation.height, index);
+    doubt::note(&audit, at, node, opening, overlay)?;
+    overlay.put(key::audit(at.0, at.1), &audit);
+    if is_complete { conclude(at, audit, place, overlay).map_err(AttestError::State) } else { Ok(None) }
 }
 
 /// From this height on, openings are taken even where somebody has not committed.
 pub fn opens_at(record: Height, phase: Phase, params: &Params) -> Height {
     let span = params.audit_blocks;
-    let begun = if phase == Phase::Disputed { span } else { 0 };
+    let begun = match phase {
+        Phase::Waiting | Phase::Drawn | Phase::Passed => 0,
+        Phase::Disputed => span,
+        Phase::Doubted => span.saturating_mul(doubt::SPANS.saturating_sub(1)),
+    };
     let after = begun.saturating_add(span.div_euclid(2)).saturating_add(DRAW_AFTER);
     Height::new(record.get().saturating_add(after))
 }
@@ -280,20 +298,23 @@ pub fn opens_at(record: Height, phase: Phase, params: &Params) -> Height {
 pub(crate) fn expire(place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<Vec<Ended>, StateError> {
     let span = place.params().audit_blocks;
     let mut ended = Vec::new();
-    for (spans, phases) in [(1, [Phase::Drawn, Phase::Passed]), (2, [Phase::Disputed, Phase::Disputed])] {
+    doubt::expire(place, overlay)?;
+    let over = [(1, Phase::Drawn), (1, Phase::Passed), (2, Phase::Disputed), (doubt::SPANS, Phase::Doubted)];
+    for (spans, phase) in over {
         let Some(height) = back(place.height, span.saturating_mul(spans).saturating_add(DRAW_AFTER)) else { continue };
         for (key, audit) in audits_of(height, overlay)? {
-            if phases.contains(&audit.phase) {
-                ended.extend(conclude(key, audit, place, overlay)?);
+            if audit.phase == phase {
+                let at = key::place_of_audit(&key).ok_or(StateError::Damaged { key })?;
+                ended.extend(conclude(at, audit, place, overlay)?);
             }
         }
     }
     Ok(ended)
 }
 
-/// Ends an audit, or begins a dispute; then nothing is returned.
+/// Ends an audit, or begins a dispute, or ends a doubt; then nothing is returned.
 fn conclude(
-    key: Vec<u8>,
+    at: (Height, u32),
     mut audit: Audit,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
@@ -303,7 +324,7 @@ fn conclude(
         Phase::Drawn => {
             let (valid, invalid) = (count(&audit, Verdict::Valid), count(&audit, Verdict::Invalid));
             if valid > 0 && invalid > 0 {
-                dispute(key, audit, place, overlay)?;
+                dispute(at, audit, place, overlay)?;
                 return Ok(None);
             }
             let half = audit.members.len().div_euclid(2);
@@ -315,30 +336,37 @@ fn conclude(
                 RecordStatus::Unavailable
             }
         }
-        Phase::Disputed => {
-            let power = |of: &dyn Fn(&Member) -> bool| {
-                audit
-                    .members
-                    .iter()
-                    .filter(|member| of(member))
-                    .fold(0_u128, |sum, member| sum.saturating_add(u128::from(member.power)))
-            };
-            let total = power(&|_| true);
-            let decides =
-                |verdict| power(&|member| member.verdict == Some(verdict)).saturating_mul(3) > total.saturating_mul(2);
-            if decides(Verdict::Valid) {
-                RecordStatus::Verified
-            } else if decides(Verdict::Invalid) {
-                RecordStatus::Refuted
-            } else {
-                RecordStatus::Included
-            }
+        Phase::Disputed => match decided(&audit) {
+            Some(Verdict::Valid) => RecordStatus::Verified,
+            Some(Verdict::Invalid) => RecordStatus::Refuted,
+            Some(Verdict::Missing) | None => RecordStatus::Included,
+        },
+        Phase::Doubted => {
+            overlay.delete(key::audit(at.0, at.1));
+            doubt::settle(at, &audit, place, overlay)?;
+            return Ok(None);
         }
     };
-    overlay.delete(key);
+    overlay.delete(key::audit(at.0, at.1));
+    if status != RecordStatus::Verified {
+        doubt::forget(at, overlay);
+    }
     pay(&audit, status, place, overlay)?;
     audit.outcome = Some((status, place.height));
     Ok(Some((audit.record, status, audit)))
+}
+
+/// What more than two thirds of the judges' power found: valid, or invalid.
+pub(super) fn decided(audit: &Audit) -> Option<Verdict> {
+    let power = |of: &dyn Fn(&Member) -> bool| {
+        let found = audit.members.iter().filter(|member| of(member));
+        found.fold(0_u128, |sum, member| sum.saturating_add(u128::from(member.power)))
+    };
+    let total = power(&|_| true);
+    let decides = |verdict: &Verdict| {
+        power(&|member| member.verdict == Some(*verdict)).saturating_mul(3) > total.saturating_mul(2)
+    };
+    [Verdict::Valid, Verdict::Invalid].into_iter().find(decides)
 }
 
 /// How many members said so.
@@ -347,16 +375,13 @@ fn count(audit: &Audit, verdict: Verdict) -> usize {
 }
 
 /// Rule 4: the strongest voters judge; what the committee said is kept for what it deserves.
-fn dispute(key: Vec<u8>, mut audit: Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+fn dispute(at: (Height, u32), mut audit: Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     lapse(&audit, place, overlay)?;
-    let voters = overlay.read().voters()?;
-    let mut judges = others(voters.members(), &audit);
-    judges.sort_by_key(|voter| (std::cmp::Reverse(voter.power), voter.node_id));
-    judges.truncate(usize::try_from(JUDGES_MAX).unwrap_or(usize::MAX));
+    doubt::forget(at, overlay);
     audit.first = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))).collect();
-    audit.members = judges.into_iter().map(|voter| Member::new(voter.node_id, voter.power)).collect();
+    audit.members = judges(overlay, |node| is_own(&audit, node))?;
     audit.phase = Phase::Disputed;
-    overlay.put(key, &audit);
+    overlay.put(key::audit(at.0, at.1), &audit);
     Ok(())
 }
 
@@ -421,7 +446,25 @@ fn lapse(audit: &Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(
     Ok(())
 }
 
-fn remember(node: &NodeId, outcome: Outcome, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+/// Pays the judges of a doubt who found the truth; who is silent or wrong loses as auditors do.
+pub(super) fn pay_judges(
+    audit: &Audit,
+    truth: Verdict,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let right = audit.members.iter().filter(|member| member.verdict == Some(truth)).map(|member| member.node);
+    credit(audit, &right.collect::<Vec<NodeId>>(), false, place, overlay)?;
+    for member in &audit.members {
+        if member.verdict.is_some_and(|said| said != truth && said != Verdict::Missing) {
+            punish(&member.node, place, overlay)?;
+            remember(&member.node, Outcome::Misjudged, overlay)?;
+        }
+    }
+    lapse(audit, place, overlay)
+}
+
+pub(super) fn remember(node: &NodeId, outcome: Outcome, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     let reputation = overlay.read().reputation(node)?.after(outcome);
     overlay.put(key::reputation(node), &reputation);
     Ok(())
@@ -443,13 +486,14 @@ fn credit(
 }
 
 /// Destroys a part of a bond, and keeps its owner from voting for a while: longer each time.
-fn punish(node: &NodeId, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    slash(node, place.params().refuted_slash_ppm, overlay)?;
+/// Returns how much that was.
+pub(super) fn punish(node: &NodeId, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, StateError> {
+    let lost = slash(node, place.params().refuted_slash_ppm, overlay)?;
     if let Some(mut candidate) = overlay.read().candidate(node)? {
         candidate.bar(place.epoch());
         overlay.put(key::candidate(node), &candidate);
     }
-    Ok(())
+    Ok(lost)
 }
 
 fn audits_of(height: Height, overlay: &Overlay<'_>) -> Result<Vec<(Vec<u8>, Audit)>, StateError> {
@@ -461,6 +505,6 @@ fn audits_of(height: Height, overlay: &Overlay<'_>) -> Result<Vec<(Vec<u8>, Audi
     found.into_iter().map(parse).collect()
 }
 
-fn back(height: Height, blocks: u64) -> Option<Height> {
+pub(super) fn back(height: Height, blocks: u64) -> Option<Height> {
     height.get().checked_sub(blocks).filter(|height| *height > 0).map(Height::new)
 }

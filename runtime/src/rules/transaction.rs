@@ -9,6 +9,7 @@ use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, NanoAria, Overflow};
 
+use super::doubt;
 use super::record::Place;
 use crate::fixed::part;
 use crate::state::{Candidate, Overlay, StateError, View, key};
@@ -77,6 +78,36 @@ pub enum TransactionFault {
         bond: NanoAria,
         /// To be freed.
         amount: NanoAria,
+    },
+    /// Only what an auditor opened can be doubted, and that once.
+    #[error(
+        "auditor {auditor} has opened no root on record {index} of block {height} that can be doubted (again); name another"
+    )]
+    NothingToDoubt {
+        /// The accused.
+        auditor: NodeId,
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// While an audit or another doubt goes on, there is nothing to add.
+    #[error(
+        "record {index} of block {height} is being audited, or another of its auditors is in doubt; wait for the end"
+    )]
+    DoubtTooEarly {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// What was opened stands after a while.
+    #[error("roots on records of block {height} could be doubted up to block {last}; they stand now")]
+    DoubtTooLate {
+        /// Of the record's block.
+        height: Height,
+        /// The last block.
+        last: Height,
     },
     /// Amounts fit their types.
     #[error("the transaction overflows {quantity}")]
@@ -167,7 +198,7 @@ fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
 fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
     let sender = &transaction.sender;
     match &transaction.action {
-        Action::Transfer { to, amount } => credit(to, *amount, overlay),
+        Action::Transfer { to, amount } => credit_balance(to, *amount, overlay).map_err(OrderError::State),
         Action::Bond { amount } => {
             let mut account = overlay.read().account(sender)?.unwrap_or_default();
             account.bond = account.bond.checked_add(*amount)?;
@@ -178,12 +209,15 @@ fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
             Ok(())
         }
         Action::Unbond { amount } => unbond(sender, *amount, place, overlay),
+        Action::Doubt { height, index, auditor } => doubt::raise(sender, (*height, *index), auditor, place, overlay),
     }
 }
 
-fn credit(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+pub(super) fn credit_balance(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     let mut account = overlay.read().account(node)?.unwrap_or_default();
-    account.balance = account.balance.checked_add(amount)?;
+    // What is given was somewhere in one supply, which fits its type.
+    let damaged = |_: Overflow| StateError::Damaged { key: key::account(node) };
+    account.balance = account.balance.checked_add(amount).map_err(damaged)?;
     overlay.put(key::account(node), &account);
     Ok(())
 }
@@ -216,12 +250,7 @@ pub(crate) fn reward_proposer(proposer: &NodeId, fees: NanoAria, overlay: &mut O
     if fees == NanoAria::ZERO {
         return Ok(());
     }
-    let mut account = overlay.read().account(proposer)?.unwrap_or_default();
-    // The fees were in other balances of one supply, which fits its type.
-    let damaged = |_: Overflow| StateError::Damaged { key: key::account(proposer) };
-    account.balance = account.balance.checked_add(fees).map_err(damaged)?;
-    overlay.put(key::account(proposer), &account);
-    Ok(())
+    credit_balance(proposer, fees, overlay)
 }
 
 /// Bonds whose time has come are free to spend. What was slashed meanwhile is gone. A bounded number per block: a crowd is

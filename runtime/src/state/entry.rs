@@ -100,6 +100,8 @@ pub enum Phase {
     Passed = 3,
     /// Its auditors contradicted each other; the strongest voters decide.
     Disputed = 4,
+    /// It is verified, and whether one of its auditors ran it is in doubt; the strongest voters decide.
+    Doubted = 5,
 }
 
 /// The audit of a record.
@@ -157,6 +159,37 @@ impl Member {
     pub(crate) fn new(node: NodeId, power: u64) -> Member {
         Member { node, power, commitment: None, verdict: None, root: Digest::ZERO }
     }
+}
+
+/// What the auditors of a verified record opened.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Opened {
+    /// The record.
+    pub record: RecordId,
+    /// One for each auditor that nobody doubted yet.
+    pub roots: Vec<OpenedRoot>,
+}
+
+/// What shows that an auditor ran a record.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct OpenedRoot {
+    /// The auditor.
+    pub node: NodeId,
+    /// Its secret.
+    pub secret: [u8; 32],
+    /// Root of the transcript under it.
+    pub root: Digest,
+}
+
+/// Somebody says that a root is not what the run gives.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Doubt {
+    /// Who says so.
+    pub by: NodeId,
+    /// What it put on it.
+    pub deposit: NanoAria,
+    /// Whose root it is.
+    pub accused: OpenedRoot,
 }
 
 impl Supply {

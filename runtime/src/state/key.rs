@@ -18,6 +18,8 @@
 //! | `0f` epoch (8) node | [`Sobriety`](crate::state::Sobriety) of the node in the epoch |
 //! | `0e` node | [`Reputation`](crate::reputation::Reputation) of a node of which something was settled |
 //! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
+//! | `12` height (8) index (4) | [`Opened`](crate::state::Opened) by the auditors of the record at this place |
+//! | `13` height (8) index (4) | [`Doubt`](crate::state::Doubt) about one of them |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
 use aria_chain::ids::{ModelId, NodeId, RequestId};
@@ -95,6 +97,26 @@ pub fn audit(height: Height, index: u32) -> Vec<u8> {
 pub fn place_of_audit(key: &[u8]) -> Option<(Height, u32)> {
     let height = height_behind(AUDITS, key)?;
     Some((height, u32::from_be_bytes(*key.last_chunk::<4>()?)))
+}
+
+/// Table of roots that may be doubted, by the place of their record.
+pub const OPENED: &[u8] = &[0x12];
+/// Table of doubts, by the place of their record.
+pub const DOUBTS: &[u8] = &[0x13];
+
+/// Roots of the records of a block.
+pub fn opened_of(height: Height) -> Vec<u8> {
+    [OPENED, &height.get().to_be_bytes()].concat()
+}
+
+/// Roots of a record's auditors.
+pub fn opened(height: Height, index: u32) -> Vec<u8> {
+    [OPENED, &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
+}
+
+/// The doubt about one of them.
+pub fn doubt(height: Height, index: u32) -> Vec<u8> {
+    [DOUBTS, &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
 }
 
 /// A node that may get power.

@@ -1,0 +1,159 @@
+//! Whether an auditor ran what it attested. A verdict alone can be guessed: almost every record is right. So an auditor opens, with
+//! its secret, the root of its own run under that secret, which follows from nothing but a whole run.
+//!
+//! Whoever has run the record again with the opened secret and found another root may say so until three spans after the record,
+//! and puts money on it. The strongest voters run it again with that secret, and commit and open like auditors; more than two thirds of
+//! their power decide. A root that is not what the run gives costs its owner what a lie costs, and half of that is the doubter's; a
+//! doubt without ground costs what it was backed with. If they do not decide, nobody gains and nobody loses.
+
+use aria_chain::attestation::{Opening, Verdict};
+use aria_chain::ids::{Digest, NodeId};
+use aria_chain::limits::BLOCK_RECORDS_MAX;
+use aria_chain::units::{Height, NanoAria, WorkUnits};
+
+use super::audit::{self, DRAW_AFTER, JUDGES_MAX, back, decided, judges};
+use super::record::Place;
+use super::settle;
+use super::transaction::{OrderError, TransactionFault, credit_balance};
+use crate::params::Params;
+use crate::reputation::Outcome;
+use crate::state::{Audit, Doubt, Opened, OpenedRoot, Overlay, Phase, StateError, View, key};
+
+/// Spans of an audit after which a root stands: nobody may doubt it any more.
+const DOUBT_SPANS: u64 = 3;
+/// Spans after which a doubt is over, and with it all that a record can bring.
+pub const SPANS: u64 = 4;
+
+/// What a doubt is backed with: what its judges are paid, if they find no ground for it.
+pub fn deposit(params: &Params) -> NanoAria {
+    let fees = settle::audit_fee(params).get().saturating_mul(u64::from(JUDGES_MAX));
+    NanoAria::new(fees)
+}
+
+/// Up to this height an auditor's root on a record of a block may be doubted.
+pub fn doubted_until(record: Height, params: &Params) -> Height {
+    let span = params.audit_blocks.saturating_mul(DOUBT_SPANS).saturating_add(DRAW_AFTER);
+    Height::new(record.get().saturating_add(span))
+}
+
+/// Keeps what an auditor opened about a record that it found valid.
+pub(super) fn note(
+    audit: &Audit,
+    at: (Height, u32),
+    node: NodeId,
+    opening: &Opening,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    if audit.phase != Phase::Drawn || opening.verdict != Verdict::Valid {
+        return Ok(());
+    }
+    let mut opened =
+        overlay.read().opened(at.0, at.1)?.unwrap_or_else(|| Opened { record: audit.record, roots: Vec::new() });
+    opened.roots.push(OpenedRoot { node, secret: opening.secret, root: opening.root });
+    overlay.put(key::opened(at.0, at.1), &opened);
+    Ok(())
+}
+
+/// Forgets the roots of a record that nobody found right, and those that stand by now.
+pub(super) fn forget(at: (Height, u32), overlay: &mut Overlay<'_>) {
+    overlay.delete(key::opened(at.0, at.1));
+}
+
+/// What is too old to be doubted is forgotten.
+pub(super) fn expire(place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let behind = place.params().audit_blocks.saturating_mul(DOUBT_SPANS).saturating_add(DRAW_AFTER).saturating_add(1);
+    let Some(height) = back(place.height, behind) else { return Ok(()) };
+    for (entry, _) in overlay.scan(&key::opened_of(height), BLOCK_RECORDS_MAX)? {
+        overlay.delete(entry);
+    }
+    Ok(())
+}
+
+/// Begins a doubt.
+pub(super) fn raise(
+    doubter: &NodeId,
+    (height, index): (Height, u32),
+    auditor: &NodeId,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), OrderError> {
+    let nothing = TransactionFault::NothingToDoubt { auditor: *auditor, height, index };
+    let last = doubted_until(height, place.params());
+    if place.height > last {
+        return Err(TransactionFault::DoubtTooLate { height, last }.into());
+    }
+    if overlay.read().audit(height, index)?.is_some() {
+        return Err(TransactionFault::DoubtTooEarly { height, index }.into());
+    }
+    let mut opened = overlay.read().opened(height, index)?.ok_or(nothing.clone())?;
+    let at = opened.roots.iter().position(|root| root.node == *auditor).ok_or(nothing)?;
+    let accused = opened.roots.swap_remove(at);
+    let members = judges(overlay, |node| *node == accused.node)?;
+    let deposit = deposit(place.params());
+    pledge(doubter, deposit, overlay)?;
+    let audit = Audit {
+        record: opened.record,
+        stages: Vec::new(),
+        work: WorkUnits::ZERO,
+        reward: NanoAria::ZERO,
+        seed: Digest::ZERO,
+        phase: Phase::Doubted,
+        members,
+        first: Vec::new(),
+        outcome: None,
+    };
+    overlay.put(key::opened(height, index), &opened);
+    overlay.put(key::audit(height, index), &audit);
+    overlay.put(key::doubt(height, index), &Doubt { by: *doubter, deposit, accused });
+    Ok(())
+}
+
+/// Takes what a doubt is backed with out of the world; who was right gets as much anew.
+fn pledge(doubter: &NodeId, deposit: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+    let mut account = overlay.read().account(doubter)?.unwrap_or_default();
+    let balance = account.balance;
+    account.balance =
+        balance.checked_sub(deposit).map_err(|_| TransactionFault::BalanceTooLow { balance, needed: deposit })?;
+    overlay.put(key::account(doubter), &account);
+    let mut supply = overlay.read().supply()?;
+    supply.burned = supply.burned.checked_add(deposit)?;
+    overlay.put(key::SUPPLY.to_vec(), &supply);
+    Ok(())
+}
+
+/// Ends a doubt: what the judges found is what it means.
+pub(super) fn settle(
+    at: (Height, u32),
+    audit: &Audit,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let entry = key::doubt(at.0, at.1);
+    let Some(doubt) = overlay.read().doubt(at.0, at.1)? else { return Err(StateError::Damaged { key: entry }) };
+    overlay.delete(entry);
+    let found = decided(audit);
+    match found {
+        Some(Verdict::Invalid) => {
+            let lost = audit::punish(&doubt.accused.node, place, overlay)?;
+            audit::remember(&doubt.accused.node, Outcome::Misjudged, overlay)?;
+            let half = NanoAria::new(lost.get().div_euclid(2));
+            mint(&doubt.by, half, overlay)?;
+            mint(&doubt.by, doubt.deposit, overlay)?;
+        }
+        Some(_) => {}
+        None => mint(&doubt.by, doubt.deposit, overlay)?,
+    }
+    if let Some(truth) = found {
+        audit::pay_judges(audit, truth, place, overlay)?;
+    }
+    Ok(())
+}
+
+fn mint(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    credit_balance(node, amount, overlay)?;
+    let mut supply = overlay.read().supply()?;
+    // As much was burned before.
+    supply.issued = supply.issued.checked_add(amount).map_err(|_| StateError::Damaged { key: key::SUPPLY.to_vec() })?;
+    overlay.put(key::SUPPLY.to_vec(), &supply);
+    Ok(())
+}
