@@ -1,9 +1,13 @@
 //! Audits: what a provider keeps for those who check it, and this node's duty as one of them.
 //!
-//! - [`payload`]: token ids and salts behind a record, kept until its audit ends
+//! - [`payload`]: token ids and salts behind a record, kept while somebody may ask for them
 //! - [`pool`]: attestations that wait for a block
 //! - [`duty`]: for each record that this node was drawn for: fetch, run again, commit, open
+//! - [`judge`]: a record run again
+//! - `doubt`: whether another auditor ran it too
 
+mod doubt;
 pub mod duty;
+pub mod judge;
 pub mod payload;
 pub mod pool;

@@ -14,14 +14,15 @@ use aria_chain::{
     mempool::{Mempool, MempoolLimits, transactions::Transactions},
     proof::VerifiedProof,
     record::{RecordEntry, RecordStatus},
-    store::{Health, Pending, StateChanges, Store},
-    transaction::VerifiedTransaction,
-    units::{Height, Timestamp},
+    store::{Health, Pending, StateChanges, Store, StoreError},
+    transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction},
+    units::{Height, NanoAria, Timestamp},
 };
 use aria_runtime::{
     genesis::Genesis,
     propose::{any_attestable, check_includable, check_orderable},
     rules::audit::{DRAW_AFTER, awaits_draw},
+    rules::doubt::SPANS,
     state::{Audit, Reader, RecordPlace, StateError, StoreView, audit_change},
     voters::Voters,
 };
@@ -150,10 +151,7 @@ impl Chain {
                 chain.store.drop_pending_transactions(&[transaction])?;
             }
         }
-        chain.payloads.retain(|record| {
-            let is_included = |entry: RecordEntry| entry.status == RecordStatus::Included;
-            Ok(chain.mempool().contains(record) || chain.store.record(record)?.is_some_and(is_included))
-        })?;
+        chain.sweep_payloads()?;
         Ok(chain)
     }
 
@@ -312,6 +310,18 @@ impl Chain {
         Ok(())
     }
 
+    /// Orders something for this node's own account, at the least fee. Blocks for a disk sync.
+    pub fn order(&self, action: Action, expiry: Height) -> Result<(), String> {
+        let (sender, chain_id) = (self.key.node_id(), self.genesis.chain_id().clone());
+        let account = Reader(&self.view()).account(&sender).map_err(|error| error.to_string())?.unwrap_or_default();
+        let nonce = self.transactions().next_nonce(&sender, account.nonce);
+        let fee = NanoAria::new(self.genesis.params().fee_min_nano);
+        let transaction = Transaction { chain_id, sender, nonce, fee, expiry, action };
+        let signature = self.key.sign_transaction(&transaction.chain_id, &transaction.id());
+        let signed = SignedTransaction { transaction, signature };
+        self.acknowledge_order(signed.verify(self.genesis.chain_id()).map_err(|error| error.to_string())?)
+    }
+
     /// The attestations that wait. Held like the pool of proofs.
     pub fn attestations(&self) -> MutexGuard<'_, Attestations> {
         self.attestations.lock().expect("no section that holds this lock panics")
@@ -338,9 +348,23 @@ impl Chain {
         is_voter && height >= self.audits_from() && self.attestations().insert(attestation)
     }
 
-    /// The lowest height whose records may still be audited.
+    /// Forgets what lies behind records of which nobody has anything to say any more.
+    pub fn sweep_payloads(&self) -> Result<(), StoreError> {
+        let from = self.audits_from();
+        self.payloads.retain(|record| {
+            // Whoever doubts an auditor of a verified record runs it again.
+            let is_wanted = |entry: RecordEntry| match entry.status {
+                RecordStatus::Included => true,
+                RecordStatus::Verified => entry.height >= from,
+                _ => false,
+            };
+            Ok(self.mempool().contains(record) || self.store.record(record)?.is_some_and(is_wanted))
+        })
+    }
+
+    /// The lowest height of whose records something may still be said.
     pub fn audits_from(&self) -> Height {
-        let span = self.genesis.params().audit_blocks.saturating_mul(2).saturating_add(DRAW_AFTER);
+        let span = self.genesis.params().audit_blocks.saturating_mul(SPANS).saturating_add(DRAW_AFTER);
         Height::new(self.tip_height().get().saturating_sub(span))
     }
 

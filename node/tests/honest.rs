@@ -14,7 +14,7 @@ use aria_inference::backend::{Backend, CancelToken};
 use aria_inference::engine::EngineOptions;
 use aria_inference::generation::{Event, GenerationRequest, Outcome};
 use aria_inference::sampler::Sampling;
-use aria_node::audit::duty::run_again;
+use aria_node::audit::judge::run_again;
 use aria_node::audit::payload::{Payload, Shown};
 use aria_node::cli::BackendChoice;
 use aria_node::model::{EMBEDDED_NAME, locate};

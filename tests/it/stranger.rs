@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement};
 use aria_chain::codec::Versioned;
-use aria_chain::ids::{BlockHash, ChainId, NodeId};
+use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
 use aria_chain::keys::NodeKey;
 use aria_chain::units::Height;
 use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Round, SignedMessage, Vote, VoteType};
 use aria_node::consensus::crypto::sign_vote;
 use aria_node::consensus::message::Message;
+use aria_node::consensus::talk::Gossip;
 use aria_node::network::{Channel, Identity, Kept, Network, NetworkConfig, PeerEvent};
 use aria_tests::Devnet;
 use serde_json::json;
@@ -108,6 +110,21 @@ impl Stranger {
             Vote { kind: VoteType::Prevote, height: At(Height::new(height)), round: Round::new(0), value, voter };
         let signature = sign_vote(&self.key, &self.chain_id, &vote);
         Message::Vote(SignedMessage::new(vote, signature))
+    }
+
+    /// Says something of records of a block, as their auditor.
+    pub(crate) fn attest(&self, height: u64, statement: Statement) {
+        let (auditor, chain_id) = (self.key.node_id(), self.chain_id.clone());
+        let attestation = Attestation { chain_id, auditor, height: Height::new(height), statement };
+        let signature = self.key.sign_attestation(&self.chain_id, &attestation.id());
+        let said = Gossip::Attestation(Box::new(SignedAttestation { attestation, signature }));
+        let _inside = self.runtime.enter();
+        self.network.broadcast(Channel::Gossip, &said.encode(), None);
+    }
+
+    /// What binds it to an opening.
+    pub(crate) fn commitment(&self, opening: &Opening, record: &RecordId) -> Digest {
+        opening.commitment(&self.chain_id, &self.key.node_id(), record)
     }
 
     pub(crate) fn say(&self, message: &Message) {

@@ -8,21 +8,18 @@ use std::time::{Duration, Instant};
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned as _;
-use aria_chain::ids::{Digest, NodeId, RecordId};
+use aria_chain::ids::NodeId;
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
-use aria_chain::proof::SignedProof;
 use aria_chain::units::Height;
-use aria_inference::backend::{Backend, BackendKind, CancelToken};
-use aria_inference::verify::{self, Claim, Reason};
 use aria_runtime::rules::audit::opens_at;
 use aria_runtime::state::{Audit, Member, Phase, Reader, RecordPlace};
-use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::payload::{Payload, Shown};
+use super::doubt::Check;
+use super::judge::{Case, judge};
 use crate::chain::Chain;
-use crate::consensus::talk::{Gossip, Sync};
+use crate::consensus::talk::Gossip;
 use crate::error::NodeError;
 use crate::network::Channel;
 use crate::services::Served;
@@ -33,12 +30,10 @@ const AT_ONCE: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What happens within this time is answered together.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Roots of others that wait to be looked at.
+const CHECKS_MAX: usize = 64;
 /// After this long without a block that has it, an attestation is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(20);
-/// How long a node has to answer, and how often it is asked before the payload is missing: the provider, and in between the
-/// others who were drawn.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
-const ASKED_MAX: usize = 16;
 /// A record that could not be judged here is tried again after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -75,13 +70,19 @@ impl Task {
         self.audit = audit;
     }
 
+    /// Whether this node looks at the root of another one, now that all have opened: by chance, which nobody knew before.
+    fn check(self, place: RecordPlace, me: NodeId) -> Option<Check> {
+        let Known::Found(Opening { secret, verdict: Verdict::Valid, .. }) = self.known else { return None };
+        (self.audit.phase == Phase::Drawn).then(|| Check::draw(place, &self.audit, me, &secret)).flatten()
+    }
+
     fn may_begin(&self) -> bool {
         let is_free = match self.known {
             Known::Nothing => true,
             Known::Unable(since) => since.elapsed() >= TRY_AGAIN,
             Known::Found(_) | Known::Working => false,
         };
-        is_free && matches!(self.audit.phase, Phase::Drawn | Phase::Disputed)
+        is_free && matches!(self.audit.phase, Phase::Drawn | Phase::Disputed | Phase::Doubted)
     }
 
     /// Whether a statement was not made lately; notes it.
@@ -103,7 +104,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, served, tasks: None };
+    let mut duty = Duty { chain, served, tasks: None, checks: Vec::new() };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {
@@ -125,17 +126,28 @@ pub async fn run(
         let (back, begun) =
             looked.await.map_err(|error| NodeError::Task { task: "audits", reason: error.to_string() })?;
         duty = back;
-        for (place, case) in begun? {
+        for (place, job) in begun? {
             let (chain, served) = (Arc::clone(&duty.chain), Arc::clone(&duty.served));
-            work.spawn(async move { (place, judge(&chain, &served, case).await) });
+            work.spawn(async move {
+                let found = match job {
+                    Job::Judge(case, phase) => judge(&chain, &served, &case, phase).await,
+                    Job::Check(check) => {
+                        check.run(&chain, &served).await;
+                        None
+                    }
+                };
+                (place, found)
+            });
         }
     }
 }
 
-/// What is to be judged: a proof, and who else was drawn for it.
-struct Case {
-    proof: SignedProof,
-    others: Vec<NodeId>,
+/// What takes a while.
+enum Job {
+    /// A record of which this node has to say something.
+    Judge(Box<Case>, Phase),
+    /// Another auditor's root, which it looks at by chance.
+    Check(Check),
 }
 
 /// A finding about the record at a place, if there is one.
@@ -146,6 +158,8 @@ struct Duty {
     served: Arc<std::sync::OnceLock<Served>>,
     /// Records that this node was drawn for, once the state was read; from then on blocks tell what changes.
     tasks: Option<BTreeMap<RecordPlace, Task>>,
+    /// Roots of other auditors that are to be looked at when there is time.
+    checks: Vec<Check>,
 }
 
 impl Duty {
@@ -159,7 +173,7 @@ impl Duty {
     }
 
     /// Says what can be said, and returns what can begin: at most `free` records.
-    fn look(&mut self, free: usize) -> Result<Vec<(RecordPlace, Case)>, NodeError> {
+    fn look(&mut self, free: usize) -> Result<Vec<(RecordPlace, Job)>, NodeError> {
         self.learn()?;
         let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
         let next = chain.tip_height().next().unwrap_or(chain.tip_height());
@@ -172,7 +186,9 @@ impl Duty {
             }
             let Known::Found(opening) = task.known else {
                 if begun.len() < free && task.may_begin() {
-                    begun.extend(begin(&chain, *place, task)?.map(|case| (*place, case)));
+                    begun.extend(
+                        begin(&chain, *place, task)?.map(|case| (*place, Job::Judge(Box::new(case), task.audit.phase))),
+                    );
                 }
                 continue;
             };
@@ -192,6 +208,9 @@ impl Duty {
         for (height, items) in opens {
             items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Open(items.to_vec())));
         }
+        // What has to be said goes before what may be looked at.
+        let idle = free.saturating_sub(begun.len()).min(self.checks.len());
+        begun.extend(self.checks.drain(..idle).map(|check| (check.place, Job::Check(check))));
         Ok(begun)
     }
 
@@ -210,7 +229,11 @@ impl Duty {
         };
         for (place, audit) in news {
             match audit {
-                None => drop(tasks.remove(&place)),
+                None => {
+                    let ended = tasks.remove(&place);
+                    let check = ended.and_then(|task| task.check(place, self.chain.key.node_id()));
+                    self.checks.extend(check.filter(|_| self.checks.len() < CHECKS_MAX));
+                }
                 Some(audit) => match tasks.entry(place) {
                     Entry::Occupied(task) => task.into_mut().update(audit),
                     Entry::Vacant(free) => drop(free.insert(Task::new(audit))),
@@ -252,131 +275,13 @@ fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<Ca
     };
     let me = chain.key.node_id();
     let others: Vec<NodeId> = task.audit.members.iter().map(|member| member.node).filter(|node| *node != me).collect();
-    Ok(proof.map(|proof| Case { proof, others }))
+    let doubt = Reader(&chain.view()).doubt(place.0, place.1);
+    let doubt = doubt.map_err(|error| NodeError::Execution(error.to_string()))?;
+    Ok(proof.map(|proof| Case { proof, others, doubted: doubt.map(|doubt| doubt.accused) }))
 }
 
 /// Whether the next block takes openings.
 fn is_open(audit: &Audit, record: Height, next: Height, chain: &Chain) -> bool {
     let are_bound = |member: &Member| member.commitment.is_some();
     audit.members.iter().all(are_bound) || next >= opens_at(record, audit.phase, chain.genesis.params())
-}
-
-/// Fetches what a record was made of and runs it again. None: this node cannot tell.
-async fn judge(chain: &Arc<Chain>, served: &std::sync::OnceLock<Served>, case: Case) -> Option<Opening> {
-    let proof = &case.proof;
-    let record = proof.record.id();
-    let secret = chain.key.audit_secret(chain.genesis.chain_id(), &record);
-    let found = |verdict: Verdict, root: Digest| Some(Opening { secret, verdict, root });
-    let served = served.get()?;
-    if served.backend.kind() != BackendKind::Builtin
-        || served.backend.model().digest.0 != *proof.record.model_id.as_bytes()
-    {
-        tracing::debug!(%record, "is of a model that this node does not serve");
-        return None;
-    }
-    let fetched = fetch(chain, &case).await;
-    chain.expect_no_payload(&record);
-    let payload = match fetched {
-        Fetched::Payload(payload) => payload,
-        Fetched::Withheld => {
-            tracing::info!(%record, "nobody delivered what an audit needs");
-            return found(Verdict::Missing, Digest::ZERO);
-        }
-        Fetched::Unreached => {
-            tracing::info!(%record, "its provider cannot be reached from here");
-            return None;
-        }
-    };
-    let claim = match payload.claim(&proof.request, &proof.record, secret) {
-        Shown::Claims(claim) => *claim,
-        Shown::Miscounted => return found(Verdict::Invalid, Digest::ZERO),
-        Shown::Foreign => return found(Verdict::Missing, Digest::ZERO),
-    };
-    let (verdict, root) = run_again(&*served.backend, claim).await?;
-    if verdict == Verdict::Invalid {
-        tracing::warn!(%record, "an audited record is false");
-    }
-    found(verdict, root)
-}
-
-/// Runs a claim again: whether it is true, and the root of the transcript under its secret. None: this node cannot tell.
-pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdict, Digest)> {
-    // How each choice ended follows from the run; each round corrects one guess.
-    for _ in 0..=claim.choices.len() {
-        let (told, verdict) = oneshot::channel();
-        let sink = Box::new(move |verdict| drop(told.send(verdict)));
-        backend.verify(claim.clone(), CancelToken::new(), sink).ok()?;
-        match verdict.await.ok()?.ok()? {
-            verify::Verdict::Valid(root) => return Some((Verdict::Valid, root.map_or(Digest::ZERO, Digest::new))),
-            verify::Verdict::Invalid(Reason::Finish { choice, canonical, .. }) => {
-                claim.choices.get_mut(choice as usize)?.finish = canonical;
-            }
-            // A limit of this node's, such as its memory: others may be able to tell.
-            verify::Verdict::Invalid(Reason::Request(_)) | verify::Verdict::Cancelled => return None,
-            verify::Verdict::Invalid(reason) => {
-                tracing::info!(%reason, "a claim is false");
-                return Some((Verdict::Invalid, Digest::ZERO));
-            }
-        }
-    }
-    None
-}
-
-/// What came of asking for what lies behind a record.
-enum Fetched {
-    /// That.
-    Payload(Payload),
-    /// Its provider was there and did not give it, nor did anybody else.
-    Withheld,
-    /// Nobody was there to ask; others may do better.
-    Unreached,
-}
-
-/// Asks the provider and, in between, those who may have it already.
-async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
-    let (record, proof) = (case.proof.record.id(), &case.proof);
-    let Some(provider) = proof.record.stages.first().map(|stage| stage.node_id) else { return Fetched::Unreached };
-    let mut others = case.others.iter().copied().cycle();
-    let mut was_there = false;
-    for asked in 0..ASKED_MAX {
-        // The first two questions are the provider's.
-        let other = if asked > 1 && asked % 2 == 1 { others.next() } else { None };
-        if asked > 0 && other.is_none() {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        let from = other.unwrap_or(provider);
-        let Asked::There(bytes) = ask(chain, record, from).await else { continue };
-        was_there |= other.is_none();
-        let Some(bytes) = bytes else { continue };
-        match Payload::decode(&bytes) {
-            Ok(payload) if payload.belongs_to(&proof.request, &proof.record) => {
-                chain.payloads.borrow(record, bytes);
-                return Fetched::Payload(payload);
-            }
-            Ok(_) => tracing::debug!(%record, %from, "what was delivered belongs to something else"),
-            Err(error) => tracing::debug!(%record, %from, %error, "what was delivered is no payload"),
-        }
-    }
-    if was_there { Fetched::Withheld } else { Fetched::Unreached }
-}
-
-/// What came of a question.
-enum Asked {
-    /// Who was asked is there; perhaps it answered.
-    There(Option<Vec<u8>>),
-    /// Nobody is there.
-    Away,
-}
-
-/// Asks a node for what lies behind a record.
-async fn ask(chain: &Arc<Chain>, record: RecordId, from: NodeId) -> Asked {
-    let Some(network) = chain.network.get() else { return Asked::Away };
-    if !network.reach(&from).await {
-        return Asked::Away;
-    }
-    let answer = chain.expect_payload(record, from);
-    if !network.send(&from, Channel::Sync, &Sync::AskPayload(record).encode()) {
-        return Asked::There(None);
-    }
-    Asked::There(tokio::time::timeout(ANSWER_MAX, answer).await.ok().and_then(Result::ok))
 }

@@ -195,7 +195,13 @@ impl Payloads {
 
     /// Forgets all but those that are wanted. What an interrupted run left half written goes too.
     pub fn retain(&self, mut is_wanted: impl FnMut(&RecordId) -> Result<bool, StoreError>) -> Result<(), StoreError> {
-        // No folder, no payloads.
+        let borrowed: Vec<RecordId> = self.borrowed().keys().copied().collect();
+        for record in borrowed {
+            if !is_wanted(&record)? {
+                self.borrowed().remove(&record);
+            }
+        }
+        // No folder, no payloads of its own.
         let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries.flatten() {
             let record = entry.file_name().to_str().and_then(|name| name.parse::<RecordId>().ok());

@@ -8,6 +8,7 @@ use aria_chain::block::{Body, FinalBlock, Header, ProposedBlock, VerifiedBody};
 use aria_chain::ids::BlockHash;
 use aria_chain::mempool::SelectLimits;
 use aria_chain::proof::{SignedProof, VerifiedProof};
+use aria_chain::record::RecordStatus;
 use aria_chain::store::StateChanges;
 use aria_chain::transaction::{SignedTransaction, VerifiedTransaction};
 use aria_chain::units::{Round as ChainRound, Timestamp};
@@ -17,6 +18,7 @@ use aria_runtime::propose::{Slot, Waiting, propose};
 use aria_runtime::rules::audit::{AttestationFault, DRAW_AFTER};
 use aria_runtime::rules::record::RecordFault;
 use aria_runtime::rules::settle::Settlement;
+use aria_runtime::state::Audit;
 use malachite_types::Round;
 
 use super::ahead::{Verified, with_verified};
@@ -182,7 +184,13 @@ impl Hands {
         block.block().attestations().iter().for_each(|attestation| attestations.remove(&attestation.id()));
         attestations.expire(chain.audits_from());
         drop(attestations);
-        audits.iter().for_each(|(record, _)| chain.payloads.forget(record));
+        let is_over = |audit: &Audit| audit.outcome.is_none_or(|(status, _)| status != RecordStatus::Verified);
+        let over = audits.iter().filter(|(_, audit)| Audit::from_bytes(audit).as_ref().is_none_or(is_over));
+        over.for_each(|(record, _)| chain.payloads.forget(record));
+        // Behind verified records somebody may look as long as their auditors can be doubted.
+        if height.get().is_multiple_of(chain.genesis.params().audit_blocks) {
+            chain.sweep_payloads()?;
+        }
         // Nobody asks for what lies behind records that are not audited.
         let unasked = settlements.iter().zip(block.block().proofs());
         let unasked = unasked.filter(|(settlement, _)| !matches!(settlement, Settlement::Awaiting(_)));

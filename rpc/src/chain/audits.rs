@@ -3,7 +3,7 @@
 use aria_chain::attestation::Verdict;
 use aria_chain::record::RecordStatus;
 use aria_chain::units::Height;
-use aria_runtime::state::{Audit, Member, Phase, Reader, StoreView};
+use aria_runtime::state::{Audit, Doubt, Member, Phase, Reader, StoreView};
 use serde_json::{Value, json};
 
 use super::api::{Answer, unavailable};
@@ -16,14 +16,24 @@ pub(super) fn get_audit(services: &dyn Services, arguments: &Arguments) -> Answe
     let (id, store) = (arguments.parse("id")?, services.store());
     let Some(entry) = store.record(&id).map_err(|error| unavailable(&error))? else { return Ok(Value::Null) };
     let ended = store.audit(&id).map_err(|error| unavailable(&error))?;
-    let audit = match ended.as_deref().and_then(Audit::from_bytes) {
-        Some(audit) => Some(audit),
-        None => {
-            let going_on = Reader(&StoreView(&*store)).audit(entry.height, entry.index);
-            going_on.map_err(|error| unavailable(&error))?
-        }
-    };
-    Ok(audit.map_or(Value::Null, |audit| view(&audit, entry.height, entry.status)))
+    let state = StoreView(&*store);
+    let going_on = Reader(&state).audit(entry.height, entry.index).map_err(|error| unavailable(&error))?;
+    let doubt = Reader(&state).doubt(entry.height, entry.index).map_err(|error| unavailable(&error))?;
+    let doubt = going_on.as_ref().zip(doubt).map(|(audit, doubt)| doubted(audit, &doubt));
+    let Some(audit) = ended.as_deref().and_then(Audit::from_bytes).or(going_on) else { return Ok(Value::Null) };
+    let mut view = view(&audit, (entry.height, entry.index), entry.status);
+    view["doubt"] = doubt.unwrap_or(Value::Null);
+    Ok(view)
+}
+
+/// Who says that an auditor did not run the record, and who judges that.
+fn doubted(audit: &Audit, doubt: &Doubt) -> Value {
+    json!({
+        "by": doubt.by,
+        "deposit": doubt.deposit.to_string(),
+        "auditor": doubt.accused.node,
+        "judges": audit.members.iter().map(member).collect::<Vec<Value>>(),
+    })
 }
 
 /// How a node's checked records have ended. A node of which nothing was settled has the reputation of the beginning.
@@ -43,7 +53,7 @@ pub(super) fn get_reputation(services: &dyn Services, arguments: &Arguments) -> 
     }))
 }
 
-fn view(audit: &Audit, height: Height, status: RecordStatus) -> Value {
+fn view(audit: &Audit, (height, index): (Height, u32), status: RecordStatus) -> Value {
     let phase = match (audit.outcome, audit.phase) {
         (Some(_), _) => "ended",
         (None, Phase::Waiting) => "waiting",
@@ -56,6 +66,7 @@ fn view(audit: &Audit, height: Height, status: RecordStatus) -> Value {
     json!({
         "record_id": audit.record,
         "height": height,
+        "index": index,
         "status": status,
         "phase": phase,
         "was_disputed": audit.phase == Phase::Disputed,

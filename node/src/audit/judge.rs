@@ -1,0 +1,191 @@
+//! One record run again: what lies behind it is fetched, and the run says whether it is true.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use aria_chain::attestation::{Opening, Verdict};
+use aria_chain::codec::Versioned as _;
+use aria_chain::hash::Domain;
+use aria_chain::ids::{Digest, NodeId, RecordId};
+use aria_chain::proof::SignedProof;
+use aria_inference::backend::{Backend, BackendKind, CancelToken};
+use aria_inference::verify::{self, Claim, Reason};
+use aria_runtime::state::{OpenedRoot, Phase};
+use tokio::sync::oneshot;
+
+use super::payload::{Payload, Shown};
+use crate::chain::Chain;
+use crate::consensus::talk::Sync;
+use crate::network::Channel;
+use crate::services::Served;
+
+/// How long a node has to answer, and how often it is asked before the payload is missing: the provider, and in between the
+/// others who were drawn.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+const ASKED_MAX: usize = 16;
+
+/// What is to be judged: a record; or, where one is named, the root that an auditor opened about it.
+pub(super) struct Case {
+    pub(super) proof: SignedProof,
+    /// Who else was drawn for it.
+    pub(super) others: Vec<NodeId>,
+    pub(super) doubted: Option<OpenedRoot>,
+}
+
+impl Case {
+    /// What nobody else can know before this node opens. One for a verdict on the record, others for whatever is asked later.
+    fn secret(&self, chain: &Chain, phase: Phase) -> [u8; 32] {
+        let first = chain.key.audit_secret(chain.genesis.chain_id(), &self.proof.record.id());
+        let accused = self.doubted.as_ref().map(|doubted| doubted.node);
+        match phase {
+            Phase::Waiting | Phase::Drawn | Phase::Passed => first,
+            Phase::Disputed | Phase::Doubted => *Domain::AUDIT_SECRET.hash_of(&(first, phase, accused)).as_bytes(),
+        }
+    }
+}
+
+/// Fetches what a record was made of and runs it again. None: this node cannot tell.
+pub(super) async fn judge(chain: &Arc<Chain>, served: &OnceLock<Served>, case: &Case, phase: Phase) -> Option<Opening> {
+    let record = case.proof.record.id();
+    let secret = case.secret(chain, phase);
+    let found = |verdict: Verdict, root: Digest| Some(Opening { secret, verdict, root });
+    let served = serving(served, &case.proof)?;
+    let fetched = fetch(chain, case).await;
+    chain.expect_no_payload(&record);
+    let payload = match fetched {
+        Fetched::Payload(payload) => payload,
+        Fetched::Withheld => {
+            tracing::info!(%record, "nobody delivered what an audit needs");
+            return found(Verdict::Missing, Digest::ZERO);
+        }
+        Fetched::Unreached => {
+            tracing::info!(%record, "its provider cannot be reached from here");
+            return None;
+        }
+    };
+    if let Some(doubted) = &case.doubted {
+        let is_right = holds(&*served.backend, payload, &case.proof, doubted).await?;
+        return found(if is_right { Verdict::Valid } else { Verdict::Invalid }, Digest::ZERO);
+    }
+    let claim = match payload.claim(&case.proof.request, &case.proof.record, secret) {
+        Shown::Claims(claim) => *claim,
+        Shown::Miscounted => return found(Verdict::Invalid, Digest::ZERO),
+        Shown::Foreign => return found(Verdict::Missing, Digest::ZERO),
+    };
+    let (verdict, root) = run_again(&*served.backend, claim).await?;
+    if verdict == Verdict::Invalid {
+        tracing::warn!(%record, "an audited record is false");
+    }
+    found(verdict, root)
+}
+
+/// What runs the model of a record, if this node does.
+pub(super) fn serving<'s>(served: &'s OnceLock<Served>, proof: &SignedProof) -> Option<&'s Served> {
+    let serves = |served: &&Served| {
+        served.backend.kind() == BackendKind::Builtin
+            && served.backend.model().digest.0 == *proof.record.model_id.as_bytes()
+    };
+    let found = served.get().filter(serves);
+    if found.is_none() {
+        tracing::debug!(record = %proof.record.id(), "is of a model that this node does not serve");
+    }
+    found
+}
+
+/// Whether a root is that of a run under the secret that was opened with it. None: this node cannot tell.
+pub(super) async fn holds(
+    backend: &dyn Backend,
+    payload: Payload,
+    proof: &SignedProof,
+    opened: &OpenedRoot,
+) -> Option<bool> {
+    let Shown::Claims(claim) = payload.claim(&proof.request, &proof.record, opened.secret) else { return None };
+    let (verdict, root) = run_again(backend, *claim).await?;
+    Some(verdict == Verdict::Valid && root == opened.root)
+}
+
+/// Runs a claim again: whether it is true, and the root of the transcript under its secret. None: this node cannot tell.
+pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdict, Digest)> {
+    // How each choice ended follows from the run; each round corrects one guess.
+    for _ in 0..=claim.choices.len() {
+        let (told, verdict) = oneshot::channel();
+        let sink = Box::new(move |verdict| drop(told.send(verdict)));
+        backend.verify(claim.clone(), CancelToken::new(), sink).ok()?;
+        match verdict.await.ok()?.ok()? {
+            verify::Verdict::Valid(root) => return Some((Verdict::Valid, root.map_or(Digest::ZERO, Digest::new))),
+            verify::Verdict::Invalid(Reason::Finish { choice, canonical, .. }) => {
+                claim.choices.get_mut(choice as usize)?.finish = canonical;
+            }
+            // A limit of this node's, such as its memory: others may be able to tell.
+            verify::Verdict::Invalid(Reason::Request(_)) | verify::Verdict::Cancelled => return None,
+            verify::Verdict::Invalid(reason) => {
+                tracing::info!(%reason, "a claim is false");
+                return Some((Verdict::Invalid, Digest::ZERO));
+            }
+        }
+    }
+    None
+}
+
+/// What came of asking for what lies behind a record.
+enum Fetched {
+    /// That.
+    Payload(Payload),
+    /// Its provider was there and did not give it, nor did anybody else.
+    Withheld,
+    /// Nobody was there to ask; others may do better.
+    Unreached,
+}
+
+/// Asks the provider and, in between, those who may have it already.
+async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
+    let (record, proof) = (case.proof.record.id(), &case.proof);
+    let Some(provider) = proof.record.stages.first().map(|stage| stage.node_id) else { return Fetched::Unreached };
+    let own = chain.payloads.read(&record).and_then(|bytes| Payload::decode(&bytes).ok());
+    if let Some(payload) = own.filter(|payload| payload.belongs_to(&proof.request, &proof.record)) {
+        return Fetched::Payload(payload);
+    }
+    let mut others = case.others.iter().copied().cycle();
+    let mut was_there = false;
+    for asked in 0..ASKED_MAX {
+        // The first two questions are the provider's.
+        let other = if asked > 1 && asked % 2 == 1 { others.next() } else { None };
+        if asked > 0 && other.is_none() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let from = other.unwrap_or(provider);
+        let Asked::There(bytes) = ask(chain, record, from).await else { continue };
+        was_there |= other.is_none();
+        let Some(bytes) = bytes else { continue };
+        match Payload::decode(&bytes) {
+            Ok(payload) if payload.belongs_to(&proof.request, &proof.record) => {
+                chain.payloads.borrow(record, bytes);
+                return Fetched::Payload(payload);
+            }
+            Ok(_) => tracing::debug!(%record, %from, "what was delivered belongs to something else"),
+            Err(error) => tracing::debug!(%record, %from, %error, "what was delivered is no payload"),
+        }
+    }
+    if was_there { Fetched::Withheld } else { Fetched::Unreached }
+}
+
+/// What came of a question.
+enum Asked {
+    /// Who was asked is there; perhaps it answered.
+    There(Option<Vec<u8>>),
+    /// Nobody is there.
+    Away,
+}
+
+/// Asks a node for what lies behind a record.
+async fn ask(chain: &Arc<Chain>, record: RecordId, from: NodeId) -> Asked {
+    let Some(network) = chain.network.get() else { return Asked::Away };
+    if !network.reach(&from).await {
+        return Asked::Away;
+    }
+    let answer = chain.expect_payload(record, from);
+    if !network.send(&from, Channel::Sync, &Sync::AskPayload(record).encode()) {
+        return Asked::There(None);
+    }
+    Asked::There(tokio::time::timeout(ANSWER_MAX, answer).await.ok().and_then(Result::ok))
+}
