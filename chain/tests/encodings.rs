@@ -14,13 +14,13 @@ use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStat
 use aria_chain::request::{InferenceRequest, TaskType};
 use aria_chain::store::Tip;
 use aria_chain::store::schema::Place;
-use aria_chain::transaction::SignedTransaction;
+use aria_chain::transaction::{Action, SignedTransaction, VerifiedTransaction};
 use aria_chain::units::{Height, Timestamp};
 use proptest::prelude::*;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod support;
-use support::{Chain, Maker, attestation, proof, state_root, transfer, validators};
+use support::{Chain, Maker, attestation, order, proof, state_root, transfer, validators};
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut chain = Chain::new(4);
@@ -44,9 +44,14 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("evidence", evidence.encode()),
         ("transaction", transfer(1, 2, 0).signed().encode()),
         ("attestation", attestation(1).signed().encode()),
+        ("doubt", doubt().signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
     ]
+}
+
+fn doubt() -> VerifiedTransaction {
+    order(1, 0, Action::Doubt { height: Height::new(9), index: 3, auditor: support::node(2) })
 }
 
 #[test]
@@ -112,13 +117,13 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
-        "transaction" => decode::<SignedTransaction>(bytes),
+        "transaction" | "doubt" => decode::<SignedTransaction>(bytes),
         "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 10] = [
+const VERSIONED: [&str; 11] = [
     "request",
     "record",
     "proof",
@@ -129,6 +134,7 @@ const VERSIONED: [&str; 10] = [
     "evidence",
     "transaction",
     "attestation",
+    "doubt",
 ];
 
 fn sample(name: &str) -> Vec<u8> {

@@ -64,18 +64,26 @@ fn main() {
 /// A transaction, attestations and a payload under keys that everybody knows.
 fn order_and_attest(corpus: &Path) {
     let (key, chain_id) = (NodeKey::from_seed(&[7; 32]), chain_id());
-    let transaction = Transaction {
-        chain_id: chain_id.clone(),
-        sender: key.node_id(),
-        nonce: 3,
-        fee: NanoAria::new(100_000),
-        expiry: Height::new(1_000),
-        action: Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
-    };
-    let signature = key.sign_transaction(&chain_id, &transaction.id());
-    let transaction = SignedTransaction { transaction, signature };
-    keep(corpus, "transaction", 0, &transaction.encode());
-    keep(corpus, "gossip", 3, &Gossip::Transaction(Box::new(transaction)).encode());
+    let actions = [
+        Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
+        Action::Doubt { height: Height::new(9), index: 3, auditor: key.node_id() },
+    ];
+    for (number, action) in actions.into_iter().enumerate() {
+        let transaction = Transaction {
+            chain_id: chain_id.clone(),
+            sender: key.node_id(),
+            nonce: 3,
+            fee: NanoAria::new(100_000),
+            expiry: Height::new(1_000),
+            action,
+        };
+        let signature = key.sign_transaction(&chain_id, &transaction.id());
+        let transaction = SignedTransaction { transaction, signature };
+        keep(corpus, "transaction", number, &transaction.encode());
+        if number == 0 {
+            keep(corpus, "gossip", 3, &Gossip::Transaction(Box::new(transaction)).encode());
+        }
+    }
     let opening = Opening { secret: [1; 32], verdict: Verdict::Valid, root: Digest::new([2; 32]) };
     let statements =
         [Statement::Commit(vec![(0, Digest::new([3; 32]))]), Statement::Open(vec![(0, opening), (5, opening)])];

@@ -154,13 +154,18 @@ pub(crate) fn attest(seed: u8, statement: Statement) -> SignedAttestation {
 
 /// A transfer of one ARIA between the nodes of two seeds.
 pub(crate) fn transfer(from: u8, to: u8, nonce: u64) -> VerifiedTransaction {
+    order(from, nonce, Action::Transfer { to: node(to), amount: NanoAria::new(1_000_000_000) })
+}
+
+/// Something that an account orders.
+pub(crate) fn order(from: u8, nonce: u64, action: Action) -> VerifiedTransaction {
     let transaction = Transaction {
         chain_id: chain_id(),
         sender: node(from),
         nonce,
         fee: NanoAria::new(100_000),
         expiry: Height::new(1_000),
-        action: Action::Transfer { to: node(to), amount: NanoAria::new(1_000_000_000) },
+        action,
     };
     sign_transaction(from, transaction).verify(&chain_id()).unwrap()
 }
