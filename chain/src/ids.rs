@@ -11,6 +11,9 @@ use crate::limits::CHAIN_ID_BYTES_MAX;
 /// Why a text is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
+    /// Hardware is named by what a terminal can show.
+    #[error("hardware must be 1 to 40 visible ASCII characters, with spaces only between them")]
+    Hardware,
     /// Ids have exactly 64 hex digits.
     #[error("an id has 64 hex digits, this has {got} characters")]
     Length {

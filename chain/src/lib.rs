@@ -11,6 +11,7 @@
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
 //! - `transaction`: what accounts order;
+//! - `sobriety`: what a node says its answers took;
 //! - `attestation`: what auditors say of records;
 //! - `merkle`, `block`, `certificate`: records in blocks, blocks in a chain, votes that make them final;
 //! - `evidence`: two statements of one validator that contradict each other;
@@ -38,6 +39,7 @@ pub mod merkle;
 pub mod proof;
 pub mod record;
 pub mod request;
+pub mod sobriety;
 pub mod store;
 pub mod transaction;
 pub mod units;

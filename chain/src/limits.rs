@@ -60,6 +60,9 @@ pub const VALIDATORS_MAX: usize = 100;
 /// Encoded member of a validator set: node id and power.
 pub const VALIDATOR_BYTES: usize = 40;
 
+/// Longest name of a processor.
+pub const HARDWARE_BYTES_MAX: usize = 40;
+
 /// Longest encoding of a validator set.
 pub const VALIDATOR_SET_BYTES_MAX: usize = 8 + VALIDATORS_MAX * VALIDATOR_BYTES;
 

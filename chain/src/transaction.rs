@@ -11,6 +11,7 @@ use crate::hash::Domain;
 use crate::ids::{ChainId, Digest, NodeId, TransactionId};
 use crate::keys::{self, Signature};
 use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::sobriety::SobrietyAttestation;
 use crate::units::{Height, NanoAria};
 
 /// What is ordered, by whom, and what it may cost.
@@ -61,6 +62,8 @@ pub enum Action {
         /// The accused.
         auditor: NodeId,
     } = 7,
+    /// Says what the sender's answers took in the epoch before.
+    Sobriety(SobrietyAttestation) = 8,
 }
 
 impl Action {
@@ -71,6 +74,7 @@ impl Action {
             Action::Bond { .. } => "bond",
             Action::Unbond { .. } => "unbond",
             Action::Doubt { .. } => "doubt",
+            Action::Sobriety(_) => "sobriety",
         }
     }
 
@@ -78,7 +82,7 @@ impl Action {
     pub fn amount(&self) -> Option<NanoAria> {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => Some(*amount),
-            Action::Doubt { .. } => None,
+            Action::Doubt { .. } | Action::Sobriety(_) => None,
         }
     }
 
@@ -86,7 +90,7 @@ impl Action {
     pub fn spends(&self) -> NanoAria {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
-            Action::Unbond { .. } | Action::Doubt { .. } => NanoAria::ZERO,
+            Action::Unbond { .. } | Action::Doubt { .. } | Action::Sobriety(_) => NanoAria::ZERO,
         }
     }
 }

@@ -43,6 +43,7 @@ use crate::rules::audit::{self, AttestError, AttestationFault, Ended, awaits_dra
 use crate::rules::evidence::{ConvictError, EvidenceFault, convict};
 use crate::rules::record::{self, InclusionError, Place, RecordFault};
 use crate::rules::settle::Settlement;
+use crate::rules::sobriety;
 use crate::rules::transaction::{self, OrderError, TransactionFault};
 use crate::state::{Overlay, StateError, View, key};
 use crate::voters::{self, Voters};
@@ -385,6 +386,9 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>, StateError> {
         let mut overlay = Overlay::new(state);
         let (voters, next_voters_hash, computed) = voters::turn(height, genesis, &mut overlay)?;
+        if genesis.params().is_epoch_start(height) {
+            sobriety::compare(genesis.params().epoch_of(height), &mut overlay)?;
+        }
         record::forget_expired(height, &mut overlay)?;
         transaction::release_bonds(height, &mut overlay)?;
         let epoch = genesis.params().epoch_of(height);

@@ -26,12 +26,14 @@ pub struct Effort {
     pub energy_uj: u64,
     /// Whether the energy was measured. An estimate never earns a bonus.
     pub is_measured: bool,
+    /// Whether it was compared with that of others: [`crate::rules::sobriety`]. Without it there is no bonus either.
+    pub is_vouched: bool,
     /// Operations of the run: what the physical floor of energy is reckoned from.
     pub ops: u64,
 }
 
 impl Effort {
-    /// That of a record, on a model with so many operations a token.
+    /// That of a record, on a model with so many operations a token, for whose energy nobody vouches.
     pub fn of(record: &InferenceRecord, ops_per_token: u64, params: &Params) -> Effort {
         let tokens = counted_tokens(record.prompt_tokens, record.tokens_generated, params.prompt_credit_ratio);
         Effort {
@@ -40,6 +42,7 @@ impl Effort {
             latency_ms: record.latency_ms.get(),
             energy_uj: record.energy_uj.get(),
             is_measured: record.energy_source == EnergySource::Measured,
+            is_vouched: false,
             ops: work(tokens, ops_per_token).get(),
         }
     }
@@ -72,14 +75,14 @@ fn answer_time_ms(effort: &Effort, params: &Params) -> u64 {
     effort.first_token_ms.saturating_add(scaled)
 }
 
-/// `clamp(baseline / energy per generated token, min, max)`; at most one whole for an estimate, exactly one whole where
+/// `clamp(baseline / energy per generated token, min, max)`; at most one whole for an estimate and where nobody vouches, exactly one whole where
 /// the energy is unknown. A claim below the physical floor of the work counts as the floor.
 pub fn efficiency(effort: &Effort, params: &Params) -> Fixed {
     let Some(energy_uj) = counted_energy_uj(effort, params) else {
         return Fixed::ONE;
     };
     let baseline = params.energy_baseline_uj.saturating_mul(effort.tokens);
-    let bonus_max = if effort.is_measured { params.bonus_max_ppm } else { PPM };
+    let bonus_max = if effort.is_measured && effort.is_vouched { params.bonus_max_ppm } else { PPM };
     let bounds = (Fixed::from_ppm(params.bonus_min_ppm), Fixed::from_ppm(bonus_max));
     Fixed::ratio_floor(baseline, energy_uj).max(bounds.0).min(bounds.1)
 }
@@ -103,7 +106,7 @@ mod tests {
 
     /// A measured answer of `tokens` tokens in `latency_ms`, the first after `first_token_ms`.
     fn effort(tokens: u64, first_token_ms: u64, latency_ms: u64, energy_uj: u64) -> Effort {
-        Effort { tokens, first_token_ms, latency_ms, energy_uj, is_measured: true, ops: 0 }
+        Effort { tokens, first_token_ms, latency_ms, energy_uj, is_measured: true, is_vouched: true, ops: 0 }
     }
 
     #[track_caller]

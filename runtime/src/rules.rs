@@ -4,6 +4,7 @@
 //! - [`evidence`]: what it costs to be accused with proof
 //! - [`audit`]: who checks a record, and what follows
 //! - [`doubt`]: whether an auditor ran what it attested
+//! - [`sobriety`]: whose energy is believed
 //! - [`transaction`]: what accounts order, and what it moves
 //! - [`settle`]: what it earns, and for whom
 
@@ -12,4 +13,5 @@ pub mod doubt;
 pub mod evidence;
 pub mod record;
 pub mod settle;
+pub mod sobriety;
 pub mod transaction;

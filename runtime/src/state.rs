@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 
 use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
+use aria_chain::sobriety::SobrietyAttestation;
 use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use self::entry::{
-    Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, Opened, OpenedRoot, Phase, Sobriety, Spent, Supply,
+    Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, Opened, OpenedRoot, Phase, Sobriety, Spent, Standing,
+    Supply,
 };
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
@@ -170,6 +172,21 @@ impl Reader<'_> {
     /// The audit of a record by its place, while it goes on.
     pub fn audit(&self, height: Height, index: u32) -> Result<Option<Audit>, StateError> {
         self.optional(&key::audit(height, index))
+    }
+
+    /// What a node attested of an epoch.
+    pub fn attested(&self, epoch: Epoch, node: &NodeId) -> Result<Option<SobrietyAttestation>, StateError> {
+        self.optional(&key::attested(epoch, node))
+    }
+
+    /// Measured energy of a node's answers by a model, until it was compared.
+    pub fn measured(&self, epoch: Epoch, model: &ModelId, node: &NodeId) -> Result<Spent, StateError> {
+        Ok(self.optional(&key::measured(epoch, model, node))?.unwrap_or_default())
+    }
+
+    /// How a node stands with a model in this epoch. None: nobody could be compared with it.
+    pub fn standing(&self, node: &NodeId, model: &ModelId) -> Result<Option<Standing>, StateError> {
+        self.optional(&key::standing(node, model))
     }
 
     /// What the auditors of a verified record opened, while it can be doubted.

@@ -164,7 +164,7 @@ proptest! {
         tokens: u64, first_token_ms: u64, latency_ms: u64, energy_uj: u64, is_measured: bool, ops: u64,
     ) {
         let params = chain().genesis.params().clone();
-        let effort = Effort { tokens, first_token_ms, latency_ms, energy_uj, is_measured, ops };
+        let effort = Effort { tokens, first_token_ms, latency_ms, energy_uj, is_measured, is_vouched: true, ops };
         prop_assert!(quality(&effort, &params) <= Fixed::ONE);
         let factor = efficiency(&effort, &params);
         let most = if is_measured { 2_000_000 } else { 1_000_000 };
@@ -177,7 +177,7 @@ proptest! {
         tokens in 1_u64..5_000, latency_ms in 0_u64..20_000, energy_uj in 1_u64..1_000_000_000, more in 0_u64..10_000,
     ) {
         let params = chain().genesis.params().clone();
-        let effort = Effort { tokens, first_token_ms: 0, latency_ms, energy_uj, is_measured: true, ops: 0 };
+        let effort = Effort { tokens, first_token_ms: 0, latency_ms, energy_uj, is_measured: true, is_vouched: true, ops: 0 };
         let slower = Effort { latency_ms: latency_ms + more, ..effort };
         let hungrier = Effort { energy_uj: energy_uj + more, ..effort };
         prop_assert!(reward(&slower, &params) <= reward(&effort, &params));

@@ -38,8 +38,15 @@ const REWARDS: [(u64, u64, u64); 14] = [
 fn rewards_of_the_conformance_list() {
     let params = devnet();
     for (latency_ms, energy_uj, nano) in REWARDS {
-        let one_token =
-            Effort { tokens: 1, first_token_ms: latency_ms, latency_ms, energy_uj, is_measured: true, ops: 0 };
+        let one_token = Effort {
+            tokens: 1,
+            first_token_ms: latency_ms,
+            latency_ms,
+            energy_uj,
+            is_measured: true,
+            is_vouched: true,
+            ops: 0,
+        };
         assert_eq!(reward(&one_token, &params), NanoAria::new(nano), "{latency_ms} ms, {energy_uj} uJ, one token");
     }
 }
@@ -58,6 +65,7 @@ fn rewards_of_longer_answers_at_the_same_pace() {
                 latency_ms: first_token_ms + (tokens - 1) * pace_ms,
                 energy_uj: energy_uj * tokens,
                 is_measured: true,
+                is_vouched: true,
                 ops: 0,
             };
             assert_eq!(
@@ -73,8 +81,15 @@ fn rewards_of_longer_answers_at_the_same_pace() {
 fn estimated_energy_is_capped_at_the_neutral_bonus() {
     let params = devnet();
     for (latency_ms, energy_uj, nano) in REWARDS {
-        let estimated =
-            Effort { tokens: 1, first_token_ms: latency_ms, latency_ms, energy_uj, is_measured: false, ops: 0 };
+        let estimated = Effort {
+            tokens: 1,
+            first_token_ms: latency_ms,
+            latency_ms,
+            energy_uj,
+            is_measured: false,
+            is_vouched: true,
+            ops: 0,
+        };
         let neutral = Effort { energy_uj: 0, ..estimated };
         let expected = NanoAria::new(nano).min(reward(&neutral, &params));
         assert_eq!(reward(&estimated, &params), expected, "{latency_ms} ms, {energy_uj} uJ");

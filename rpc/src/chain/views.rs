@@ -73,10 +73,14 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
     let transaction = &signed.transaction;
     let to = match &transaction.action {
         Action::Transfer { to, .. } => Some(to),
-        Action::Bond { .. } | Action::Unbond { .. } | Action::Doubt { .. } => None,
+        Action::Bond { .. } | Action::Unbond { .. } | Action::Doubt { .. } | Action::Sobriety(_) => None,
     };
     let doubt = match &transaction.action {
         Action::Doubt { height, index, auditor } => Some(json!({"height": height, "index": index, "auditor": auditor})),
+        _ => None,
+    };
+    let sobriety = match &transaction.action {
+        Action::Sobriety(attestation) => Some(attestation),
         _ => None,
     };
     json!({
@@ -90,6 +94,7 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "to": to,
         "amount": transaction.action.amount().map(|amount| amount.to_string()),
         "doubt": doubt,
+        "sobriety": sobriety,
         "signature": signed.signature.to_string(),
     })
 }

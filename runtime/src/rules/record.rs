@@ -166,7 +166,7 @@ pub(crate) fn include(
     if let Some(model) = &model {
         check_layers(record, model)?;
     }
-    let mut settlement = settle::decide(proof, model.as_ref(), place);
+    let mut settlement = settle::decide(proof, model.as_ref(), place, overlay)?;
     if matches!(settlement, Settlement::Awaiting(_)) && !settle::is_bonded(record, place, overlay)? {
         settlement = Settlement::Included(Unsettled::NotBonded);
     }

@@ -13,6 +13,7 @@ use crate::fixed::part;
 use crate::params::Params;
 use crate::reward::{Effort, counted_energy_uj, reward};
 use crate::rules::record::{InclusionError, Place, RecordFault};
+use crate::rules::sobriety;
 use crate::state::{Model, Overlay, Sobriety, StateError, key};
 use crate::work::stage_share;
 
@@ -65,28 +66,34 @@ impl Settlement {
 }
 
 /// Decides how a valid record settles at inclusion.
-pub(super) fn decide(proof: &VerifiedProof, model: Option<&Model>, place: Place<'_>) -> Settlement {
+pub(super) fn decide(
+    proof: &VerifiedProof,
+    model: Option<&Model>,
+    place: Place<'_>,
+    overlay: &Overlay<'_>,
+) -> Result<Settlement, StateError> {
     let record = proof.record();
     if proof.request().audit == AuditMode::None {
-        return Settlement::Included(Unsettled::Private);
+        return Ok(Settlement::Included(Unsettled::Private));
     }
     match record.backend {
         BackendClass::Canonical => {}
         BackendClass::External | BackendClass::Simulation => {
-            return Settlement::Included(Unsettled::NotCanonical);
+            return Ok(Settlement::Included(Unsettled::NotCanonical));
         }
     }
     let Some(model) = model else {
-        return Settlement::Included(Unsettled::ModelNotRegistered);
+        return Ok(Settlement::Included(Unsettled::ModelNotRegistered));
     };
     let params = place.params();
     let ops = model.shape.ops_per_token().expect("a registered shape was checked");
-    let effort = Effort::of(record, ops, params);
+    let is_vouched = sobriety::is_vouched(&record.stages, &record.model_id, place, overlay)?;
+    let effort = Effort { is_vouched, ..Effort::of(record, ops, params) };
     let (work, reward) = (WorkUnits::new(effort.ops), reward(&effort, params));
     if place.is_one_alone {
-        return Settlement::SelfAudited { work, reward };
+        return Ok(Settlement::SelfAudited { work, reward });
     }
-    Settlement::Awaiting(Earned { work, reward })
+    Ok(Settlement::Awaiting(Earned { work, reward }))
 }
 
 /// Whether each node of a record has enough of a bond to lose.
@@ -147,7 +154,11 @@ fn spend(
     for stage in &record.stages {
         let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, layers);
         let mut own = overlay.read().sobriety(place.epoch(), &stage.node_id)?;
-        count(&mut own, share(effort.tokens), share(energy_uj.get()))?;
+        let (tokens, energy_uj) = (share(effort.tokens), share(energy_uj.get()));
+        count(&mut own, tokens, energy_uj)?;
+        if effort.is_measured {
+            sobriety::count((&record.model_id, &stage.node_id), (tokens, energy_uj), place, overlay)?;
+        }
         overlay.put(key::sobriety(place.epoch(), &stage.node_id), &own);
     }
     Ok(())

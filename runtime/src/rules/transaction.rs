@@ -7,10 +7,11 @@
 use aria_chain::ids::NodeId;
 use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
-use aria_chain::units::{Height, NanoAria, Overflow};
+use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow};
 
 use super::doubt;
 use super::record::Place;
+use super::sobriety;
 use crate::fixed::part;
 use crate::state::{Candidate, Overlay, StateError, View, key};
 
@@ -108,6 +109,32 @@ pub enum TransactionFault {
         height: Height,
         /// The last block.
         last: Height,
+    },
+    /// An epoch is attested in the next one.
+    #[error("epoch {got} cannot be attested in epoch {now}; attest the one before it")]
+    SobrietyEpoch {
+        /// Of the attestation.
+        got: Epoch,
+        /// Of the block.
+        now: Epoch,
+    },
+    /// Once.
+    #[error("the sender has attested epoch {epoch} already")]
+    SobrietyTold {
+        /// Of the attestation.
+        epoch: Epoch,
+    },
+    /// Nobody takes less than its records say, and who gave no answer has nothing to say.
+    #[error(
+        "the sender's records of epoch {epoch} say {tokens} tokens and {energy_uj} uJ; attest no less, and nothing where there are none"
+    )]
+    SobrietyBelow {
+        /// Of the attestation.
+        epoch: Epoch,
+        /// By its records.
+        tokens: u64,
+        /// By its records, and no less than the physical floor.
+        energy_uj: Microjoules,
     },
     /// Amounts fit their types.
     #[error("the transaction overflows {quantity}")]
@@ -210,6 +237,7 @@ fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
         }
         Action::Unbond { amount } => unbond(sender, *amount, place, overlay),
         Action::Doubt { height, index, auditor } => doubt::raise(sender, (*height, *index), auditor, place, overlay),
+        Action::Sobriety(attestation) => sobriety::attest(sender, attestation, place, overlay),
     }
 }
 

@@ -208,6 +208,13 @@ pub struct Spent {
     pub energy_uj: Microjoules,
 }
 
+/// What came of comparing a node's measured energy with that of others on the same hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Standing {
+    /// It claims less than half of their median. Else they vouch for it.
+    pub is_outlier: bool,
+}
+
 /// What answers took, by how it is known: what is measured and what is estimated are never one number. An answer of
 /// unknown energy counts nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

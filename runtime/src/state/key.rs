@@ -20,6 +20,9 @@
 //! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
 //! | `12` height (8) index (4) | [`Opened`](crate::state::Opened) by the auditors of the record at this place |
 //! | `13` height (8) index (4) | [`Doubt`](crate::state::Doubt) about one of them |
+//! | `14` epoch (8) node | [`SobrietyAttestation`](aria_chain::sobriety::SobrietyAttestation) of the node for the epoch |
+//! | `15` epoch (8) model node | [`Spent`](crate::state::Spent): measured energy of the node's answers by the model, until it is compared |
+//! | `16` node model | [`Standing`](crate::state::Standing) in this epoch |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
 use aria_chain::ids::{ModelId, NodeId, RequestId};
@@ -76,6 +79,35 @@ pub const SOBRIETY: &[u8] = &[0x0f];
 /// What the answers of a node took in an epoch.
 pub fn sobriety(epoch: Epoch, node: &NodeId) -> Vec<u8> {
     [SOBRIETY, &epoch.get().to_be_bytes(), node.as_bytes()].concat()
+}
+
+/// What a node attested of an epoch.
+pub fn attested(epoch: Epoch, node: &NodeId) -> Vec<u8> {
+    [&[0x14], epoch.get().to_be_bytes().as_slice(), node.as_bytes()].concat()
+}
+
+/// Measured energy of an epoch.
+pub fn measured_in(epoch: Epoch) -> Vec<u8> {
+    [&[0x15], epoch.get().to_be_bytes().as_slice()].concat()
+}
+
+/// Measured energy of a node's answers by a model.
+pub fn measured(epoch: Epoch, model: &ModelId, node: &NodeId) -> Vec<u8> {
+    [measured_in(epoch).as_slice(), model.as_bytes(), node.as_bytes()].concat()
+}
+
+/// The ids inside a key of the one above.
+pub fn ids_of_measured(key: &[u8]) -> Option<(ModelId, NodeId)> {
+    let (model, node) = key.last_chunk::<64>()?.split_at_checked(32)?;
+    Some((ModelId::new(model.try_into().ok()?), NodeId::new(node.try_into().ok()?)))
+}
+
+/// Table of who is vouched for, and who is an outlier.
+pub const STANDINGS: &[u8] = &[0x16];
+
+/// How a node stands with a model.
+pub fn standing(node: &NodeId, model: &ModelId) -> Vec<u8> {
+    [STANDINGS, node.as_bytes(), model.as_bytes()].concat()
 }
 
 /// The reputation of a node.
