@@ -13,6 +13,7 @@
 //! - [`consensus`]: from waiting proofs to final blocks
 //! - [`snapshot`]: states of the past, for nodes that begin with one
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
+//! - [`sobriety`]: what this node tells the chain of its energy
 //! - [`model`]: which model is served
 //! - [`supervisor`], [`clock`], [`telemetry`]: tasks, time, logs
 //! - [`config`], [`data_dir`], [`cli`], [`client`], [`amount`]: what a person sets, where it lies, what a person types
@@ -38,5 +39,6 @@ pub mod network;
 pub mod node;
 pub mod services;
 pub mod snapshot;
+pub mod sobriety;
 pub mod supervisor;
 pub mod telemetry;

@@ -49,6 +49,7 @@ use crate::{
         fetch::{self, Begin},
         take::Snapshots,
     },
+    sobriety,
     supervisor::{Ended, Stage, Supervisor},
 };
 
@@ -113,6 +114,8 @@ impl Node {
         let block_maker = Arc::clone(&chain);
         let (auditor, model) = (Arc::clone(&chain), Arc::clone(&served));
         supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
+        let teller = Arc::clone(&chain);
+        supervisor.critical(Stage::Consensus, "sobriety", |stop| sobriety::run(teller, stop));
         supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 
         let running = RunningNode {

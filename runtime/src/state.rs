@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use aria_chain::certificate::ValidatorSet;
 use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
+use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::sobriety::SobrietyAttestation;
 use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
@@ -187,6 +188,13 @@ impl Reader<'_> {
     /// How a node stands with a model in this epoch. None: nobody could be compared with it.
     pub fn standing(&self, node: &NodeId, model: &ModelId) -> Result<Option<Standing>, StateError> {
         self.optional(&key::standing(node, model))
+    }
+
+    /// How a node stands with each model in this epoch.
+    pub fn standings(&self, node: &NodeId) -> Result<Vec<(ModelId, Standing)>, StateError> {
+        let found = self.0.scan(&key::standings_of(node), STATE_SCAN_MAX)?;
+        let parse = |key: &[u8], value: &[u8]| Some((ModelId::new(key::last_id(key)?), entry::decode(value)?));
+        found.into_iter().map(|(key, value)| parse(&key, &value).ok_or(StateError::Damaged { key })).collect()
     }
 
     /// What the auditors of a verified record opened, while it can be doubted.

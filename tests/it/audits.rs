@@ -188,6 +188,26 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
         assert_eq!(nano(&account(first, node), "bond"), bond, "the honest lose nothing");
     }
 
+    // Each has attested what its answers took, by itself.
+    let begun = Instant::now();
+    for node in &nodes[..4] {
+        let told = || first.result("chain_getSobriety", json!([node, 100]));
+        while told()["epochs"].as_array().unwrap().iter().all(|epoch| epoch["attested"].is_null()) {
+            assert!(begun.elapsed() < PATIENCE, "{}", told());
+            network.members[0].ask("How much was it?");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let epochs = told();
+        let epochs = epochs["epochs"].as_array().unwrap();
+        let epoch = epochs.iter().find(|epoch| !epoch["attested"].is_null()).unwrap();
+        let (attested, known) = (&epoch["attested"], &epoch["estimated"]);
+        assert!(
+            attested["inferences"].as_u64() > Some(0) && !attested["hardware"].as_str().unwrap().is_empty(),
+            "{epoch}"
+        );
+        assert!(attested["tokens"].as_u64() >= known["tokens"].as_u64() && attested["rating"].is_string(), "{epoch}");
+    }
+
     let fallen = first.result("chain_getReputation", json!([nodes[4]]));
     assert_eq!((fallen["refuted"].as_u64(), fallen["unavailable"].as_u64()), (Some(3), Some(1)), "{fallen}");
     assert_eq!(fallen["may_audit"], json!(false), "{fallen}");

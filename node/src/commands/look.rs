@@ -111,6 +111,13 @@ pub(super) async fn sobriety(setting: &Setting, node: Option<NodeId>) -> anyhow:
                 );
             }
         }
+        if let Some(told) = spent["attested"].as_object() {
+            println!(
+                "{epoch:<8}  attested on {}, {} answers",
+                told["hardware"].as_str().unwrap_or(""),
+                told["inferences"]
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

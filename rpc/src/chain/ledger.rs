@@ -1,6 +1,7 @@
 //! Amounts and work as the state has them: supply, accounts, work by epoch, totals of the network.
 
 use aria_chain::ids::NodeId;
+use aria_chain::sobriety::SobrietyAttestation;
 use aria_chain::store::Store;
 use aria_chain::units::{Epoch, NanoAria};
 use aria_runtime::rating::rating;
@@ -116,13 +117,32 @@ pub(super) fn get_sobriety(services: &dyn Services, arguments: &Arguments) -> An
     for epoch in epochs {
         let own = Spendings::from(&Reader(&view).sobriety(epoch, &node).map_err(unreadable)?);
         sum.add(&own);
+        let told = Reader(&view).attested(epoch, &node).map_err(unreadable)?;
         let mut view = own.view(baseline);
         view["epoch"] = json!(epoch);
+        view["attested"] = told.map_or(Value::Null, |told| attested(&told));
         listed.push(view);
     }
-    Ok(
-        json!({"at": at, "node_id": node, "baseline_uj_per_token": baseline, "total": sum.view(baseline), "epochs": listed}),
-    )
+    let standings = Reader(&view).standings(&node).map_err(unreadable)?;
+    let standings = standings.into_iter().map(|(model, standing)| {
+        json!({"model_id": model, "standing": if standing.is_outlier { "outlier" } else { "vouched" }})
+    });
+    Ok(json!({
+        "at": at,
+        "node_id": node,
+        "baseline_uj_per_token": baseline,
+        "total": sum.view(baseline),
+        "epochs": listed,
+        "standings": standings.collect::<Vec<Value>>(),
+    }))
+}
+
+/// What a node said of an epoch.
+fn attested(told: &SobrietyAttestation) -> Value {
+    let mut view = json!(told);
+    view["energy_uj"] = json!(told.energy_uj.get().to_string());
+    view["rating"] = json!(rating(told.energy_uj.get(), told.tokens).map(|letter| letter.to_string()));
+    view
 }
 
 /// What savings are reckoned against.

@@ -53,10 +53,17 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
     };
     let model = Reader(&StoreView(store)).model(&record.model_id).map_err(damaged)?;
     let ops = model.and_then(|model| model.shape.ops_per_token().ok()).unwrap_or(0);
-    let effort = Effort::of(record, ops, params);
+    let audit = store.audit(&entry.id)?.as_deref().and_then(Audit::from_bytes);
+    let plain = Effort::of(record, ops, params);
+    // Whether somebody vouched for its energy then shows in what its audit says that it is worth; alone, a node does so itself.
+    let is_vouched = match &audit {
+        Some(audit) => audit.reward != reward(&plain, params),
+        None => entry.status == RecordStatus::SelfAudited,
+    };
+    let effort = Effort { is_vouched, ..plain };
     let is_paid = matches!(entry.status, RecordStatus::Verified | RecordStatus::Accepted | RecordStatus::SelfAudited);
     let reward = reward(&effort, params).get();
-    let right = store.audit(&entry.id)?.as_deref().and_then(Audit::from_bytes).map_or(0, |audit| right(&audit));
+    let right = audit.as_ref().map_or(0, right);
     let share = |whole: u64| -> u64 {
         let own = record.stages.iter().filter(|stage| stage.node_id == *node);
         own.map(|stage| stage_share(whole, stage.layer_start, stage.layer_end, record.layers())).sum()

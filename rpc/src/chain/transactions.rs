@@ -132,7 +132,7 @@ fn submission(arguments: &Arguments) -> Result<Submission, ErrorObjectOwned> {
     // No bytes are both: the shortest proof is longer than a transaction may be.
     match (SignedProof::decode(&bytes), SignedTransaction::decode(&bytes)) {
         (Ok(proof), _) => Ok(Submission::Proof(Box::new(proof))),
-        (Err(_), Ok(transaction)) => Ok(Submission::Transaction(transaction)),
+        (Err(_), Ok(transaction)) => Ok(Submission::Transaction(Box::new(transaction))),
         (Err(proof), Err(transaction)) => {
             Err(invalid("bytes", format!("are no signed proof ({proof}) and no signed transaction ({transaction})")))
         }

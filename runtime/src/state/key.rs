@@ -105,6 +105,11 @@ pub fn ids_of_measured(key: &[u8]) -> Option<(ModelId, NodeId)> {
 /// Table of who is vouched for, and who is an outlier.
 pub const STANDINGS: &[u8] = &[0x16];
 
+/// How a node stands with all models.
+pub fn standings_of(node: &NodeId) -> Vec<u8> {
+    [STANDINGS, node.as_bytes()].concat()
+}
+
 /// How a node stands with a model.
 pub fn standing(node: &NodeId, model: &ModelId) -> Vec<u8> {
     [STANDINGS, node.as_bytes(), model.as_bytes()].concat()
