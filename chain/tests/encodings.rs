@@ -12,10 +12,11 @@ use aria_chain::evidence::Evidence;
 use aria_chain::proof::SignedProof;
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus};
 use aria_chain::request::{InferenceRequest, TaskType};
+use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::store::Tip;
 use aria_chain::store::schema::Place;
 use aria_chain::transaction::{Action, SignedTransaction, VerifiedTransaction};
-use aria_chain::units::{Height, Timestamp};
+use aria_chain::units::{Epoch, Height, Microjoules, Timestamp};
 use proptest::prelude::*;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
@@ -45,6 +46,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("transaction", transfer(1, 2, 0).signed().encode()),
         ("attestation", attestation(1).signed().encode()),
         ("doubt", doubt().signed().encode()),
+        ("sobriety", sobriety().signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
     ]
@@ -52,6 +54,18 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
 
 fn doubt() -> VerifiedTransaction {
     order(1, 0, Action::Doubt { height: Height::new(9), index: 3, auditor: support::node(2) })
+}
+
+fn sobriety() -> VerifiedTransaction {
+    let attestation = SobrietyAttestation {
+        epoch: Epoch::new(3),
+        hardware: Hardware::new("Example CPU 9000").unwrap(),
+        energy_uj: Microjoules::new(1_234_567),
+        tokens: 89,
+        inferences: 10,
+        is_measured: true,
+    };
+    order(1, 0, Action::Sobriety(attestation))
 }
 
 #[test]
@@ -117,13 +131,13 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
-        "transaction" | "doubt" => decode::<SignedTransaction>(bytes),
+        "transaction" | "doubt" | "sobriety" => decode::<SignedTransaction>(bytes),
         "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 11] = [
+const VERSIONED: [&str; 12] = [
     "request",
     "record",
     "proof",
@@ -135,6 +149,7 @@ const VERSIONED: [&str; 11] = [
     "transaction",
     "attestation",
     "doubt",
+    "sobriety",
 ];
 
 fn sample(name: &str) -> Vec<u8> {
