@@ -6,6 +6,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::codec::Versioned;
+use crate::consent::Consent;
 use crate::error::TransactionError;
 use crate::hash::Domain;
 use crate::ids::{ChainId, Digest, NodeId, TransactionId};
@@ -52,6 +53,11 @@ pub enum Action {
         /// How much.
         amount: NanoAria,
     } = 3,
+    /// States what the sender lets others do with its machine, in place of what it stated before.
+    Consent {
+        /// The contract; nothing takes the one that is registered back.
+        contract: Option<Consent>,
+    } = 4,
 }
 
 impl Action {
@@ -61,13 +67,15 @@ impl Action {
             Action::Transfer { .. } => "transfer",
             Action::Bond { .. } => "bond",
             Action::Unbond { .. } => "unbond",
+            Action::Consent { .. } => "consent",
         }
     }
 
-    /// What it moves.
-    pub fn amount(&self) -> NanoAria {
+    /// What it moves, if it is there to move something.
+    pub fn amount(&self) -> Option<NanoAria> {
         match self {
-            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => *amount,
+            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => Some(*amount),
+            Action::Consent { .. } => None,
         }
     }
 
@@ -75,7 +83,7 @@ impl Action {
     pub fn spends(&self) -> NanoAria {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
-            Action::Unbond { .. } => NanoAria::ZERO,
+            Action::Unbond { .. } | Action::Consent { .. } => NanoAria::ZERO,
         }
     }
 }
@@ -115,8 +123,11 @@ impl SignedTransaction {
         if got != chain_id {
             return Err(TransactionError::Chain { got: got.clone(), expected: chain_id.clone() });
         }
-        if action.amount() == NanoAria::ZERO {
+        if action.amount() == Some(NanoAria::ZERO) {
             return Err(TransactionError::NoAmount);
+        }
+        if let Action::Consent { contract: Some(contract) } = action {
+            contract.check()?;
         }
         let id = self.transaction.id();
         if !keys::verify_transaction(sender, chain_id, &id, &self.signature) {

@@ -14,7 +14,9 @@ use aria_chain::store::{StateChanges, StateEntry};
 use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use self::entry::{Account, Audit, Candidate, EpochTotals, Member, Model, Phase, Sobriety, Spent, Supply};
+pub use self::entry::{
+    Account, Audit, Candidate, EpochTotals, Member, Model, Phase, Sobriety, Spent, StatedConsent, Supply,
+};
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
 pub use self::stored::StoreView;
@@ -158,6 +160,11 @@ impl Reader<'_> {
     /// The reputation of a node; that of everybody at the beginning where nothing of it was settled yet.
     pub fn reputation(&self, node: &NodeId) -> Result<Reputation, StateError> {
         Ok(self.optional(&key::reputation(node))?.unwrap_or_default())
+    }
+
+    /// What a node last stated of its machine, if it ever did.
+    pub fn consent(&self, node: &NodeId) -> Result<Option<StatedConsent>, StateError> {
+        self.optional(&key::consent(node))
     }
 
     /// The chain's random number after the tip.

@@ -15,6 +15,8 @@ use aria_chain::{
 use aria_runtime::rating::rating;
 use serde_json::{Value, json};
 
+use crate::consent;
+
 /// The block that an answer speaks of.
 pub fn at(tip: &Tip) -> Value {
     json!({"height": tip.height, "hash": tip.hash})
@@ -73,7 +75,13 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
     let transaction = &signed.transaction;
     let to = match &transaction.action {
         Action::Transfer { to, .. } => Some(to),
-        Action::Bond { .. } | Action::Unbond { .. } => None,
+        Action::Bond { .. } | Action::Unbond { .. } | Action::Consent { .. } => None,
+    };
+    let contract = match &transaction.action {
+        Action::Consent { contract: Some(contract) } => consent::show(contract),
+        Action::Transfer { .. } | Action::Bond { .. } | Action::Unbond { .. } | Action::Consent { contract: None } => {
+            Value::Null
+        }
     };
     json!({
         "id": transaction.id(),
@@ -84,7 +92,8 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "expiry": transaction.expiry,
         "action": transaction.action.name(),
         "to": to,
-        "amount": transaction.action.amount().to_string(),
+        "amount": transaction.action.amount().map(|amount| amount.to_string()),
+        "contract": contract,
         "signature": signed.signature.to_string(),
     })
 }
