@@ -265,10 +265,10 @@ impl Network {
         self.named.lock().expect("no section that holds this lock panics")
     }
 
-    /// Tells the local network that this node is here, and dials those that say so too.
-    pub fn look_around(&self) -> Result<(), NetworkError> {
+    /// Tells the local network that this node is here, and dials those that say so too, until `stop`.
+    pub fn look_around(&self, stop: CancellationToken) -> Result<(), NetworkError> {
         let _inside = self.runtime.enter();
-        let begun = lan::look_around(Arc::clone(&self.peers), self.address, self.stop.clone());
+        let begun = lan::look_around(Arc::clone(&self.peers), self.address, stop);
         begun.map_err(|error| NetworkError::Lan(error.to_string()))
     }
 

@@ -15,7 +15,7 @@ use aria_chain::{
     keys::NodeKey,
     store::{OpenOptions, SledStore, Store},
 };
-use aria_inference::{engine::EngineOptions, kernels::KernelKind};
+use aria_inference::{backend::Backend, engine::EngineOptions, kernels::KernelKind, pace::Limits};
 use aria_rpc::{
     admin,
     auth::Gate,
@@ -27,7 +27,7 @@ use aria_runtime::genesis::Genesis;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,9 +35,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{duty, payload::Payloads},
     chain::Chain,
+    cli::BackendChoice,
     clock::{Clock, SystemClock},
     config::NodeConfig,
     consensus,
+    consent::Governor,
     data_dir::{DataDir, RunningNode},
     error::NodeError,
     exchange,
@@ -72,6 +74,7 @@ pub struct Node {
     supervisor: Supervisor,
     stop: CancellationToken,
     served: Arc<OnceLock<Served>>,
+    governor: Arc<Governor>,
     /// What it tells about itself.
     pub running: RunningNode,
 }
@@ -84,6 +87,7 @@ impl Node {
         if !config.host.is_loopback() && keys.is_empty() && !config.insecure {
             return Err(NodeError::Exposed { host: config.host });
         }
+        let governor = Governor::open(&dir, config, unlimited(config))?;
         let located = model::locate(&config.model, &dir.models())?;
         let kernel = kernel_of(config.kernel.as_deref())?;
         let metrics = install_metrics();
@@ -99,7 +103,7 @@ impl Node {
         let spawner = supervisor.spawner(Stage::Engine);
         let services = NodeServices::new(
             Arc::clone(&chain),
-            Arc::clone(&served),
+            (Arc::clone(&served), Arc::clone(&governor)),
             spawner,
             stop.clone(),
             metrics,
@@ -111,7 +115,7 @@ impl Node {
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
-        start_peers((config, &dir), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
+        start_peers((config, &dir, &governor), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         let (auditor, model) = (Arc::clone(&chain), Arc::clone(&served));
         supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
@@ -129,7 +133,7 @@ impl Node {
             dashboard: format!("http://{}", doors.dashboard),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let node = Node { dir, supervisor, stop, served, running };
+        let node = Node { dir, supervisor, stop, served, governor, running };
         match node.load(located, config, kernel, &*chain.clock).await {
             Ok(()) => {}
             Err(error) => {
@@ -148,17 +152,16 @@ impl Node {
         kernel: Option<KernelKind>,
         clock: &dyn Clock,
     ) -> Result<(), NodeError> {
-        let defaults = EngineOptions::default();
         let options = EngineOptions {
-            threads: config.threads.unwrap_or(defaults.threads),
+            threads: self.governor.threads(),
             kernel,
             queue_max: config.queue_max,
             sessions_max: config.sessions_max,
             kv_bytes_max: KV_BYTES_MAX,
-            ..defaults
+            ..EngineOptions::default()
         };
-        let (choice, name) = (config.backend, located.name.clone());
-        let loading = spawn_blocking(move || located.start(choice, &options));
+        let (choice, name, governor) = (config.backend, located.name.clone(), Arc::clone(&self.governor));
+        let loading = spawn_blocking(move || load_within(&governor, &located, choice, &options));
         let backend = tokio::select! {
             loaded = loading => loaded.map_err(|error| NodeError::Task { task: "model", reason: error.to_string() })??,
             () = self.stop.cancelled() => return Ok(()),
@@ -170,6 +173,7 @@ impl Node {
             let stopped = spawn_blocking(move || engine.stop(false)).await;
             stopped.map_err(|error| NodeError::Task { task: "engine", reason: error.to_string() })
         });
+        self.governor.take_charge(Arc::clone(&backend));
         // Nobody else sets it.
         let _ = self.served.set(Served { name, backend, loaded_s: clock.now_ms() / 1000 });
         Ok(())
@@ -196,6 +200,34 @@ impl Node {
         supervisor.shut_down().await;
         dir.withdraw();
     }
+}
+
+/// What a node takes of its machine where no contract says less.
+fn unlimited(config: &NodeConfig) -> Limits {
+    let defaults = EngineOptions::default();
+    Limits {
+        threads: config.threads.unwrap_or(defaults.threads),
+        cpu_percent: 100,
+        kv_bytes_max: KV_BYTES_MAX,
+        prefix_bytes_max: defaults.prefix_bytes_max,
+    }
+}
+
+/// Loads a model if the memory that is stated holds it: by its sizes before it is read, and as it is afterwards.
+fn load_within(
+    governor: &Governor,
+    located: &Located,
+    choice: BackendChoice,
+    options: &EngineOptions,
+) -> Result<Arc<dyn Backend>, NodeError> {
+    if choice != BackendChoice::Simulation {
+        let (weight_bytes, bytes_per_position) = located.sizes()?;
+        governor.check_model(weight_bytes, bytes_per_position)?;
+    }
+    let backend = located.start(choice, options)?;
+    let info = backend.model();
+    governor.check_model(info.weight_bytes, info.kv_shape().bytes_per_position() as u64)?;
+    Ok(backend)
 }
 
 /// The kernel with this name.
@@ -318,7 +350,7 @@ fn dial_all(network: &Network, addresses: &[String]) {
 
 /// Lets peers in, and looks for those that are named.
 fn start_peers(
-    (config, dir): (&NodeConfig, &DataDir),
+    (config, dir, governor): (&NodeConfig, &DataDir, &Arc<Governor>),
     chain: &Arc<Chain>,
     supervisor: &Supervisor,
     listener: (TcpListener, SocketAddr),
@@ -328,19 +360,37 @@ fn start_peers(
     let identity = identity(&chain.key, &chain.genesis);
     let spawner = supervisor.spawner(Stage::Consensus);
     let (stop, book) = (spawner.stop().clone(), dir.peers_file());
-    let (legacy, settings) = (Some(Box::new(legacy) as Box<dyn Legacy>), NetworkConfig::default());
+    let settings = NetworkConfig { throttle: Arc::clone(&governor.throttle), ..NetworkConfig::default() };
+    let legacy = Some(Box::new(legacy) as Box<dyn Legacy>);
     let (network, events) = Network::start(listener, identity, settings, read_book(&book), legacy, stop.clone());
-    spawner.spawn(keep_book(network.clone(), dir.clone(), stop));
+    spawner.spawn(keep_book(network.clone(), dir.clone(), stop.clone()));
     dial_all(&network, &config.bootstrap);
-    if config.mdns
-        && let Err(error) = network.look_around()
-    {
-        tracing::warn!(%error, "nobody on the local network is found by itself");
+    if config.mdns {
+        spawner.spawn(look_around(network.clone(), governor.may_tell_place(), stop));
     }
     // It is set here and nowhere else.
     let _ = chain.network.set(network.clone());
     let chain = Arc::clone(chain);
     supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
+}
+
+/// Tells the local network of this node while its consent lets it tell where it is.
+async fn look_around(network: Network, mut may_tell: watch::Receiver<bool>, stop: CancellationToken) {
+    loop {
+        let telling = stop.child_token();
+        if *may_tell.borrow_and_update() {
+            if let Err(error) = network.look_around(telling.clone()) {
+                tracing::warn!(%error, "nobody on the local network is found by itself");
+            }
+        } else {
+            tracing::warn!("the consent says allow_geo_tracking false: --mdns is without effect until it is true");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = may_tell.changed() => if changed.is_err() { return },
+        }
+        telling.cancel();
+    }
 }
 
 /// Nodes that were reached before, and those that stay out. A file that is damaged is begun anew: it is a help, and nothing

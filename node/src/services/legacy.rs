@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use aria_chain::request::TaskType;
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
+use aria_rpc::consent::show;
 use aria_rpc::services::{GenerateCall, GenerateError, GenerationEvent, Prompt, Services};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -23,6 +25,10 @@ const TOKENS: (u64, u64) = (100, 1_024);
 const QUERY_BYTES_MAX: usize = 8 * 1_024;
 /// Peers of one list.
 const PEERS_MAX: u64 = 50;
+
+/// What this node's consent forbids.
+const CONSENT: &str = "CONSENT_DENIED";
+const TASKS: &str = "must be text_gen, code_gen, summarization, translation, embedding or any";
 
 /// Messages of each kind, a second, and in a burst.
 const RATES: [(&str, f64, f64); 6] = [
@@ -163,7 +169,7 @@ impl Session {
         let status = self.services.status();
         let reply = json!({
             "status": "accepted", "peer_id": status.node_id, "node_id": status.node_id, "peer_count": status.peers,
-            "selected_protocol": "aria.v0",
+            "selected_protocol": "aria.v0", "consent": self.consent(),
         });
         Ok(("peer_announce", reply))
     }
@@ -187,10 +193,16 @@ impl Session {
             "node_id": status.node_id,
             "is_running": true,
             "uptime_seconds": status.uptime_s,
+            "consent": self.consent(),
             "network": {"peer_count": status.peers},
             "ledger": {"chain_length": height.get() + 1, "height": height, "chain_id": status.chain_id},
             "engine": {"model": status.model, "backend": status.backend, "ready": status.ready},
         })
+    }
+
+    /// The contract in force; null where none was stated or it was revoked.
+    fn consent(&self) -> Option<Value> {
+        self.services.consent().filter(|consent| !consent.is_revoked).map(|consent| show(&consent.contract))
     }
 
     async fn infer(&self, data: &Value) -> Result<(&'static str, Value), Refusal> {
@@ -216,7 +228,14 @@ impl Session {
         let message = ChatMessage { role: "user".into(), content: query.to_owned() };
         #[expect(clippy::cast_possible_truncation, reason = "a temperature; the door rounds it to parts per million")]
         let sampling = Sampling { temperature: temperature as f32, ..Sampling::default() };
+        let task = match data["task_type"].as_str() {
+            None => TaskType::Any,
+            Some(name) => name.parse().map_err(|()| ("INVALID_REQUEST", format!("data.task_type {TASKS}")))?,
+        };
         let call = GenerateCall {
+            task,
+            // What is beyond its type is beyond every contract.
+            ram_mb: data["ram_mb"].as_u64().map_or(0, |ram_mb| u32::try_from(ram_mb).unwrap_or(u32::MAX)),
             audit: aria_chain::request::AuditMode::Committee,
             model: served.clone(),
             prompt: Prompt::Chat(vec![message]),
@@ -227,7 +246,14 @@ impl Session {
             is_seeded: false,
             logprobs: None,
         };
-        let mut generation = self.services.generate(call).map_err(refused)?;
+        let mut generation = match self.services.generate(call) {
+            Ok(generation) => generation,
+            Err(GenerateError::Consent(refusal)) => {
+                let fields = json!({"status": "error", "code": CONSENT, "clause": refusal.clause(), "error": refusal.to_string()});
+                return Ok(("error", fields));
+            }
+            Err(error) => return Err(refused(error)),
+        };
         let mut output = String::new();
         while let Some(event) = generation.events.recv().await {
             match event {
@@ -256,6 +282,7 @@ fn refused(error: GenerateError) -> Refusal {
     let code = match &error {
         GenerateError::Busy { .. } => "NODE_BUSY",
         GenerateError::NotReady { .. } => "NOT_READY",
+        GenerateError::Consent(_) => CONSENT,
         GenerateError::UnknownModel(_) => "MODEL_NOT_FOUND",
         GenerateError::Engine(_) => "INTERNAL_ERROR",
         GenerateError::Request(_) | GenerateError::Messages(_) => "INVALID_REQUEST",
