@@ -131,6 +131,8 @@ fn print_contract(contract: &Value) {
 
 async fn set(setting: &Setting, terms: &TermsArgs, register: &RegisterArgs) -> anyhow::Result<ExitCode> {
     let (dir, fields) = (setting.existing(), terms.fields());
+    // What can be in no contract is said before anybody is asked.
+    amend(Consent::default(), &fields)?;
     let stated = if dir.running().is_some() {
         admin(&dir.admin_socket(), "admin_setConsent", json!({"contract": fields})).await?
     } else {
