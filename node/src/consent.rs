@@ -4,7 +4,8 @@
 //! configuration, file or the private door, governs every door, and is changed without a restart. One that was revoked admits
 //! nothing; its limits stay.
 //!
-//! In reading order: [`Governor`], [`file`] (how a contract outlives a restart), [`memory`] (what a model and its answers take).
+//! In reading order: [`Governor`], [`file`] (how a contract outlives a restart), [`memory`] (what a model and its answers take),
+//! [`place`] (who is told where this node is).
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,19 +13,26 @@ use aria_chain::consent::{Ask, Consent, Refusal};
 use aria_chain::request::TaskType;
 use aria_chain::units::{NanoAria, Timestamp};
 use aria_inference::backend::Backend;
+use aria_inference::engine::EngineOptions;
 use aria_inference::pace::Limits;
 use aria_rpc::consent::amend;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use self::memory::Memory;
+use crate::cli::BackendChoice;
 use crate::config::NodeConfig;
 use crate::data_dir::DataDir;
 use crate::error::NodeError;
+use crate::model::Located;
 use crate::network::throttle::Throttle;
 
 pub mod file;
 pub mod memory;
+pub mod place;
+
+/// Bytes of all key-value caches, where no contract says less. A session of the 2B model takes 77 kB a token.
+pub const KV_BYTES_MAX: u64 = 2 << 30;
 
 /// A contract, and whether its operator took it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +91,8 @@ impl Drop for Permit {
 }
 
 impl Governor {
-    /// The contract of a folder, changed by configuration and flags. `unlimited` is what holds without one.
-    pub fn open(dir: &DataDir, config: &NodeConfig, unlimited: Limits) -> Result<Arc<Governor>, NodeError> {
+    /// The contract of a folder, changed by configuration and flags.
+    pub fn open(dir: &DataDir, config: &NodeConfig) -> Result<Arc<Governor>, NodeError> {
         let kept = file::read(dir, &config.consent)?;
         let begins = !config.consent.is_empty() || !config.terms.is_empty();
         let base = match kept {
@@ -106,7 +114,7 @@ impl Governor {
         let governor = Governor {
             dir: dir.clone(),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
-            unlimited,
+            unlimited: unlimited(config),
             throttle: Arc::default(),
             may_tell_place: watch::Sender::new(true),
             state: Mutex::new(State { in_force, ..State::default() }),
@@ -152,6 +160,28 @@ impl Governor {
         Ok(())
     }
 
+    /// Loads a model if the memory that is stated holds it with one short session: by its sizes before it is read, and as it is
+    /// afterwards. *Blocks.*
+    pub fn load(
+        &self,
+        located: &Located,
+        choice: BackendChoice,
+        options: &EngineOptions,
+    ) -> Result<Arc<dyn Backend>, NodeError> {
+        if choice != BackendChoice::Simulation {
+            self.check_model(located.sizes()?)?;
+        }
+        let backend = located.start(choice, options)?;
+        let info = backend.model();
+        self.check_model((info.weight_bytes, info.kv_shape().bytes_per_position() as u64))?;
+        Ok(backend)
+    }
+
+    fn check_model(&self, (weight_bytes, bytes_per_position): (u64, u64)) -> Result<(), NodeError> {
+        let Some(InForce { contract, .. }) = self.in_force() else { return Ok(()) };
+        memory::check_model(&contract, weight_bytes, bytes_per_position)
+    }
+
     /// Takes the model that is loaded into charge.
     pub fn take_charge(&self, backend: Arc<dyn Backend>) {
         let mut state = self.state();
@@ -191,13 +221,6 @@ impl Governor {
         self.in_force().map_or(self.unlimited.threads, |in_force| self.threads_of(&in_force.contract))
     }
 
-    /// Refuses a model that does not fit the memory that is stated, with one short session. `weight_bytes` may be those of its file,
-    /// before it is read.
-    pub fn check_model(&self, weight_bytes: u64, bytes_per_position: u64) -> Result<(), NodeError> {
-        let Some(InForce { contract, .. }) = self.in_force() else { return Ok(()) };
-        memory::check_model(&contract, weight_bytes, bytes_per_position)
-    }
-
     /// Positions for which there is memory in each of so many choices.
     pub fn positions_max(&self, choices: u32, bytes_per_position: u64) -> usize {
         let state = self.state();
@@ -220,6 +243,17 @@ impl Governor {
         }
         state.running = state.running.saturating_add(1);
         Ok(Permit(Arc::clone(self)))
+    }
+}
+
+/// What a node takes of its machine where no contract says less.
+fn unlimited(config: &NodeConfig) -> Limits {
+    let defaults = EngineOptions::default();
+    Limits {
+        threads: config.threads.unwrap_or(defaults.threads),
+        cpu_percent: 100,
+        kv_bytes_max: KV_BYTES_MAX,
+        prefix_bytes_max: defaults.prefix_bytes_max,
     }
 }
 

@@ -15,7 +15,7 @@ use aria_chain::{
     keys::NodeKey,
     store::{OpenOptions, SledStore, Store},
 };
-use aria_inference::{backend::Backend, engine::EngineOptions, kernels::KernelKind, pace::Limits};
+use aria_inference::{engine::EngineOptions, kernels::KernelKind};
 use aria_rpc::{
     admin,
     auth::Gate,
@@ -27,7 +27,7 @@ use aria_runtime::genesis::Genesis;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,11 +35,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{duty, payload::Payloads},
     chain::Chain,
-    cli::BackendChoice,
     clock::{Clock, SystemClock},
     config::NodeConfig,
     consensus,
-    consent::Governor,
+    consent::{Governor, KV_BYTES_MAX, place},
     data_dir::{DataDir, RunningNode},
     error::NodeError,
     exchange,
@@ -65,9 +64,6 @@ const BOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long a new node looks for a snapshot.
 const FAST_START_MAX: Duration = Duration::from_secs(15);
 
-/// Bytes of all key-value caches. A session of the 2B model takes 77 kB a token.
-const KV_BYTES_MAX: u64 = 2 << 30;
-
 /// A node that runs.
 pub struct Node {
     dir: DataDir,
@@ -87,7 +83,7 @@ impl Node {
         if !config.host.is_loopback() && keys.is_empty() && !config.insecure {
             return Err(NodeError::Exposed { host: config.host });
         }
-        let governor = Governor::open(&dir, config, unlimited(config))?;
+        let governor = Governor::open(&dir, config)?;
         let located = model::locate(&config.model, &dir.models())?;
         let kernel = kernel_of(config.kernel.as_deref())?;
         let metrics = install_metrics();
@@ -161,7 +157,7 @@ impl Node {
             ..EngineOptions::default()
         };
         let (choice, name, governor) = (config.backend, located.name.clone(), Arc::clone(&self.governor));
-        let loading = spawn_blocking(move || load_within(&governor, &located, choice, &options));
+        let loading = spawn_blocking(move || governor.load(&located, choice, &options));
         let backend = tokio::select! {
             loaded = loading => loaded.map_err(|error| NodeError::Task { task: "model", reason: error.to_string() })??,
             () = self.stop.cancelled() => return Ok(()),
@@ -200,34 +196,6 @@ impl Node {
         supervisor.shut_down().await;
         dir.withdraw();
     }
-}
-
-/// What a node takes of its machine where no contract says less.
-fn unlimited(config: &NodeConfig) -> Limits {
-    let defaults = EngineOptions::default();
-    Limits {
-        threads: config.threads.unwrap_or(defaults.threads),
-        cpu_percent: 100,
-        kv_bytes_max: KV_BYTES_MAX,
-        prefix_bytes_max: defaults.prefix_bytes_max,
-    }
-}
-
-/// Loads a model if the memory that is stated holds it: by its sizes before it is read, and as it is afterwards.
-fn load_within(
-    governor: &Governor,
-    located: &Located,
-    choice: BackendChoice,
-    options: &EngineOptions,
-) -> Result<Arc<dyn Backend>, NodeError> {
-    if choice != BackendChoice::Simulation {
-        let (weight_bytes, bytes_per_position) = located.sizes()?;
-        governor.check_model(weight_bytes, bytes_per_position)?;
-    }
-    let backend = located.start(choice, options)?;
-    let info = backend.model();
-    governor.check_model(info.weight_bytes, info.kv_shape().bytes_per_position() as u64)?;
-    Ok(backend)
 }
 
 /// The kernel with this name.
@@ -366,31 +334,12 @@ fn start_peers(
     spawner.spawn(keep_book(network.clone(), dir.clone(), stop.clone()));
     dial_all(&network, &config.bootstrap);
     if config.mdns {
-        spawner.spawn(look_around(network.clone(), governor.may_tell_place(), stop));
+        spawner.spawn(place::look_around(network.clone(), governor.may_tell_place(), stop));
     }
     // It is set here and nowhere else.
     let _ = chain.network.set(network.clone());
     let chain = Arc::clone(chain);
     supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
-}
-
-/// Tells the local network of this node while its consent lets it tell where it is.
-async fn look_around(network: Network, mut may_tell: watch::Receiver<bool>, stop: CancellationToken) {
-    loop {
-        let telling = stop.child_token();
-        if *may_tell.borrow_and_update() {
-            if let Err(error) = network.look_around(telling.clone()) {
-                tracing::warn!(%error, "nobody on the local network is found by itself");
-            }
-        } else {
-            tracing::warn!("the consent says allow_geo_tracking false: --mdns is without effect until it is true");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = may_tell.changed() => if changed.is_err() { return },
-        }
-        telling.cancel();
-    }
 }
 
 /// Nodes that were reached before, and those that stay out. A file that is damaged is begun anew: it is a help, and nothing

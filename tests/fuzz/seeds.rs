@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned;
+use aria_chain::consent::Consent;
 use aria_chain::evidence::{Evidence, Said};
 use aria_chain::ids::{BlockHash, Digest, RecordId};
 use aria_chain::keys::NodeKey;
@@ -70,6 +71,11 @@ fn order_and_attest(corpus: &Path) {
         expiry: Height::new(1_000),
         action: Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
     };
+    for (number, contract) in [(1, Some(Consent::default())), (2, None)] {
+        let stated = Transaction { action: Action::Consent { contract }, ..transaction.clone() };
+        let signature = key.sign_transaction(&chain_id, &stated.id());
+        keep(corpus, "transaction", number, &SignedTransaction { transaction: stated, signature }.encode());
+    }
     let signature = key.sign_transaction(&chain_id, &transaction.id());
     let transaction = SignedTransaction { transaction, signature };
     keep(corpus, "transaction", 0, &transaction.encode());

@@ -1,7 +1,7 @@
 //! The consent contract of a real node: refused by each clause over real sockets, changed while it runs, registered, kept
 //! through kill -9, and held to while it computes.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -66,6 +66,9 @@ fn some_other_time() -> (String, &'static str) {
     (format!("{}-{}", clock(minutes + 120), clock(minutes + 180)), other_days[today])
 }
 
+/// Terms that refuse a request, the request, the code; other terms, and a request that they admit.
+type Case<'c> = (&'c [&'c str], Value, &'c str, &'c [&'c str], Value);
+
 #[test]
 fn every_clause_is_refused_by_name_and_changed_while_the_node_runs() {
     let folder = tempfile::tempdir().unwrap();
@@ -79,7 +82,7 @@ fn every_clause_is_refused_by_name_and_changed_while_the_node_runs() {
     let code = json!({"aria": {"task_type": "code_gen"}});
     let long = json!({"max_tokens": 1_900, "n": 8});
     let private = json!({"aria": {"audit": "none"}});
-    let cases: [(&[&str], Value, &str, &[&str], Value); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&["--schedule", &schedule], json!({}), "consent_schedule", &["--schedule", "00:00-23:59"], json!({})),
         (&["--days", days], json!({}), "consent_days", &["--days", "all"], json!({})),
         (&["--tasks", "code_gen"], json!({}), "consent_task", &["--tasks", "code_gen"], code),
@@ -278,6 +281,28 @@ fn the_share_of_processors_and_the_memory_that_are_stated_are_kept_under_load() 
     node.terminate();
 }
 
+/// A question as an older node asks it: one text frame over a WebSocket. Returns the bytes of the reply.
+fn older_node_asks(node: &Node, query: &str) -> String {
+    let address = node.ready["p2p"].as_str().unwrap();
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==";
+    let upgrade =
+        format!("GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n\r\n");
+    socket.write_all(upgrade.as_bytes()).unwrap();
+    let mut bytes = [0; 4_096];
+    let read = socket.read(&mut bytes).unwrap();
+    assert!(bytes[..read].starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&bytes[..read]));
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let data = json!({"query": query, "max_tokens": 48, "temperature": 0});
+    let text = json!({"type": "inference_request", "request_id": "r", "timestamp": now_s, "data": data}).to_string();
+    let length = u16::try_from(text.len()).unwrap();
+    // A whole text frame of two bytes of length, masked with nothing.
+    socket.write_all(&[&[0x81, 0xfe][..], &length.to_be_bytes(), &[0; 4], text.as_bytes()].concat()).unwrap();
+    let read = socket.read(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
 #[test]
 fn no_text_of_a_question_or_an_answer_is_logged_or_shown() {
     let folder = tempfile::tempdir().unwrap();
@@ -291,10 +316,14 @@ fn no_text_of_a_question_or_an_answer_is_logged_or_shown() {
     is_answered(&node, json!({"messages": message(marker)}));
     let streamed = ask(&node, json!({"messages": message(marker), "stream": true}));
     assert_eq!(streamed.status, 200);
+    let reply = older_node_asks(&node, "What is a block?");
+    assert!(reply.contains("completed") && reply.contains(answered), "{reply}");
     // What is refused is not repeated either.
     assert_eq!(ask(&node, json!({"messages": message(&marker.repeat(900))})).status, 400);
     set(&node, &["--tasks", "code_gen"]);
     assert_eq!(ask(&node, json!({"messages": message(marker)})).status, 403);
+    let reply = older_node_asks(&node, marker);
+    assert!(reply.contains("CONSENT_DENIED") && reply.contains("task"), "{reply}");
     for path in ["/", "/metrics", "/dashboard.js"] {
         let page = http::get(node.address("dashboard"), path).body;
         assert!(!page.contains(marker) && !page.contains(answered), "{path}");

@@ -5,15 +5,13 @@ use super::*;
 use crate::cli::{StartArgs, TermsArgs};
 use crate::config::ConfigFile;
 
-const UNLIMITED: Limits = Limits { threads: 64, cpu_percent: 100, kv_bytes_max: 2 << 30, prefix_bytes_max: 256 << 20 };
-
 fn config(terms: TermsArgs, section: &str) -> NodeConfig {
     let file: ConfigFile = toml::from_str(section).unwrap();
-    NodeConfig::settle(&StartArgs { terms, ..StartArgs::default() }, &file).unwrap()
+    NodeConfig::settle(&StartArgs { terms, threads: Some(64), ..StartArgs::default() }, &file).unwrap()
 }
 
 fn open(dir: &DataDir) -> Arc<Governor> {
-    Governor::open(dir, &config(TermsArgs::default(), ""), UNLIMITED).unwrap()
+    Governor::open(dir, &config(TermsArgs::default(), "")).unwrap()
 }
 
 fn fields(value: Value) -> Map<String, Value> {
@@ -58,7 +56,7 @@ fn flags_win_over_the_file_and_the_file_over_the_configuration() {
     let section =
         "[consent]\ncpu_percent = 10\nmax_ram_mb = 100\nmax_bandwidth_mbps = 0.5\nmin_reward_per_inference = 0.001";
     let opened = |terms: &TermsArgs, section: &str| {
-        Governor::open(&dir, &config(terms.clone(), section), UNLIMITED).unwrap().in_force().unwrap().contract
+        Governor::open(&dir, &config(terms.clone(), section)).unwrap().in_force().unwrap().contract
     };
     let first = opened(&flags, section);
     assert_eq!((first.cpu_percent, first.max_ram_mb, first.max_bandwidth_kbps), (40, 100, 500));
@@ -67,7 +65,7 @@ fn flags_win_over_the_file_and_the_file_over_the_configuration() {
     assert_eq!(opened(&TermsArgs::default(), section).cpu_percent, 70);
     assert_eq!(opened(&flags, section).cpu_percent, 40);
     std::fs::write(folder.path().join("consent.json"), "{\"cpu_percent\": 700}").unwrap();
-    let damaged = Governor::open(&dir, &config(TermsArgs::default(), ""), UNLIMITED).err().unwrap().to_string();
+    let damaged = Governor::open(&dir, &config(TermsArgs::default(), "")).err().unwrap().to_string();
     assert!(damaged.contains("consent.json") && damaged.contains("cpu_percent"), "{damaged}");
 }
 
