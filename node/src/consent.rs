@@ -61,6 +61,8 @@ pub struct Wanted {
 /// Keeper of the contract.
 pub struct Governor {
     dir: DataDir,
+    /// Clauses of the configuration, for what a file leaves out.
+    configured: Map<String, Value>,
     processors: usize,
     /// Threads, caches: what holds where no contract says less.
     unlimited: Limits,
@@ -113,6 +115,7 @@ impl Governor {
         }
         let governor = Governor {
             dir: dir.clone(),
+            configured: config.consent.clone(),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
             unlimited: unlimited(config),
             throttle: Arc::default(),
@@ -151,6 +154,19 @@ impl Governor {
         let mut state = self.state();
         let contract = state.in_force.map_or_else(Consent::default, |in_force| in_force.contract);
         self.keep(&mut state, InForce { contract, is_revoked: true })
+    }
+
+    /// Takes over what somebody wrote into the file. Whether that is anything new.
+    pub fn reload(&self) -> Result<bool, NodeError> {
+        let mut state = self.state();
+        let kept = file::read(&self.dir, &self.configured)?;
+        // A file that was taken away revokes nothing and allows nothing more.
+        if kept.is_none() || kept == state.in_force {
+            return Ok(false);
+        }
+        state.in_force = kept;
+        self.enforce(&state);
+        Ok(true)
     }
 
     fn keep(&self, state: &mut State, in_force: InForce) -> Result<(), NodeError> {

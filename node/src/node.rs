@@ -38,7 +38,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::NodeConfig,
     consensus,
-    consent::{Governor, KV_BYTES_MAX, place},
+    consent::{self, Governor, KV_BYTES_MAX, place},
     data_dir::{DataDir, RunningNode},
     error::NodeError,
     exchange,
@@ -107,6 +107,8 @@ impl Node {
         );
         let services: Arc<dyn Services> = Arc::new(services);
         let doors = open_doors(config, &dir, keys, &supervisor, &services).await?;
+        let following = consent::file::keep_up(Arc::clone(&governor), dir.clone(), stop.clone());
+        supervisor.spawner(Stage::Doors).spawn(following);
         let wal = dir.consensus()?;
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;

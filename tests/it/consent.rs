@@ -106,6 +106,17 @@ fn every_clause_is_refused_by_name_and_changed_while_the_node_runs() {
     // Who says no length gets what there is memory for.
     set(&node, &["--ram", "110"]);
     is_answered(&node, json!({"max_tokens": null}));
+    // An editor does as well as a command.
+    let file = folder.path().join("consent.json");
+    let mut edited: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    edited["task_types"] = json!(["embedding"]);
+    std::fs::write(&file, edited.to_string()).unwrap();
+    let begun = Instant::now();
+    while ask(&node, json!({})).status == 200 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the file is looked at");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    set(&node, &["--tasks", "any"]);
     // A contract that cannot be changes nothing.
     let wrong = refused(folder.path(), &["consent", "set", "--cpu", "250"]);
     assert!(wrong.contains("cpu_percent must be 1 to 100"), "{wrong}");
@@ -157,6 +168,13 @@ fn a_contract_is_registered_replaced_revoked_and_kept_through_kill_9() {
     let order = node.result("chain_getTransaction", json!([first["registered"]["id"]]));
     assert_eq!((&order["action"], &order["amount"]), (&json!("consent"), &Value::Null));
     assert_eq!(order["contract"], stated["contract"]);
+    // What cannot be registered is in force all the same, and said.
+    let poor = aria(here, &["consent", "set", "--cpu", "60", "--fee", "0.000000001"]);
+    let said = String::from_utf8_lossy(&poor.stdout).into_owned();
+    assert!(!poor.status.success() && said.contains("in force at once"), "{said}");
+    assert!(said.contains("not registered on chain") && said.contains("raise it"), "{said}");
+    assert_ne!(told(here, &["consent", "show"])["in_force"]["digest"], stated["digest"]);
+    set(&node, &["--cpu", "50"]);
     // The same again is no transaction.
     let again = told(here, &["consent", "set"]);
     assert_eq!((&again["registered"], &again["not_registered"]), (&Value::Null, &Value::Null), "{again}");

@@ -2,17 +2,22 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aria_chain::consent::Consent;
 use aria_rpc::consent::{amend, show};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
-use super::InForce;
+use super::{Governor, InForce};
 use crate::data_dir::DataDir;
 use crate::error::NodeError;
 
 /// Largest file read. A contract takes half a kilobyte.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// How often a running node looks at it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The field that says that a contract was taken back.
 const REVOKED: &str = "revoked";
 
@@ -52,4 +57,24 @@ pub fn write(dir: &DataDir, in_force: InForce) -> Result<(), NodeError> {
     fields[REVOKED] = Value::Bool(in_force.is_revoked);
     let text = serde_json::to_string_pretty(&fields).expect("a contract is names and numbers");
     dir.write_private(&path(dir), text.as_bytes())
+}
+
+/// Takes over what somebody writes into the file while the node runs.
+pub async fn keep_up(governor: Arc<Governor>, dir: DataDir, stop: CancellationToken) {
+    let path = path(&dir);
+    let look = async || tokio::fs::metadata(&path).await.ok().map(|meta| (meta.modified().ok(), meta.len()));
+    let mut seen = look().await;
+    while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+        let now = look().await;
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        let governor = Arc::clone(&governor);
+        match tokio::task::spawn_blocking(move || governor.reload()).await {
+            Ok(Ok(true)) => tracing::info!("the consent was changed in its file and is in force"),
+            Ok(Err(error)) => tracing::warn!(%error, "the consent stays as it was"),
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
 }

@@ -120,3 +120,24 @@ fn memory_is_divided_and_what_does_not_fit_is_refused_with_the_clause() {
     let stated = |ram_mb| governor.admit(&Wanted { ram_mb, ..wanted() }).err();
     assert_eq!((stated(512), stated(513)), (None, Some(Refusal::Ram { asked_mb: 513, max_mb: 512 })));
 }
+
+#[test]
+fn what_is_written_into_the_file_is_taken_over_and_a_damaged_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let governor = open(&DataDir::create(folder.path()).unwrap());
+    assert!(!governor.reload().unwrap(), "there is no file");
+    governor.set(&Map::new()).unwrap();
+    assert!(!governor.reload().unwrap(), "this node wrote it itself");
+    let write = |text: &str| std::fs::write(folder.path().join("consent.json"), text).unwrap();
+    write("{\"cpu_percent\": 12, \"revoked\": true}");
+    assert!(governor.reload().unwrap());
+    let InForce { contract, is_revoked } = governor.in_force().unwrap();
+    assert_eq!((contract.cpu_percent, is_revoked), (12, true));
+    for damaged in ["", "{\"cpu_percent\": 12, \"revoked\": 1}", "{\"cpu\": 12}"] {
+        write(damaged);
+        assert!(governor.reload().is_err(), "{damaged}");
+        assert_eq!(governor.in_force().unwrap().contract, contract);
+    }
+    std::fs::remove_file(folder.path().join("consent.json")).unwrap();
+    assert!(!governor.reload().unwrap() && governor.in_force().unwrap().is_revoked);
+}

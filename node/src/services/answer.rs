@@ -65,14 +65,7 @@ pub(super) fn start(
     let ram_mb = call.ram_mb;
     let request = generation_request((served, governor), call, &secrets)?;
     let model_id = ModelId::new(served.backend.model().digest.0);
-    let wanted = Wanted {
-        at: Timestamp::new(chain.clock.now_ms()),
-        task: terms.task,
-        ram_mb,
-        kv_bytes: kv_bytes(served, &request),
-        reward: earnings(chain, served, &model_id, terms.audit)?,
-    };
-    let permit = governor.admit(&wanted)?;
+    let permit = governor.admit(&wanted(chain, served, &request, (terms, ram_mb))?)?;
     let admitted =
         gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), (&request, terms), secrets);
 
@@ -104,10 +97,19 @@ pub(super) fn start(
     Ok(generation)
 }
 
-/// Bytes of the caches of all choices of a request at their longest.
-fn kv_bytes(served: &Served, request: &GenerationRequest) -> u64 {
-    let per_position = served.backend.model().kv_shape().bytes_per_position() as u64;
-    u64::from(request.choices).saturating_mul(request.positions() as u64).saturating_mul(per_position)
+/// What a request asks of this node's consent.
+fn wanted(
+    chain: &Chain,
+    served: &Served,
+    request: &GenerationRequest,
+    (terms, ram_mb): (Terms, u32),
+) -> Result<Wanted, GenerateError> {
+    let info = served.backend.model();
+    // What is longer than the context is for the engine to refuse.
+    let positions = request.positions().min(info.context) as u64;
+    let kv_bytes = u64::from(request.choices) * positions * info.kv_shape().bytes_per_position() as u64;
+    let reward = earnings(chain, served, &ModelId::new(info.digest.0), terms.audit)?;
+    Ok(Wanted { at: Timestamp::new(chain.clock.now_ms()), task: terms.task, ram_mb, kv_bytes, reward })
 }
 
 /// What an answer can earn: the chain's rate, for a model that it knows, run exactly, that auditors may check.
