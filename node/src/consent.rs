@@ -4,7 +4,7 @@
 //! configuration, file or the private door, governs every door, and is changed without a restart. One that was revoked admits
 //! nothing; its limits stay.
 //!
-//! In reading order: [`Governor`], [`file`] (how a contract outlives a restart), [`memory`] (what a model and its answers take),
+//! In reading order: [`Governor`], [`mod@file`] (how a contract outlives a restart), [`memory`] (what a model and its answers take),
 //! [`place`] (who is told where this node is).
 
 use std::sync::{Arc, Mutex, MutexGuard};

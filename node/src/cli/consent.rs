@@ -45,38 +45,38 @@ pub struct RegisterArgs {
     pub order: OrderArgs,
 }
 
-/// Clauses of a contract. Each may also stand under `[consent]` of the configuration file.
+/// Clauses of a contract; in brackets what each one is where a contract is stated first. Each may also stand under `[consent]` of the configuration file.
 #[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Consent")]
 pub struct TermsArgs {
-    /// Share of the machine's processors, 1 to 100 [default where a contract is stated: 25]
+    /// Share of the machine's processors, 1 to 100 [first: 25]
     #[arg(long, value_name = "PERCENT")]
     pub cpu: Option<String>,
-    /// Memory of the model and its answers, in MB [512]
+    /// Memory of the model and its answers, in MB [first: 512]
     #[arg(long, value_name = "MB")]
     pub ram: Option<String>,
-    /// To and from all peers together, in megabits a second [10]
+    /// To and from all peers together, in megabits a second [first: 10]
     #[arg(long, value_name = "MBPS")]
     pub bandwidth: Option<String>,
-    /// When to serve, in UTC; over midnight it belongs to the day on which it begins [00:00-23:59]
+    /// When to serve, in UTC; over midnight it belongs to the day on which it begins [first: 00:00-23:59]
     #[arg(long, value_name = "HH:MM-HH:MM")]
     pub schedule: Option<String>,
-    /// On which days, as in mon,wed or mon-fri [all]
+    /// On which days, as in mon,wed or mon-fri [first: all]
     #[arg(long)]
     pub days: Option<String>,
-    /// For which tasks: text_gen, code_gen, summarization, translation, embedding, any [any]
+    /// For which tasks: text_gen, code_gen, summarization, translation, embedding, any [first: any]
     #[arg(long)]
     pub tasks: Option<String>,
-    /// Answers in the making at once [2]
+    /// Answers in the making at once [first: 2]
     #[arg(long, value_name = "ANSWERS")]
     pub concurrent: Option<String>,
-    /// What an answer must be able to earn, in ARIA [0]
+    /// What an answer must be able to earn, in ARIA [first: 0]
     #[arg(long, value_name = "ARIA")]
     pub min_reward: Option<String>,
-    /// Whether texts may be logged; this program never does [true]
+    /// Whether texts may be logged; this program never does [first: true]
     #[arg(long, value_name = "BOOL")]
     pub logging: Option<bool>,
-    /// Whether the node may tell where it is, as --mdns does [false]
+    /// Whether the node may tell where it is, as --mdns does [first: false]
     #[arg(long, value_name = "BOOL")]
     pub geo: Option<bool>,
 }
