@@ -2,6 +2,7 @@
 //!
 //! Keys, Merkle proofs and the store have errors of their own beside their code.
 
+use crate::consent::ConsentError;
 use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, RequestId, TransactionId};
 use crate::limits::{
     ATTESTATION_ITEMS_MAX, BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX,
@@ -430,6 +431,9 @@ pub enum TransactionError {
     /// What moves nothing only fills blocks.
     #[error("amount is zero; give one above zero")]
     NoAmount,
+    /// A contract says what can be.
+    #[error("the consent contract cannot be: {0}")]
+    Consent(#[from] ConsentError),
     /// The sender signs what it orders.
     #[error("transaction {transaction} is not signed by its sender {sender}")]
     Unsigned {

@@ -46,6 +46,8 @@ impl Domain {
     pub const SIGN_RECEIPT: Domain = Domain("aria/sign/receipt/v1");
     /// A sender's signature over its transaction.
     pub const SIGN_TRANSACTION: Domain = Domain("aria/sign/transaction/v1");
+    /// Digest of a consent contract.
+    pub const CONSENT: Domain = Domain("aria/consent/v1");
     /// Id of an attestation.
     pub const ATTESTATION: Domain = Domain("aria/attestation/v1");
     /// Digest of a signed attestation.

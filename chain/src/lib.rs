@@ -10,6 +10,7 @@
 //! - `units`, `ids`, `limits`: quantities, names and bounds;
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
+//! - `consent`: what a node lets others do with its machine;
 //! - `transaction`: what accounts order;
 //! - `sobriety`: what a node says its answers took;
 //! - `attestation`: what auditors say of records;
@@ -27,6 +28,7 @@ pub mod attestation;
 pub mod block;
 pub mod certificate;
 pub mod codec;
+pub mod consent;
 pub mod error;
 pub mod evidence;
 pub mod hash;

@@ -1,5 +1,7 @@
 //! What was asked. A request stays off the chain but for its id and the copy inside a proof; it shows commitments, never text.
 
+use std::str::FromStr;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +93,44 @@ pub enum TaskType {
     /// A vector.
     #[serde(rename = "embedding")]
     Embedding = 5,
+}
+
+impl TaskType {
+    /// Every kind.
+    pub const ALL: [TaskType; 6] = [
+        TaskType::Any,
+        TaskType::TextGeneration,
+        TaskType::CodeGeneration,
+        TaskType::Summarization,
+        TaskType::Translation,
+        TaskType::Embedding,
+    ];
+
+    /// Its canonical name.
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskType::Any => "any",
+            TaskType::TextGeneration => "text_gen",
+            TaskType::CodeGeneration => "code_gen",
+            TaskType::Summarization => "summarization",
+            TaskType::Translation => "translation",
+            TaskType::Embedding => "embedding",
+        }
+    }
+}
+
+impl FromStr for TaskType {
+    type Err = ();
+
+    /// The canonical name, or one of those in which older nodes say it.
+    fn from_str(text: &str) -> Result<TaskType, ()> {
+        let name = match text {
+            "text_generation" => "text_gen",
+            "code_generation" => "code_gen",
+            other => other,
+        };
+        TaskType::ALL.into_iter().find(|task| task.name() == name).ok_or(())
+    }
 }
 
 /// Who may see the tokens of a request and its answer, besides the nodes that compute it.

@@ -6,6 +6,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::codec::Versioned;
+use crate::consent::Consent;
 use crate::error::TransactionError;
 use crate::hash::Domain;
 use crate::ids::{ChainId, Digest, NodeId, TransactionId};
@@ -53,6 +54,11 @@ pub enum Action {
         /// How much.
         amount: NanoAria,
     } = 3,
+    /// States what the sender lets others do with its machine, in place of what it stated before.
+    Consent {
+        /// The contract; nothing takes the one that is registered back.
+        contract: Option<Consent>,
+    } = 4,
     /// Says that an auditor did not run a record that it attested: its opened root is not what the run gives.
     Doubt {
         /// Of the record's block.
@@ -73,16 +79,17 @@ impl Action {
             Action::Transfer { .. } => "transfer",
             Action::Bond { .. } => "bond",
             Action::Unbond { .. } => "unbond",
+            Action::Consent { .. } => "consent",
             Action::Doubt { .. } => "doubt",
             Action::Sobriety(_) => "sobriety",
         }
     }
 
-    /// What it moves, if that is what it is for.
+    /// What it moves, if it is there to move something.
     pub fn amount(&self) -> Option<NanoAria> {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => Some(*amount),
-            Action::Doubt { .. } | Action::Sobriety(_) => None,
+            Action::Consent { .. } | Action::Doubt { .. } | Action::Sobriety(_) => None,
         }
     }
 
@@ -90,7 +97,9 @@ impl Action {
     pub fn spends(&self) -> NanoAria {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
-            Action::Unbond { .. } | Action::Doubt { .. } | Action::Sobriety(_) => NanoAria::ZERO,
+            Action::Unbond { .. } | Action::Consent { .. } | Action::Doubt { .. } | Action::Sobriety(_) => {
+                NanoAria::ZERO
+            }
         }
     }
 }
@@ -132,6 +141,9 @@ impl SignedTransaction {
         }
         if action.amount() == Some(NanoAria::ZERO) {
             return Err(TransactionError::NoAmount);
+        }
+        if let Action::Consent { contract: Some(contract) } = action {
+            contract.check()?;
         }
         let id = self.transaction.id();
         if !keys::verify_transaction(sender, chain_id, &id, &self.signature) {

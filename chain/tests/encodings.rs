@@ -7,6 +7,7 @@ use aria_chain::attestation::SignedAttestation;
 use aria_chain::block::{Body, Header};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::codec::{Versioned, to_bytes};
+use aria_chain::consent::Consent;
 use aria_chain::error::CodecError;
 use aria_chain::evidence::Evidence;
 use aria_chain::proof::SignedProof;
@@ -21,7 +22,7 @@ use proptest::prelude::*;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod support;
-use support::{Chain, Maker, attestation, order, proof, state_root, transfer, validators};
+use support::{Chain, Maker, attestation, consent, order, proof, state_root, transfer, validators};
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut chain = Chain::new(4);
@@ -49,6 +50,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("sobriety", sobriety().signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
+        ("consent", consent(1, 0, Some(Consent::default())).encode()),
+        ("revocation", consent(1, 0, None).encode()),
     ]
 }
 
@@ -131,13 +134,13 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
-        "transaction" | "doubt" | "sobriety" => decode::<SignedTransaction>(bytes),
+        "transaction" | "doubt" | "sobriety" | "consent" | "revocation" => decode::<SignedTransaction>(bytes),
         "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 12] = [
+const VERSIONED: [&str; 14] = [
     "request",
     "record",
     "proof",
@@ -150,6 +153,8 @@ const VERSIONED: [&str; 12] = [
     "attestation",
     "doubt",
     "sobriety",
+    "consent",
+    "revocation",
 ];
 
 fn sample(name: &str) -> Vec<u8> {
@@ -195,7 +200,7 @@ proptest! {
 
     #[test]
     fn altered_bytes_are_refused_or_are_another_value(
-        which in 0usize..10, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+        which in 0usize..12, at in any::<prop::sample::Index>(), flip in 1u8..=255,
     ) {
         let name = VERSIONED[which];
         let mut bytes = sample(name);
@@ -205,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(which in 0usize..10, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_read_without_harm(which in 0usize..12, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _: Result<(), CodecError> = decode_as(VERSIONED[which], &bytes);
     }
 }

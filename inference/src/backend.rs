@@ -13,6 +13,7 @@ use crate::generation::{Event, GenerationRequest, RequestError};
 use crate::hyper::Hyper;
 use crate::kernels::KernelKind;
 use crate::kv_cache::KvShape;
+use crate::pace::Limits;
 use crate::tokenizer::Tokenizer;
 use crate::verify::{Claim, Verdict};
 
@@ -148,6 +149,8 @@ pub trait Backend: Send + Sync {
     fn submit(&self, request: GenerationRequest, cancel: CancelToken, sink: EventSink) -> Result<(), SubmitError>;
     /// Queues the re-execution of a claim.
     fn verify(&self, claim: Claim, cancel: CancelToken, sink: VerdictSink) -> Result<(), SubmitError>;
+    /// Takes no more than this of the machine, from the next step on. Results do not change.
+    fn limit(&self, limits: Limits);
     /// How busy it is.
     fn load(&self) -> Load;
     /// Ends: with `drain`, what was accepted is finished first; without, it is cancelled. Later requests are refused. Returns when the

@@ -19,6 +19,7 @@ use crate::energy::Meter;
 use crate::engine::{Engine, EngineError};
 use crate::forward::Row;
 use crate::generation::GenerationRequest;
+use crate::pace::Limits;
 use crate::verify::{Claim, Verdict};
 
 use audit::Audit;
@@ -168,6 +169,15 @@ impl Scheduler {
     pub fn into_engine(mut self) -> Engine {
         self.cancel_all();
         self.engine
+    }
+
+    /// Takes no more than this from the next step on. Where the system gives no new threads the old ones go on.
+    pub fn limit(&mut self, limits: &Limits) {
+        if limits.threads != self.engine.info().threads {
+            let _ = self.engine.set_threads(limits.threads);
+        }
+        self.engine.set_kv_bytes_max(limits.kv_bytes_max);
+        self.sessions.prefixes.limit(limits.prefix_bytes_max);
     }
 
     /// Jobs being computed.

@@ -168,6 +168,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives running requests this much memory for their caches from now on. The longest request stays what it was at the start.
+    pub fn set_kv_bytes_max(&mut self, bytes: u64) {
+        self.options.kv_bytes_max = bytes;
+    }
+
     /// The options it was loaded with.
     #[must_use]
     pub fn options(&self) -> &EngineOptions {

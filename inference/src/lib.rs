@@ -13,7 +13,7 @@
 //! - [`model`] and [`embedding`] hold the weights in [`memory`], [`kv_cache`] and [`session`] one conversation, [`forward`] the layers;
 //! - [`sampler`] draws tokens, [`transcript`] commits to a run;
 //! - [`generation`] is one request, [`batch`] many at once, [`verify`] a claim checked again;
-//! - [`engine`] and [`backend`] are what a node holds; [`energy`] is what it took; [`synthetic`] makes models for benches.
+//! - [`engine`] and [`backend`] are what a node holds, [`pace`] how much of the machine they take; [`energy`] is what it took; [`synthetic`] makes models for benches.
 
 pub mod arith;
 pub mod backend;
@@ -32,6 +32,7 @@ pub mod kernels;
 pub mod kv_cache;
 pub mod memory;
 pub mod model;
+pub mod pace;
 pub mod pool;
 pub mod sampler;
 pub mod session;

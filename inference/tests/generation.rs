@@ -15,6 +15,7 @@ use aria_inference::forward::FaultCode;
 use aria_inference::generation::{Event, FinishReason, GenerationRequest, RequestError};
 use aria_inference::gguf::Gguf;
 use aria_inference::kernels::KernelKind;
+use aria_inference::pace::Limits;
 use aria_inference::sampler::Sampling;
 use models::{aria_tiny, data, mini_silu, paths, reference};
 use requests::{builtin, collect, greedy, options, outcome, run, sampled, streamed, submit};
@@ -108,6 +109,28 @@ fn a_seed_decides_the_text_on_every_path() {
             assert_eq!(result(&builtin(&tiny, &options), &request), expected, "{kernel}, {threads} threads");
         }
     }
+}
+
+#[test]
+fn limits_change_when_and_where_a_step_runs_and_nothing_else() {
+    let tiny = aria_tiny();
+    let request = sampled(&reference()[3].prompt, 24, 7);
+    let expected = result(&builtin(&tiny, &options(1)), &request);
+    let backend = builtin(&tiny, &options(2));
+    for (threads, cpu_percent) in [(1, 20), (3, 90), (1, 100)] {
+        backend.limit(Limits { threads, cpu_percent, kv_bytes_max: 1 << 30, prefix_bytes_max: 0 });
+        assert_eq!(result(&backend, &request), expected, "{threads} threads, {cpu_percent} %");
+    }
+    // Memory is taken away as well.
+    let limits = Limits { threads: 1, cpu_percent: 100, kv_bytes_max: 1_000, prefix_bytes_max: 0 };
+    backend.limit(limits);
+    let refused = backend.submit(request.clone(), CancelToken::new(), Box::new(drop));
+    assert!(
+        matches!(refused, Err(SubmitError::Invalid(RequestError::Memory { limit_bytes: 1_000, .. }))),
+        "{refused:?}"
+    );
+    backend.limit(Limits { kv_bytes_max: 1 << 30, ..limits });
+    assert_eq!(result(&backend, &request), expected, "and given back");
 }
 
 #[test]

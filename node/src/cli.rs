@@ -9,6 +9,10 @@ use aria_chain::ids::{NodeId, RecordId};
 use crate::amount::Amount;
 use crate::chain::TrustedBlock;
 
+pub mod consent;
+
+pub use consent::{ConsentCommand, RegisterArgs, TermsArgs};
+
 /// Kernel paths by name; which of them this CPU can run is seen when the model is loaded.
 const KERNELS: [&str; 5] = ["scalar", "avx2", "avx512-plain", "avx512", "neon"];
 
@@ -65,6 +69,9 @@ pub enum Command {
     /// What an account has, and orders of it
     #[command(subcommand, arg_required_else_help = true)]
     Wallet(WalletCommand),
+    /// What this node lets others do with its machine
+    #[command(subcommand, arg_required_else_help = true)]
+    Consent(ConsentCommand),
     /// Keys of this node
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
@@ -197,6 +204,9 @@ pub struct StartArgs {
     /// Allow a non-loopback address without an API key
     #[arg(long)]
     pub insecure: bool,
+    /// What others may do with this machine.
+    #[command(flatten)]
+    pub terms: TermsArgs,
 }
 
 /// Flags of `aria devnet`.

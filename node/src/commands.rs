@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod bench;
+mod consent;
 mod devnet;
 mod infer;
 mod key;
@@ -87,6 +88,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(LedgerCommand::Rewards { node }) => block_on(look::rewards(&setting, node)),
         Command::Ledger(LedgerCommand::VerifyProof(args)) => light::verify_proof(&setting, &args),
         Command::Wallet(command) => block_on(wallet::wallet(&setting, command)),
+        Command::Consent(command) => block_on(consent::consent(&setting, command)),
         Command::Key(KeyCommand::Show) => key::show(&setting),
         Command::Key(KeyCommand::Api) => key::api(&setting),
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::{
     chain::TrustedBlock,
@@ -29,6 +30,9 @@ pub struct ConfigFile {
     /// `[log]`
     #[serde(default)]
     pub log: LogSection,
+    /// `[consent]`: clauses under the names that `aria consent show --json` has for them.
+    #[serde(default)]
+    pub consent: Map<String, Value>,
 }
 
 /// `[node]`: the flags of `aria node start`.
@@ -119,6 +123,10 @@ pub struct NodeConfig {
     pub sessions_max: usize,
     /// Requests waiting.
     pub queue_max: usize,
+    /// Clauses of consent in the configuration file.
+    pub consent: Map<String, Value>,
+    /// Clauses of consent by flag.
+    pub terms: Map<String, Value>,
 }
 
 impl ConfigFile {
@@ -177,6 +185,8 @@ impl NodeConfig {
             cors_origins: file.api.cors_origins.clone(),
             sessions_max,
             queue_max,
+            consent: file.consent.clone(),
+            terms: flags.terms.fields(),
         })
     }
 }

@@ -71,6 +71,19 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
+    /// A model that takes more memory than the consent contract allows.
+    #[error(
+        "the model takes {needed_mb} MB with one session, and this node's consent allows {max_mb} MB (clause ram): serve a smaller model with --model, or allow more with --ram or `aria consent set --ram`"
+    )]
+    DoesNotFit {
+        /// What it takes.
+        needed_mb: u32,
+        /// What is allowed.
+        max_mb: u32,
+    },
+    /// A consent contract that cannot be.
+    #[error("consent: {0}")]
+    Consent(#[from] aria_chain::consent::ConsentError),
     /// The genesis file.
     #[error("genesis {}: {reason}", path.display())]
     Genesis {

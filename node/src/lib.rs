@@ -12,6 +12,7 @@
 //! - [`exchange`]: between peers and the rest of the node
 //! - [`consensus`]: from waiting proofs to final blocks
 //! - [`snapshot`]: states of the past, for nodes that begin with one
+//! - [`consent`]: what this node lets others do with its machine, and that it holds
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
 //! - [`sobriety`]: what this node tells the chain of its energy
 //! - [`model`]: which model is served
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod consensus;
+pub mod consent;
 pub mod data_dir;
 pub mod error;
 pub mod exchange;

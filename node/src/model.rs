@@ -11,6 +11,8 @@ use aria_inference::{
     energy::{Meter, POWERCAP_ROOT},
     engine::{Engine, EngineOptions},
     gguf::Gguf,
+    hyper::Hyper,
+    kv_cache::KvShape,
 };
 
 use crate::{cli::BackendChoice, error::NodeError};
@@ -68,6 +70,13 @@ impl Located {
             Source::File(path) => Gguf::open(path),
         };
         opened.map_err(|error| self.fault(error))
+    }
+
+    /// Least bytes of its weights in memory, at two bits each, and those of a position of a session: by its head alone.
+    pub fn sizes(&self) -> Result<(u64, u64), NodeError> {
+        let hyper = Hyper::from_gguf(&self.open()?).map_err(|error| self.fault(error))?;
+        let shape = KvShape { layers: hyper.layers, kv_heads: hyper.kv_heads, head_dim: hyper.head_dim };
+        Ok((hyper.multiplied_weights() / 4, shape.bytes_per_position() as u64))
     }
 
     /// Loads it. Takes as long as reading the whole file.

@@ -4,7 +4,7 @@
 //! are ([`handshake`]). After that a connection carries binary frames, each with a channel in front. What the frames mean is not this module's business. Everything is bounded:
 //! connections, frames, queues, what one peer may send in a second. A slow or noisy peer is dropped with a reason in the log.
 //!
-//! In reading order: [`tls`], [`handshake`], [`peer`], [`peers`], [`dial`], [`book`], [`discover`], `lan`.
+//! In reading order: [`tls`], [`handshake`], [`peer`], [`peers`], [`dial`], [`throttle`], [`book`], [`discover`], `lan`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,11 +27,13 @@ pub mod handshake;
 mod lan;
 pub mod peer;
 pub mod peers;
+pub mod throttle;
 pub mod tls;
 
 use book::Entry;
 pub use peers::PeerInfo;
 use peers::Peers;
+use throttle::Throttle;
 
 /// Events that wait for the node; a full queue slows the readers, and so the peers.
 const EVENTS_MAX: usize = 1_024;
@@ -107,6 +109,8 @@ pub struct NetworkConfig {
     pub dial_again: (Duration, Duration),
     /// Messages and bytes that one peer may send in a second; twice that in a burst.
     pub rate: (u32, u32),
+    /// What all peers together may say and be told. Can be changed while the network runs.
+    pub throttle: Arc<Throttle>,
 }
 
 impl Default for NetworkConfig {
@@ -120,6 +124,7 @@ impl Default for NetworkConfig {
             dead_after: Duration::from_secs(300),
             dial_again: (Duration::from_millis(200), Duration::from_secs(30)),
             rate: (4_000, 64 * 1_024 * 1_024),
+            throttle: Arc::default(),
         }
     }
 }
@@ -260,10 +265,10 @@ impl Network {
         self.named.lock().expect("no section that holds this lock panics")
     }
 
-    /// Tells the local network that this node is here, and dials those that say so too.
-    pub fn look_around(&self) -> Result<(), NetworkError> {
+    /// Tells the local network that this node is here, and dials those that say so too, until `stop`.
+    pub fn look_around(&self, stop: CancellationToken) -> Result<(), NetworkError> {
         let _inside = self.runtime.enter();
-        let begun = lan::look_around(Arc::clone(&self.peers), self.address, self.stop.clone());
+        let begun = lan::look_around(Arc::clone(&self.peers), self.address, stop);
         begun.map_err(|error| NetworkError::Lan(error.to_string()))
     }
 

@@ -39,6 +39,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::NodeConfig,
     consensus,
+    consent::{self, Governor, KV_BYTES_MAX, place},
     data_dir::{DataDir, RunningNode},
     error::NodeError,
     exchange,
@@ -62,15 +63,13 @@ const CONNECTIONS_MAX: usize = 512;
 /// How long a new node looks for a snapshot.
 const FAST_START_MAX: Duration = Duration::from_secs(15);
 
-/// Bytes of all key-value caches. A session of the 2B model takes 77 kB a token.
-const KV_BYTES_MAX: u64 = 2 << 30;
-
 /// A node that runs.
 pub struct Node {
     dir: DataDir,
     supervisor: Supervisor,
     stop: CancellationToken,
     served: Arc<OnceLock<Served>>,
+    governor: Arc<Governor>,
     /// What it tells about itself.
     pub running: RunningNode,
 }
@@ -83,6 +82,7 @@ impl Node {
         if !config.host.is_loopback() && keys.is_empty() && !config.insecure {
             return Err(NodeError::Exposed { host: config.host });
         }
+        let governor = Governor::open(&dir, config)?;
         let located = model::locate(&config.model, &dir.models())?;
         let kernel = kernel_of(config.kernel.as_deref())?;
         let metrics = install_metrics();
@@ -98,7 +98,7 @@ impl Node {
         let spawner = supervisor.spawner(Stage::Engine);
         let services = NodeServices::new(
             Arc::clone(&chain),
-            Arc::clone(&served),
+            (Arc::clone(&served), Arc::clone(&governor)),
             spawner,
             stop.clone(),
             metrics,
@@ -106,11 +106,13 @@ impl Node {
         );
         let services: Arc<dyn Services> = Arc::new(services);
         let doors = open_doors(config, &dir, keys, &supervisor, &services).await?;
+        let following = consent::file::keep_up(Arc::clone(&governor), dir.clone(), stop.clone());
+        supervisor.spawner(Stage::Doors).spawn(following);
         let wal = dir.consensus()?;
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
-        start_peers(config, &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
+        start_peers((config, &governor), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         let (auditor, model) = (Arc::clone(&chain), Arc::clone(&served));
         supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
@@ -130,7 +132,7 @@ impl Node {
             dashboard: format!("http://{}", doors.dashboard),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let node = Node { dir, supervisor, stop, served, running };
+        let node = Node { dir, supervisor, stop, served, governor, running };
         match node.load(located, config, kernel, &*chain.clock).await {
             Ok(()) => {}
             Err(error) => {
@@ -149,17 +151,16 @@ impl Node {
         kernel: Option<KernelKind>,
         clock: &dyn Clock,
     ) -> Result<(), NodeError> {
-        let defaults = EngineOptions::default();
         let options = EngineOptions {
-            threads: config.threads.unwrap_or(defaults.threads),
+            threads: self.governor.threads(),
             kernel,
             queue_max: config.queue_max,
             sessions_max: config.sessions_max,
             kv_bytes_max: KV_BYTES_MAX,
-            ..defaults
+            ..EngineOptions::default()
         };
-        let (choice, name) = (config.backend, located.name.clone());
-        let loading = spawn_blocking(move || located.start(choice, &options));
+        let (choice, name, governor) = (config.backend, located.name.clone(), Arc::clone(&self.governor));
+        let loading = spawn_blocking(move || governor.load(&located, choice, &options));
         let backend = tokio::select! {
             loaded = loading => loaded.map_err(|error| NodeError::Task { task: "model", reason: error.to_string() })??,
             () = self.stop.cancelled() => return Ok(()),
@@ -171,6 +172,7 @@ impl Node {
             let stopped = spawn_blocking(move || engine.stop(false)).await;
             stopped.map_err(|error| NodeError::Task { task: "engine", reason: error.to_string() })
         });
+        self.governor.take_charge(Arc::clone(&backend));
         // Nobody else sets it.
         let _ = self.served.set(Served { name, backend, loaded_s: clock.now_ms() / 1000 });
         Ok(())
@@ -319,7 +321,7 @@ fn dial_all(network: &Network, addresses: &[String]) {
 
 /// Lets peers in, and looks for those that are named.
 fn start_peers(
-    config: &NodeConfig,
+    (config, governor): (&NodeConfig, &Arc<Governor>),
     chain: &Arc<Chain>,
     supervisor: &Supervisor,
     listener: (TcpListener, SocketAddr),
@@ -329,14 +331,13 @@ fn start_peers(
     let identity = identity(&chain.key, &chain.genesis);
     let spawner = supervisor.spawner(Stage::Consensus);
     let (stop, known) = (spawner.stop().clone(), book::read(&*chain.store));
-    let (legacy, settings) = (Some(Box::new(legacy) as Box<dyn Legacy>), NetworkConfig::default());
+    let settings = NetworkConfig { throttle: Arc::clone(&governor.throttle), ..NetworkConfig::default() };
+    let legacy = Some(Box::new(legacy) as Box<dyn Legacy>);
     let (network, events) = Network::start(listener, identity, settings, known, legacy, stop.clone());
-    spawner.spawn(book::keep(network.clone(), Arc::clone(&chain.store), stop));
+    spawner.spawn(book::keep(network.clone(), Arc::clone(&chain.store), stop.clone()));
     dial_all(&network, &config.bootstrap);
-    if config.mdns
-        && let Err(error) = network.look_around()
-    {
-        tracing::warn!(%error, "nobody on the local network is found by itself");
+    if config.mdns {
+        spawner.spawn(place::look_around(network.clone(), governor.may_tell_place(), stop));
     }
     // It is set here and nowhere else.
     let _ = chain.network.set(network.clone());

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aria_chain::{
+    consent::Consent,
     ids::{ModelId, NodeId, TransactionId},
     store::{Health, Store, StoreError},
     transaction::VerifiedTransaction,
@@ -14,17 +15,23 @@ use aria_chain::{
 };
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
-    AccountView, BanView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard, NodeStatus,
-    PeerView, Readiness, Services, Submission, VerifyView, WaitingProof, WaitingTransaction,
+    AccountView, BanView, ConsentView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard,
+    NodeStatus, PeerView, Readiness, Services, Submission, VerifyView, WaitingProof, WaitingTransaction,
 };
 use aria_runtime::{
     state::Reader,
     verify::{VerifyReport, verify_chain},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::{chain::Chain, network::Network, supervisor::Spawner};
+use crate::{
+    chain::Chain,
+    consent::{Governor, InForce},
+    network::Network,
+    supervisor::Spawner,
+};
 
 pub mod answer;
 pub mod gateway;
@@ -44,6 +51,7 @@ pub struct Served {
 pub struct NodeServices {
     chain: Arc<Chain>,
     served: Arc<OnceLock<Served>>,
+    governor: Arc<Governor>,
     spawner: Spawner,
     stop: CancellationToken,
     started: Instant,
@@ -55,13 +63,13 @@ impl NodeServices {
     /// Joins what is there; the model comes when it is loaded.
     pub fn new(
         chain: Arc<Chain>,
-        served: Arc<OnceLock<Served>>,
+        (served, governor): (Arc<OnceLock<Served>>, Arc<Governor>),
         spawner: Spawner,
         stop: CancellationToken,
         metrics: PrometheusHandle,
         queue_max: usize,
     ) -> NodeServices {
-        NodeServices { chain, served, spawner, stop, started: Instant::now(), metrics, queue_max }
+        NodeServices { chain, served, governor, spawner, stop, started: Instant::now(), metrics, queue_max }
     }
 }
 
@@ -104,7 +112,20 @@ impl Services for NodeServices {
         }
         let served =
             self.served.get().ok_or_else(|| GenerateError::NotReady { reason: "the model is being loaded".into() })?;
-        answer::start(&self.chain, served, &self.spawner, call)
+        answer::start((&self.chain, &self.governor), served, &self.spawner, call)
+    }
+
+    fn consent(&self) -> Option<ConsentView> {
+        let view = |InForce { contract, is_revoked }| ConsentView { contract, is_revoked };
+        self.governor.in_force().map(view)
+    }
+
+    fn set_consent(&self, fields: &Map<String, Value>) -> Result<Consent, String> {
+        self.governor.set(fields).map_err(|error| error.to_string())
+    }
+
+    fn revoke_consent(&self) -> Result<(), String> {
+        self.governor.revoke().map_err(|error| error.to_string())
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -130,7 +151,7 @@ impl Services for NodeServices {
             model: served.map(|served| served.name.clone()),
             backend: served.map(|served| served.backend.kind().name()),
             kernel: served.map(|served| served.backend.model().kernel.name()),
-            threads: served.map(|served| served.backend.model().threads),
+            threads: served.map(|_| self.governor.threads()),
             active: load.active,
             queued: load.queued,
             queue_max: self.queue_max,

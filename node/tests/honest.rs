@@ -8,7 +8,7 @@ use aria_chain::attestation::Verdict;
 use aria_chain::codec::Versioned;
 use aria_chain::ids::{ChainId, Digest, ModelId};
 use aria_chain::keys::NodeKey;
-use aria_chain::request::AuditMode;
+use aria_chain::request::{AuditMode, TaskType};
 use aria_chain::units::{Height, Timestamp};
 use aria_inference::backend::{Backend, CancelToken};
 use aria_inference::engine::EngineOptions;
@@ -18,7 +18,7 @@ use aria_node::audit::judge::run_again;
 use aria_node::audit::payload::{Payload, Shown};
 use aria_node::cli::BackendChoice;
 use aria_node::model::{EMBEDDED_NAME, locate};
-use aria_node::services::gateway::{Secrets, admit, bias_ppm, prove, settle, transcript_salt};
+use aria_node::services::gateway::{Secrets, Terms, admit, bias_ppm, prove, settle, transcript_salt};
 
 /// How many in an ordinary run.
 const AUDITS: u32 = 150;
@@ -93,7 +93,8 @@ fn no_honest_record_is_refuted_and_no_false_one_passes() {
     for number in 0..count {
         let secrets = Secrets::draw().expect("randomness");
         let asked = dice.request(&secrets);
-        let admitted = admit(&key, &chain, model_id, Height::new(5), (&asked, AuditMode::Committee), secrets);
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::TextGeneration };
+        let admitted = admit(&key, &chain, model_id, Height::new(5), (&asked, terms), secrets);
         let begun = Instant::now();
         let outcome = answer(&*provider, &asked);
         generating += begun.elapsed();

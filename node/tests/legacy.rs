@@ -108,6 +108,7 @@ async fn an_older_node_pings_announces_lists_reads_and_asks() {
         let reply = say(&mut socket, &message).await;
         assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(code)), "{message}: {reply}");
     }
+    consent_holds_here_too(&mut socket, folder.path()).await;
     let mut codes = Vec::new();
     for _ in 0..8 {
         codes.push(ask(&mut socket, "ping", json!({})).await["code"].clone());
@@ -117,4 +118,37 @@ async fn an_older_node_pings_announces_lists_reads_and_asks() {
     assert!(!matches!(socket.next().await, Some(Ok(Message::Text(_)))), "too long a message ends the connection");
     stop.cancel();
     running.await.unwrap().unwrap();
+}
+
+/// What the contract of the running node forbids is refused with its clause, and told in its statistics.
+async fn consent_holds_here_too(socket: &mut Socket, data_dir: &std::path::Path) {
+    let door = data_dir.join("admin.sock");
+    let state = async |contract: Value| {
+        aria_node::client::admin(&door, "admin_setConsent", json!({"contract": contract})).await.unwrap()
+    };
+    let question = |more: Value| {
+        let mut data = json!({"query": "What is a block?", "max_tokens": 4});
+        for (key, value) in more.as_object().unwrap() {
+            data[key] = value.clone();
+        }
+        data
+    };
+    state(json!({"task_types": ["code_gen"]})).await;
+    for (more, clause) in [
+        (json!({}), "task"),
+        (json!({"task_type": "text_generation"}), "task"),
+        (json!({"task_type": "code_gen", "ram_mb": 513}), "ram"),
+    ] {
+        let reply = ask(socket, "inference_request", question(more)).await;
+        assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!("CONSENT_DENIED")), "{reply}");
+        assert_eq!(reply["clause"], json!(clause), "{reply}");
+    }
+    let unknown = ask(socket, "inference_request", question(json!({"task_type": "poetry"}))).await;
+    assert_eq!(unknown["code"], json!("INVALID_REQUEST"), "{unknown}");
+    let fitting = question(json!({"task_type": "code_generation", "ram_mb": 512}));
+    assert_eq!(ask(socket, "inference_request", fitting).await["status"], json!("completed"));
+    let stats = ask(socket, "get_stats", json!({})).await;
+    assert_eq!(stats["consent"]["task_types"], json!(["code_gen"]), "{stats}");
+    state(json!({"task_types": "any"})).await;
+    assert_eq!(ask(socket, "inference_request", question(json!({}))).await["status"], json!("completed"));
 }

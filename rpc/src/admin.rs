@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aria_chain::consent::Consent;
 use aria_chain::ids::NodeId;
 use axum::Router;
 use axum::body::Bytes;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::chain::Context;
 use crate::chain::arguments::{Arguments, invalid};
+use crate::consent;
 use crate::dashboard::call;
 use crate::services::Services;
 
@@ -32,6 +34,9 @@ const METHODS: &[(&str, &[&str], Method)] = &[
     ("admin_removePeer", &["address"], remove_peer),
     ("admin_banPeer", &["node_id", "seconds", "reason"], ban_peer),
     ("admin_listBans", &[], list_bans),
+    ("admin_getConsent", &[], get_consent),
+    ("admin_setConsent", &["contract"], set_consent),
+    ("admin_revokeConsent", &[], revoke_consent),
 ];
 
 /// The door.
@@ -97,4 +102,28 @@ fn ban_peer(services: &dyn Services, arguments: &Arguments) -> Answer {
 fn list_bans(services: &dyn Services, _: &Arguments) -> Answer {
     let view = |ban: crate::services::BanView| json!({"node_id": ban.node_id, "reason": ban.reason, "seconds_left": ban.left.as_secs()});
     Ok(json!({"bans": services.bans().into_iter().map(view).collect::<Vec<Value>>()}))
+}
+
+/// The contract in force, which may differ from the one on chain; null where none was stated.
+fn get_consent(services: &dyn Services, _: &Arguments) -> Answer {
+    Ok(services.consent().map_or(Value::Null, |consent| view(&consent.contract, consent.is_revoked)))
+}
+
+fn view(contract: &Consent, is_revoked: bool) -> Value {
+    json!({"contract": consent::show(contract), "digest": contract.digest(), "revoked": is_revoked})
+}
+
+/// Changes the clauses that are named, at once and for later starts.
+fn set_consent(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let Some(Value::Object(fields)) = arguments.get("contract") else {
+        return Err(invalid("contract", "must be an object of clauses"));
+    };
+    let contract =
+        services.set_consent(fields).map_err(|reason| invalid("contract", format!("cannot be: {reason}")))?;
+    Ok(view(&contract, false))
+}
+
+fn revoke_consent(services: &dyn Services, arguments: &Arguments) -> Answer {
+    services.revoke_consent().map_err(|reason| invalid("contract", reason))?;
+    get_consent(services, arguments)
 }

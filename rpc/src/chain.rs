@@ -16,6 +16,7 @@ use crate::services::Services;
 pub mod api;
 pub mod arguments;
 mod audits;
+mod consents;
 mod ledger;
 mod light;
 mod rewards;

@@ -7,6 +7,7 @@
 //! - [`openai`]: models, chat and text completions, health, metrics
 //! - [`chain`]: JSON-RPC over HTTP and WebSocket
 //! - [`dashboard`]: the status page
+//! - [`consent`]: a consent contract as JSON
 //! - [`admin`]: the private door
 //! - [`auth`]: who may come in
 //! - [`server`]: the accept loop
@@ -14,6 +15,7 @@
 pub mod admin;
 pub mod auth;
 pub mod chain;
+pub mod consent;
 pub mod dashboard;
 pub mod openai;
 pub mod server;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use aria_chain::{
+    consent::{Consent, Refusal},
     store::{Store, StoreError},
     units::Height,
 };
@@ -27,6 +28,15 @@ pub trait Services: Send + Sync + 'static {
 
     /// Starts an answer. What goes wrong later comes as an event.
     fn generate(&self, call: GenerateCall) -> Result<Generation, GenerateError>;
+
+    /// The consent contract in force, if one was stated.
+    fn consent(&self) -> Option<ConsentView>;
+
+    /// Changes what is named of it, at once and for later starts. The error says which clause cannot be. *Blocks.*
+    fn set_consent(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Result<Consent, String>;
+
+    /// Takes it back: nothing is answered any more. *Blocks.*
+    fn revoke_consent(&self) -> Result<(), String>;
 
     /// Blocks, records and state at rest. Its methods block.
     fn store(&self) -> Arc<dyn Store>;
@@ -95,6 +105,15 @@ pub trait Services: Send + Sync + 'static {
 
     /// Begins an orderly stop.
     fn stop(&self);
+}
+
+/// A consent contract in force.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsentView {
+    /// What it says.
+    pub contract: Consent,
+    /// It was taken back.
+    pub is_revoked: bool,
 }
 
 /// A peer that is kept out.
@@ -169,6 +188,10 @@ pub struct GenerateCall {
     pub is_seeded: bool,
     /// Who may see its tokens afterwards.
     pub audit: aria_chain::request::AuditMode,
+    /// What kind of task the client says it is.
+    pub task: aria_chain::request::TaskType,
+    /// Memory that the client says its task takes, in megabytes; zero if it says nothing.
+    pub ram_mb: u32,
     /// Report logarithms of probabilities, and this many alternatives.
     pub logprobs: Option<u8>,
 }
@@ -297,6 +320,9 @@ pub enum GenerateError {
         /// When it is worth another try.
         retry_after_s: u64,
     },
+    /// The node's consent contract forbids it.
+    #[error(transparent)]
+    Consent(#[from] Refusal),
     /// A parameter cannot work with this model.
     #[error(transparent)]
     Request(#[from] RequestError),

@@ -8,6 +8,7 @@ mod scripted;
 use std::collections::BTreeSet;
 
 use aria_rpc::chain::api;
+use aria_rpc::services::Services as _;
 use scripted::socket::Socket;
 use scripted::{Script, Scripted, ask, call, open_chain, post};
 use serde_json::{Value, json};
@@ -124,4 +125,34 @@ async fn the_same_methods_answer_on_a_websocket() {
     socket.send("mempool_status", json!([]));
     let answer = socket.next();
     assert_eq!((&answer["id"], &answer["result"]["pending"]), (&json!(9), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_private_door_states_changes_and_revokes_a_contract() {
+    let node = Scripted::new(Script::Words(&[]));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = aria_rpc::admin::router(node.clone());
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(aria_rpc::server::serve(listener, routes, stop, 8));
+    assert_eq!(call(address, "admin_getConsent", json!([]))["result"], Value::Null);
+    let set = call(address, "admin_setConsent", json!({"contract": {"cpu_percent": 40, "days": "sat,sun"}}));
+    let (contract, digest) = (&set["result"]["contract"], &set["result"]["digest"]);
+    assert_eq!((&contract["cpu_percent"], &contract["days"]), (&json!(40), &json!(["sat", "sun"])), "{set}");
+    let again = call(address, "admin_setConsent", json!([{"max_ram_mb": 100}]));
+    assert_eq!(again["result"]["contract"]["cpu_percent"], 40, "what is not named stays");
+    assert_ne!(&again["result"]["digest"], digest);
+    assert_eq!(call(address, "admin_getConsent", json!([]))["result"], again["result"]);
+    for wrong in [json!([{"cpu_percent": 0}]), json!([{"cpu": 5}]), json!([5]), json!([])] {
+        let error = call(address, "admin_setConsent", wrong.clone())["error"].clone();
+        assert_eq!((&error["code"], &error["data"]["param"]), (&json!(-32602), &json!("contract")), "{wrong}: {error}");
+    }
+    assert_eq!(call(address, "admin_revokeConsent", json!([]))["result"]["revoked"], true);
+    // On chain stands what was registered there, and nothing was.
+    let (public, _handle) = open_chain(&node).await;
+    let mine = node.status().node_id;
+    assert_eq!(call(public, "chain_getConsent", json!([mine]))["result"], Value::Null);
+    assert_eq!(call(public, "chain_getConsent", json!(["x"]))["error"]["data"]["param"], "node");
+    assert_eq!(call(public, "net_listPeers", json!([]))["result"]["peers"][0]["consent"], Value::Null);
+    assert_eq!(call(public, "admin_setConsent", json!([{}]))["error"]["code"], -32601, "not at a public door");
 }

@@ -10,6 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aria_chain::consent::{Consent, Refusal};
+use aria_chain::request::TaskType;
+use aria_chain::units::{NanoAria, Timestamp};
 use aria_rpc::services::Prompt;
 use scripted::{Script, Scripted, ask, open, post, send};
 use serde_json::{Value, json};
@@ -207,6 +210,53 @@ fn wait(until: impl Fn() -> bool) {
     while !until() {
         assert!(start.elapsed() < Duration::from_secs(8), "nothing happened");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_consent_forbids_names_its_clause() {
+    let none = NanoAria::ZERO;
+    let accepted = "text_gen".parse().unwrap();
+    let at = Consent { schedule: "08:00-22:00".parse().unwrap(), days: "mon".parse().unwrap(), ..Consent::default() };
+    // 1 January 1970 was a Thursday, and began at midnight.
+    let when = |hour: u64| at.schedule.admits(at.days, Timestamp::new(hour * 3_600_000)).unwrap_err();
+    let node = Scripted::new(WORDS);
+    let (address, _stop) = open(&node, &[]).await;
+    for (refusal, status, code, param) in [
+        (when(1), 403, "consent_schedule", Value::Null),
+        (when(12), 403, "consent_days", Value::Null),
+        (Refusal::Task { asked: TaskType::Any, accepted }, 403, "consent_task", json!("aria.task_type")),
+        (Refusal::Ram { asked_mb: 600, max_mb: 512 }, 403, "consent_ram", json!("max_tokens")),
+        (Refusal::Reward { offered: none, min: NanoAria::new(1) }, 403, "consent_reward", json!("model")),
+        (Refusal::Concurrency { running: 2, max: 2 }, 429, "consent_concurrency", Value::Null),
+        (Refusal::Revoked, 403, "consent_revoked", Value::Null),
+    ] {
+        node.follow(Script::Refuses(refusal));
+        let answer = post(address, CHAT, &body(json!({"stream": true})));
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, &error["code"], &error["param"]), (status, &json!(code), &param), "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(refusal.clause()) && message.contains(';'), "the clause and the remedy: {message}");
+        let again = if status == 429 { "retry-after: 1" } else { "x-should-retry: false" };
+        assert!(answer.head.contains(again), "{}", answer.head);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_task_is_read_by_all_its_names() {
+    let node = Scripted::new(WORDS);
+    let (address, _stop) = open(&node, &[]).await;
+    for (own, task) in [
+        (json!({}), TaskType::Any),
+        (json!({"aria": {"task_type": "code_gen"}}), TaskType::CodeGeneration),
+        (json!({"aria": {"task_type": "text_generation", "audit": "none"}}), TaskType::TextGeneration),
+    ] {
+        assert_eq!(post(address, CHAT, &body(own.clone())).status, 200, "{own}");
+        assert_eq!(node.asked.lock().unwrap().take().unwrap().task, task, "{own}");
+    }
+    for wrong in [json!("poetry"), json!(1)] {
+        let refused = post(address, CHAT, &body(json!({"aria": {"task_type": wrong}})));
+        assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("aria.task_type")));
     }
 }
 

@@ -18,7 +18,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use self::entry::{
     Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, Opened, OpenedRoot, Phase, Sobriety, Spent, Standing,
-    Supply,
+    StatedConsent, Supply,
 };
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
@@ -163,6 +163,11 @@ impl Reader<'_> {
     /// The reputation of a node; that of everybody at the beginning where nothing of it was settled yet.
     pub fn reputation(&self, node: &NodeId) -> Result<Reputation, StateError> {
         Ok(self.optional(&key::reputation(node))?.unwrap_or_default())
+    }
+
+    /// What a node last stated of its machine, if it ever did.
+    pub fn consent(&self, node: &NodeId) -> Result<Option<StatedConsent>, StateError> {
+        self.optional(&key::consent(node))
     }
 
     /// The chain's random number after the tip.

@@ -5,12 +5,13 @@
 mod scenario;
 
 use aria_chain::block::ProposedBlock;
+use aria_chain::consent::Consent;
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, NanoAria};
 use aria_runtime::execute::{BlockFault, ExecuteError, execute};
 use aria_runtime::propose::check_orderable;
 use aria_runtime::rules::transaction::{OrderError, TransactionFault};
-use aria_runtime::state::Account;
+use aria_runtime::state::{Account, StatedConsent};
 use proptest::prelude::*;
 use scenario::{Scenario, height, key};
 
@@ -152,6 +153,45 @@ fn a_bond_gives_a_candidate_and_comes_back_late() {
     assert_eq!((paid.bond, paid.unbonding, paid.balance), (nano(2 * ARIA), NanoAria::ZERO, nano(8 * ARIA - 2 * FEE)));
 }
 
+#[test]
+fn a_consent_is_stated_replaced_and_taken_back() {
+    let mut chain = chain();
+    let node = key(2).node_id();
+    let stated = |chain: &Scenario| chain.reader().consent(&node).unwrap();
+    let contract = |cpu_percent| Some(Consent { cpu_percent, ..Consent::default() });
+    let order = |chain: &Scenario, contract| chain.order(2, Action::Consent { contract }, |_| {});
+    assert_eq!(stated(&chain), None);
+    let nothing = order(&chain, None);
+    refused(&mut chain, &nothing, &TransactionFault::NoConsent);
+
+    let first = order(&chain, contract(25));
+    seal(&mut chain, vec![first.clone()]);
+    let height = chain.tip.height;
+    assert_eq!(stated(&chain), Some(StatedConsent { contract: contract(25), revision: 1, height }));
+    assert_eq!(account(&chain, 2), Account { balance: nano(10 * ARIA - FEE), nonce: 1, ..Account::default() });
+    refused(&mut chain, &first, &TransactionFault::NonceUsed { got: 0, next: 1 });
+    let again = order(&chain, contract(25));
+    refused(&mut chain, &again, &TransactionFault::ConsentUnchanged { revision: 1 });
+
+    // Two in one block count in their order.
+    let [second, third] = [(1, contract(50)), (2, None)]
+        .map(|(nonce, contract)| chain.order(2, Action::Consent { contract }, |order| order.nonce = nonce));
+    seal(&mut chain, vec![second, third]);
+    let height = chain.tip.height;
+    assert_eq!(stated(&chain), Some(StatedConsent { contract: None, revision: 3, height }));
+    let twice = order(&chain, None);
+    refused(&mut chain, &twice, &TransactionFault::NoConsent);
+    let back = order(&chain, contract(50));
+    seal(&mut chain, vec![back]);
+    assert_eq!(stated(&chain).map(|stated| stated.revision), Some(4), "a revision never returns");
+
+    // It costs its fee, and it is the sender's alone.
+    let poor = chain.order(7, Action::Consent { contract: contract(25) }, |_| {});
+    let fault = TransactionFault::BalanceTooLow { balance: NanoAria::ZERO, needed: nano(FEE) };
+    refused(&mut chain, &poor, &fault);
+    assert_eq!(chain.reader().consent(&key(1).node_id()), Ok(None));
+}
+
 /// One order of a random history.
 #[derive(Clone, Copy, Debug)]
 struct Step {
@@ -165,7 +205,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let amounts = prop_oneof![0_u64..20 * ARIA, 1_u64..5, Just(u64::MAX)];
-    (1_u8..6, 1_u8..6, 0_u8..3, amounts, 0_u64..3 * FEE, any::<bool>())
+    (1_u8..6, 1_u8..6, 0_u8..5, amounts, 0_u64..3 * FEE, any::<bool>())
         .prop_map(|(from, to, kind, amount, fee, closes)| Step { from, to, kind, amount: amount.max(1), fee, closes })
 }
 
@@ -185,7 +225,9 @@ proptest! {
             let action = match kind {
                 0 => transfer(to, amount.get()),
                 1 => Action::Bond { amount },
-                _ => Action::Unbond { amount },
+                2 => Action::Unbond { amount },
+                3 => Action::Consent { contract: None },
+                _ => Action::Consent { contract: Some(Consent { cpu_percent: to, ..Consent::default() }) },
             };
             let order = chain.order(from, action, |order| order.fee = nano(fee));
             chain.transactions.push(order);

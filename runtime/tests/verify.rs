@@ -89,6 +89,23 @@ fn the_caller_may_stop() {
 }
 
 #[test]
+fn a_block_that_comes_meanwhile_is_no_fault() {
+    let (store, mut chain) = stored();
+    let genesis = chain.genesis.clone();
+    let report = verify_chain(&store, &genesis, height(0), height(99), &mut |at| {
+        if at == height(5) {
+            let proofs = vec![chain.proof(|_| {})];
+            let (block, executed) = chain.advance(chain.soon(), proofs);
+            store.commit(&finalise(block, &chain.genesis), &executed.changes).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!((report.fault, report.to, report.is_state_compared), (None, height(5), false));
+    let report = verify(&store, &genesis, 0, 99);
+    assert_eq!((report.fault, report.to, report.is_state_compared), (None, height(6), true));
+}
+
+#[test]
 fn another_genesis_is_found() {
     let (store, chain) = stored();
     let other = Scenario::new(&scenario::DEVNET.replace("heartbeat_ms = 60_000", "heartbeat_ms = 60_001")).genesis;

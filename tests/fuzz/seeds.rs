@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned;
+use aria_chain::consent::Consent;
 use aria_chain::evidence::{Evidence, Said};
 use aria_chain::ids::{BlockHash, Digest, RecordId};
 use aria_chain::keys::NodeKey;
@@ -66,6 +67,8 @@ fn order_and_attest(corpus: &Path) {
     let (key, chain_id) = (NodeKey::from_seed(&[7; 32]), chain_id());
     let actions = [
         Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
+        Action::Consent { contract: Some(Consent::default()) },
+        Action::Consent { contract: None },
         Action::Doubt { height: Height::new(9), index: 3, auditor: key.node_id() },
     ];
     for (number, action) in actions.into_iter().enumerate() {

@@ -81,6 +81,16 @@ impl Node {
         Node::spawn(command(data_dir), data_dir, flags)
     }
 
+    /// Starts a node that writes everything it has to log into a file, down to the smallest detail.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_logging(data_dir: &Path, log: &Path) -> Node {
+        let mut command = command_with_log(data_dir, "trace");
+        command.stderr(std::fs::File::create(log).expect("the log can be written"));
+        Node::spawn(command, data_dir, &[])
+    }
+
     /// Starts a node none of whose files can grow beyond so many bytes: what it meets then is what a full disk does.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 mod audits;
 mod clients;
 mod command_line;
+mod consent;
 mod crash;
 mod epochs;
 mod hostile;

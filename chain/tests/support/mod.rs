@@ -5,6 +5,7 @@ use std::path::Path;
 use aria_chain::attestation::{Attestation, SignedAttestation, Statement, VerifiedAttestation};
 use aria_chain::block::{Draft, FinalBlock, GenesisBlock, ProposedBlock, VerifiedBody};
 use aria_chain::certificate::{CommitCertificate, Validator, ValidatorSet, Vote};
+use aria_chain::consent::Consent;
 use aria_chain::evidence::{Evidence, Said};
 use aria_chain::hash::{commit_output, commit_prompt};
 use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId, NodeId};
@@ -168,6 +169,13 @@ pub(crate) fn order(from: u8, nonce: u64, action: Action) -> VerifiedTransaction
         action,
     };
     sign_transaction(from, transaction).verify(&chain_id()).unwrap()
+}
+
+/// What the node of a seed states of its machine.
+pub(crate) fn consent(from: u8, nonce: u64, contract: Option<Consent>) -> SignedTransaction {
+    let mut transaction = transfer(from, from, nonce).transaction().clone();
+    transaction.action = Action::Consent { contract };
+    sign_transaction(from, transaction)
 }
 
 /// A transaction signed by the key of a seed, whoever its sender is.

@@ -1,16 +1,19 @@
 //! The exact engine on a thread of its own, answering many requests at once.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendKind, CancelToken, EventSink, Load, ModelInfo, SubmitError, VerdictSink};
 use crate::batch::{EventReply, Job, Scheduler, VerdictReply};
 use crate::chat::ChatTemplate;
-use crate::energy::Meter;
+use crate::energy::{self, Meter};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::{GenerationRequest, RequestError};
+use crate::pace::{Limits, Pacer};
 use crate::tokenizer::Tokenizer;
 use crate::verify::Claim;
 
@@ -39,6 +42,9 @@ struct State {
     active: usize,
     waiting: usize,
     ending: Option<Ending>,
+    /// In force, and whether the thread has yet to take them over.
+    limits: Option<Limits>,
+    is_limit_new: bool,
     /// The thread has ended: nothing will be answered any more.
     is_over: bool,
 }
@@ -66,6 +72,10 @@ impl Builtin {
             .name("aria-engine".to_owned())
             .spawn(move || run(&inner, Scheduler::new(engine, meter)))?;
         Ok(Builtin { shared, thread: Mutex::new(Some(thread)), info, tokenizer, chat, options })
+    }
+
+    fn kv_bytes_max(&self) -> u64 {
+        self.shared.lock().limits.map_or(self.options.kv_bytes_max, |limits| limits.kv_bytes_max)
     }
 
     fn push(&self, job: Job) -> Result<(), SubmitError> {
@@ -107,12 +117,18 @@ impl Backend for Builtin {
 
     fn submit(&self, request: GenerationRequest, cancel: CancelToken, sink: EventSink) -> Result<(), SubmitError> {
         request.check(self.info.hyper.vocab, self.info.context)?;
-        check_room(&request, &self.info, &self.options)?;
+        check_room(&request, &self.info, self.options.sessions_max, self.kv_bytes_max())?;
         self.push(Job::Generate { request, cancel, reply: EventReply::new(sink) })
     }
 
     fn verify(&self, claim: Claim, cancel: CancelToken, sink: VerdictSink) -> Result<(), SubmitError> {
         self.push(Job::Verify { claim, cancel, reply: VerdictReply::new(sink) })
+    }
+
+    fn limit(&self, limits: Limits) {
+        let mut state = self.shared.lock();
+        (state.limits, state.is_limit_new) = (Some(limits), true);
+        self.shared.bell.notify_one();
     }
 
     fn load(&self) -> Load {
@@ -144,15 +160,19 @@ impl Drop for Builtin {
 }
 
 /// Refuses what could not run even alone.
-fn check_room(request: &GenerationRequest, info: &ModelInfo, options: &EngineOptions) -> Result<(), RequestError> {
-    let shape = info.kv_shape();
-    let (choices, limit_bytes) = (request.choices, options.kv_bytes_max);
+fn check_room(
+    request: &GenerationRequest,
+    info: &ModelInfo,
+    sessions_max: usize,
+    limit_bytes: u64,
+) -> Result<(), RequestError> {
+    let (shape, choices) = (info.kv_shape(), request.choices);
     let needed_bytes = u64::from(choices) * request.positions() as u64 * shape.bytes_per_position() as u64;
     if needed_bytes > limit_bytes {
         return Err(RequestError::Memory { choices, needed_bytes, limit_bytes });
     }
-    if choices as usize > options.sessions_max {
-        return Err(RequestError::Sessions { choices, limit: options.sessions_max });
+    if choices as usize > sessions_max {
+        return Err(RequestError::Sessions { choices, limit: sessions_max });
     }
     Ok(())
 }
@@ -171,9 +191,10 @@ fn run(shared: &Shared, scheduler: Scheduler) {
 }
 
 fn serve(shared: &Shared, mut scheduler: Scheduler) {
+    let mut rests = Rests::new();
     loop {
         let mut state = shared.lock();
-        while state.inbox.is_empty() && scheduler.is_idle() && state.ending.is_none() {
+        while state.inbox.is_empty() && scheduler.is_idle() && state.ending.is_none() && !state.is_limit_new {
             state = shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         for job in state.inbox.drain(..) {
@@ -181,7 +202,12 @@ fn serve(shared: &Shared, mut scheduler: Scheduler) {
         }
         state.waiting = scheduler.waiting();
         let ending = state.ending;
+        let limits = std::mem::take(&mut state.is_limit_new).then_some(state.limits).flatten();
         drop(state);
+        if let Some(limits) = limits {
+            scheduler.limit(&limits);
+            rests.limit(limits.cpu_percent);
+        }
         if ending == Some(Ending::Cancel) {
             scheduler.cancel_all();
             return;
@@ -191,8 +217,57 @@ fn serve(shared: &Shared, mut scheduler: Scheduler) {
         if ending == Some(Ending::Drain) && scheduler.is_idle() {
             return;
         }
+        // What ends or begins meanwhile is looked at before the next rest.
+        if !scheduler.is_idle() && rests.rest(shared) {
+            continue;
+        }
+        let began = Instant::now();
         scheduler.step();
+        rests.took(began.elapsed(), scheduler.engine().info().threads);
         note(shared, &scheduler);
+    }
+}
+
+/// The rests between steps that keep this process to its share of the machine.
+struct Rests {
+    pacer: Pacer,
+    began: Instant,
+    /// Processor time of all steps, for systems that do not tell that of the process.
+    own: Duration,
+}
+
+/// Longest sleep in one go.
+const NAP_MAX: Duration = Duration::from_millis(100);
+
+impl Rests {
+    fn new() -> Rests {
+        Rests { pacer: Pacer::new(100, 1), began: Instant::now(), own: Duration::ZERO }
+    }
+
+    fn limit(&mut self, cpu_percent: u8) {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.pacer = Pacer::new(cpu_percent, processors);
+    }
+
+    /// Sleeps for a part of what is owed, or until something is new. Whether anything was owed.
+    fn rest(&mut self, shared: &Shared) -> bool {
+        if !self.pacer.is_limited() {
+            return false;
+        }
+        let owed = self.pacer.rest(self.began.elapsed(), energy::process_time().unwrap_or(self.own));
+        if owed.is_zero() {
+            return false;
+        }
+        let state = shared.lock();
+        if state.inbox.is_empty() && state.ending.is_none() && !state.is_limit_new {
+            // Woken early or late: what is owed is reckoned anew.
+            drop(shared.bell.wait_timeout(state, owed.min(NAP_MAX)));
+        }
+        true
+    }
+
+    fn took(&mut self, step: Duration, threads: usize) {
+        self.own += step.saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::generation::{ChoiceOutcome, Event, FinishReason, GenerationRequest, O
 use crate::gguf::Gguf;
 use crate::hyper::Hyper;
 use crate::kernels::KernelKind;
+use crate::pace::Limits;
 use crate::sampler::DrawDomain;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::verify::Claim;
@@ -105,6 +106,9 @@ impl Backend for Simulation {
     fn verify(&self, _claim: Claim, _cancel: CancelToken, _sink: VerdictSink) -> Result<(), SubmitError> {
         Err(SubmitError::Unsupported { backend: "simulation", action: "verify a claim" })
     }
+
+    /// Making text up takes nothing worth a limit.
+    fn limit(&self, _limits: Limits) {}
 
     fn load(&self) -> Load {
         Load { active: self.active.load(Ordering::Relaxed), queued: 0, limit: usize::MAX }

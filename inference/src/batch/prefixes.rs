@@ -29,9 +29,15 @@ impl Prefixes {
         Prefixes { entries: Vec::new(), bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), reserved: 0 }
     }
 
+    /// Keeps no more than this from now on.
+    pub(super) fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        self.forget();
+    }
+
     /// Promises room for as many of `positions` as there can be, and makes it by forgetting others.
     pub(super) fn reserve(&mut self, positions: usize, per_position: usize) -> usize {
-        let granted = positions.min((self.bytes_max - self.reserved) / per_position);
+        let granted = positions.min(self.bytes_max.saturating_sub(self.reserved) / per_position);
         self.reserved += granted * per_position;
         self.forget();
         granted

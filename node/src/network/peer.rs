@@ -25,6 +25,7 @@ use super::book::Contact;
 use super::discover::{Acquaintance, hear, now_s};
 use super::handshake::{HandshakeError, SUBPROTOCOL, greet};
 use super::peers::{Link, Peers};
+use super::throttle::Outlet;
 use super::tls::Tls;
 use super::{Channel, LegacySession, NetworkError, PeerEvent, Received};
 use crate::consensus::message::MESSAGE_BYTES_MAX;
@@ -133,7 +134,9 @@ pub(super) async fn answer_legacy<S: AsyncRead + AsyncWrite + Unpin>(
             _ => return,
         };
         let _room = peers.room(text.len()).await;
+        peers.config.throttle.heard(&message).await;
         let Some(reply) = session.answer(text).await else { continue };
+        peers.config.throttle.say(reply.len()).await;
         if !matches!(tokio::time::timeout(SEND_MAX, socket.send(Message::text(reply))).await, Ok(Ok(()))) {
             return;
         }
@@ -248,6 +251,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
             return format!("sends more than {} messages or {} bytes a second", budget.rate.0, budget.rate.1);
         }
         peers.count_received(&node, number, message.len());
+        peers.config.throttle.heard(&message).await;
         match message {
             Message::Binary(frame) => {
                 let Some((channel, bytes)) =
@@ -277,10 +281,11 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
 /// Sends what is queued, and a ping now and then. Returns why it ended.
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
-    mut queue: mpsc::Receiver<Bytes>,
+    queue: mpsc::Receiver<Bytes>,
     peers: &Peers,
     (node, number): (&NodeId, u64),
 ) -> String {
+    let mut queue = Outlet::new(queue, &peers.config.throttle);
     let mut ping = tokio::time::interval(peers.config.ping_every);
     loop {
         let message = tokio::select! {
@@ -297,7 +302,7 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
             sink.feed(message).await?;
             // Some of what waits behind it goes with it: one write to the system in place of many.
             for _ in 0..TOGETHER_MAX {
-                let Ok(frame) = queue.try_recv() else { break };
+                let Some(frame) = queue.try_recv() else { break };
                 sink.feed(Message::Binary(frame)).await?;
             }
             sink.flush().await

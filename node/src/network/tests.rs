@@ -189,7 +189,7 @@ async fn nodes_of_one_chain_find_each_other_on_the_local_network() {
     let (mut a, mut b, other) =
         (node(1).await, node(2).await, node_with(identity(3, "aria-other"), NetworkConfig::default()).await);
     for node in [&a, &b, &other] {
-        node.network.look_around().expect("loopback has multicast");
+        node.network.look_around(CancellationToken::new()).expect("loopback has multicast");
     }
     assert_eq!((a.connected().await, b.connected().await), (b.id, a.id));
     assert!(other.network.peers().is_empty());
@@ -443,4 +443,39 @@ async fn nobody_pushes_addresses() {
     let many = discover::Acquaintance::Known(discover::Contacts(vec![contact(9); 33]));
     socket.send(say(many)).await.expect("sent");
     until("it is dropped", || a.network.peers().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_limited_node_takes_and_gives_no_more_than_is_stated() {
+    let config = NetworkConfig::default();
+    // Half a million bytes a second.
+    config.throttle.set(Some(4_000));
+    let throttle = Arc::clone(&config.throttle);
+    let (mut limited, mut free) = (node_with(identity(1, "aria-test"), config).await, node(2).await);
+    free.network.dial(limited.address.clone());
+    let (to, from) = (limited.connected().await, free.connected().await);
+    let bulk = vec![7; 100_000];
+    let send = |node: &Node, to: &NodeId| assert!((0..10).all(|_| node.network.send(to, Channel::Sync, &bulk)));
+    for is_out in [true, false] {
+        let begun = std::time::Instant::now();
+        if is_out {
+            send(&limited, &to);
+        } else {
+            send(&free, &from);
+        }
+        let reader = if is_out { &mut free } else { &mut limited };
+        for _ in 0..10 {
+            assert_eq!(reader.frame().await.1, Channel::Sync);
+        }
+        // A million bytes; the first and the last may be ahead of their time.
+        let took = begun.elapsed().as_secs_f64();
+        assert!((1.2..10.0).contains(&took), "{took} s, out: {is_out}");
+    }
+    throttle.set(None);
+    let begun = std::time::Instant::now();
+    send(&limited, &to);
+    for _ in 0..10 {
+        free.frame().await;
+    }
+    assert!(begun.elapsed().as_secs_f64() < 1.2, "without a limit nothing waits");
 }

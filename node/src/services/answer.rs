@@ -5,7 +5,11 @@
 
 use std::sync::Arc;
 
-use aria_chain::{ids::ModelId, request::AuditMode, units::Timestamp};
+use aria_chain::{
+    ids::ModelId,
+    request::AuditMode,
+    units::{NanoAria, Timestamp},
+};
 use aria_inference::{
     backend::{BackendKind, CancelToken, SubmitError},
     energy::EnergySource,
@@ -18,6 +22,7 @@ use aria_rpc::services::{
     AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent, Logprob, Prompt,
     TokenChance,
 };
+use aria_runtime::state::Reader;
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
@@ -25,9 +30,14 @@ use tokio::{
 
 use super::{
     Served,
-    gateway::{self, Admitted, Secrets},
+    gateway::{self, Admitted, Secrets, Terms},
 };
-use crate::{audit::payload::Payload, chain::Chain, supervisor::Spawner};
+use crate::{
+    audit::payload::Payload,
+    chain::Chain,
+    consent::{Governor, Wanted},
+    supervisor::Spawner,
+};
 
 /// Events that wait for a client before its own task waits with them.
 const CLIENT_EVENTS: usize = 64;
@@ -36,7 +46,7 @@ const RETRY_AFTER_S: u64 = 1;
 
 /// Starts an answer; the rest happens on a task of its own.
 pub(super) fn start(
-    chain: &Arc<Chain>,
+    (chain, governor): (&Arc<Chain>, &Arc<Governor>),
     served: &Served,
     spawner: &Spawner,
     call: GenerateCall,
@@ -51,11 +61,13 @@ pub(super) fn start(
         });
     }
     let secrets = Secrets::draw().map_err(no_randomness)?;
-    let audit = call.audit;
-    let request = generation_request(served, call, &secrets)?;
+    let terms = Terms { audit: call.audit, task: call.task };
+    let ram_mb = call.ram_mb;
+    let request = generation_request((served, governor), call, &secrets)?;
     let model_id = ModelId::new(served.backend.model().digest.0);
+    let permit = governor.admit(&wanted(chain, served, &request, (terms, ram_mb))?)?;
     let admitted =
-        gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), (&request, audit), secrets);
+        gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), (&request, terms), secrets);
 
     let cancel = CancelToken::new();
     // One place for every event there can be: the engine's thread never waits.
@@ -78,8 +90,34 @@ pub(super) fn start(
         guard: CancelGuard(cancel.clone()),
     };
     let recorder = Recorder { chain: Arc::clone(chain), backend: Arc::clone(&served.backend), admitted, request };
-    spawner.spawn(forward(recorder, engine_events, to_client, cancel));
+    spawner.spawn(async move {
+        forward(recorder, engine_events, to_client, cancel).await;
+        drop(permit);
+    });
     Ok(generation)
+}
+
+/// What a request asks of this node's consent.
+fn wanted(
+    chain: &Chain,
+    served: &Served,
+    request: &GenerationRequest,
+    (terms, ram_mb): (Terms, u32),
+) -> Result<Wanted, GenerateError> {
+    let info = served.backend.model();
+    // What is longer than the context is for the engine to refuse.
+    let positions = request.positions().min(info.context) as u64;
+    let kv_bytes = u64::from(request.choices) * positions * info.kv_shape().bytes_per_position() as u64;
+    let reward = earnings(chain, served, &ModelId::new(info.digest.0), terms.audit)?;
+    Ok(Wanted { at: Timestamp::new(chain.clock.now_ms()), task: terms.task, ram_mb, kv_bytes, reward })
+}
+
+/// What an answer can earn: the chain's rate, for a model that it knows, run exactly, that auditors may check.
+fn earnings(chain: &Chain, served: &Served, model: &ModelId, audit: AuditMode) -> Result<NanoAria, GenerateError> {
+    let is_payable = audit == AuditMode::Committee && served.backend.kind() == BackendKind::Builtin;
+    let known = Reader(&chain.view()).model(model).map_err(|error| GenerateError::Engine(error.to_string()))?;
+    let rate = NanoAria::new(chain.genesis.params().base_rate_nano);
+    Ok(if is_payable && known.is_some() { rate } else { NanoAria::ZERO })
 }
 
 fn no_randomness(error: getrandom::Error) -> GenerateError {
@@ -88,7 +126,7 @@ fn no_randomness(error: getrandom::Error) -> GenerateError {
 
 /// Tokens and parameters of a call.
 fn generation_request(
-    served: &Served,
+    (served, governor): (&Served, &Governor),
     call: GenerateCall,
     secrets: &Secrets,
 ) -> Result<GenerationRequest, GenerateError> {
@@ -96,7 +134,10 @@ fn generation_request(
     getrandom::fill(&mut seed).map_err(no_randomness)?;
     let drawn = u64::from_le_bytes(seed);
     let prompt = tokens(served, &call.prompt)?;
-    let rest = served.backend.model().context.saturating_sub(prompt.len()).max(1);
+    let info = served.backend.model();
+    // Who does not say how long an answer may be gets as much as there is memory for.
+    let room = governor.positions_max(call.choices, info.kv_shape().bytes_per_position() as u64);
+    let rest = info.context.min(room).saturating_sub(prompt.len()).max(1);
     let sampling = Sampling { seed: if call.is_seeded { call.sampling.seed } else { drawn }, ..call.sampling };
     Ok(GenerationRequest {
         prompt,

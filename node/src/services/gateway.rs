@@ -59,6 +59,15 @@ pub fn bias_ppm(sampling: &Sampling) -> Vec<(u32, i64)> {
     bias
 }
 
+/// What a client says of its request besides what is to be computed.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Who may see its tokens afterwards.
+    pub audit: AuditMode,
+    /// What kind of task it is.
+    pub task: TaskType,
+}
+
 /// A signed request, with what only its parties know.
 #[derive(Debug, Clone)]
 pub struct Admitted {
@@ -77,7 +86,7 @@ pub fn admit(
     chain_id: &ChainId,
     model_id: ModelId,
     tip: Height,
-    (generation, audit): (&GenerationRequest, AuditMode),
+    (generation, Terms { audit, task }): (&GenerationRequest, Terms),
     secrets: Secrets,
 ) -> Admitted {
     let GenerationRequest { sampling, .. } = generation;
@@ -98,7 +107,7 @@ pub fn admit(
         choices: u8::try_from(generation.choices).unwrap_or(u8::MAX),
         max_tokens: generation.max_tokens,
         stop_commitment: commit_stop(&secrets.options, &generation.stop),
-        task_type: TaskType::TextGeneration,
+        task_type: task,
         audit,
         max_fee: NanoAria::ZERO,
         requester: key.node_id(),
@@ -245,7 +254,8 @@ mod tests {
 
     fn admitted(key: &NodeKey, chain: &ChainId) -> Admitted {
         let secrets = Secrets::draw().expect("randomness");
-        admit(key, chain, ModelId::new([2; 32]), Height::new(5), (&generation(), AuditMode::Committee), secrets)
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::CodeGeneration };
+        admit(key, chain, ModelId::new([2; 32]), Height::new(5), (&generation(), terms), secrets)
     }
 
     #[test]
@@ -256,6 +266,7 @@ mod tests {
         assert!(is_ours(&proof, &key.node_id()));
         assert_eq!(proof.record().tokens_generated, 2);
         assert_eq!(proof.request().temperature_ppm, 700_000);
+        assert_eq!(proof.request().task_type, TaskType::CodeGeneration, "as the client said");
         assert!(
             proof.clone().into_signed().verify(&"aria-other".parse().expect("a name")).is_err(),
             "bound to its chain"

@@ -8,15 +8,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
+use aria_rpc::consent::show;
 use aria_rpc::services::{GenerateCall, GenerateError, GenerationEvent, Prompt, Services};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use self::question::Question;
+use self::question::{Inference, Question};
 use crate::clock::Clock;
 use crate::network::{Legacy, LegacySession};
 
 pub mod question;
+
+/// What this node's consent forbids.
+const CONSENT: &str = "CONSENT_DENIED";
 
 /// Why a message is not answered as asked: a stable code, and a sentence with the remedy.
 pub type Refusal = (&'static str, String);
@@ -98,9 +102,7 @@ impl Session {
             }
             Question::Peers { limit } => Ok(("peers_list", self.peers(limit))),
             Question::Stats => Ok(("stats", self.stats())),
-            Question::Infer { query, max_tokens, temperature, model } => {
-                self.infer(query, max_tokens, temperature, model).await
-            }
+            Question::Infer(asked) => self.infer(asked).await,
         }
     }
 
@@ -125,7 +127,7 @@ impl Session {
         let status = self.services.status();
         json!({
             "status": "accepted", "peer_id": status.node_id, "node_id": status.node_id, "peer_count": status.peers,
-            "selected_protocol": "aria.v0",
+            "selected_protocol": "aria.v0", "consent": self.consent(),
         })
     }
 
@@ -146,19 +148,20 @@ impl Session {
             "node_id": status.node_id,
             "is_running": true,
             "uptime_seconds": status.uptime_s,
+            "consent": self.consent(),
             "network": {"peer_count": status.peers},
             "ledger": {"chain_length": height.get() + 1, "height": height, "chain_id": status.chain_id},
             "engine": {"model": status.model, "backend": status.backend, "ready": status.ready},
         })
     }
 
-    async fn infer(
-        &self,
-        query: String,
-        max_tokens: u32,
-        temperature: f64,
-        model: Option<String>,
-    ) -> Result<(&'static str, Value), Refusal> {
+    /// The contract in force; null where none was stated or it was revoked.
+    fn consent(&self) -> Option<Value> {
+        self.services.consent().filter(|consent| !consent.is_revoked).map(|consent| show(&consent.contract))
+    }
+
+    async fn infer(&self, asked: Inference) -> Result<(&'static str, Value), Refusal> {
+        let Inference { query, max_tokens, temperature, model, task, ram_mb } = asked;
         let Some(served) = self.services.models().first().map(|card| card.id.clone()) else {
             return Err(("NOT_READY", "the model is being loaded; try again in a moment".into()));
         };
@@ -169,6 +172,8 @@ impl Session {
         #[expect(clippy::cast_possible_truncation, reason = "a temperature; the door rounds it to parts per million")]
         let sampling = Sampling { temperature: temperature as f32, ..Sampling::default() };
         let call = GenerateCall {
+            task,
+            ram_mb,
             audit: aria_chain::request::AuditMode::Committee,
             model: served.clone(),
             prompt: Prompt::Chat(vec![message]),
@@ -179,7 +184,14 @@ impl Session {
             is_seeded: false,
             logprobs: None,
         };
-        let mut generation = self.services.generate(call).map_err(refused)?;
+        let mut generation = match self.services.generate(call) {
+            Ok(generation) => generation,
+            Err(GenerateError::Consent(refusal)) => {
+                let fields = json!({"status": "error", "code": CONSENT, "clause": refusal.clause(), "error": refusal.to_string()});
+                return Ok(("error", fields));
+            }
+            Err(error) => return Err(refused(error)),
+        };
         let mut output = String::new();
         while let Some(event) = generation.events.recv().await {
             match event {
@@ -208,6 +220,7 @@ fn refused(error: GenerateError) -> Refusal {
     let code = match &error {
         GenerateError::Busy { .. } => "NODE_BUSY",
         GenerateError::NotReady { .. } => "NOT_READY",
+        GenerateError::Consent(_) => CONSENT,
         GenerateError::UnknownModel(_) => "MODEL_NOT_FOUND",
         GenerateError::Engine(_) => "INTERNAL_ERROR",
         GenerateError::Request(_) | GenerateError::Messages(_) => "INVALID_REQUEST",

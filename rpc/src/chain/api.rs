@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    audits, ledger, light, rewards, subscribe, transactions, views, votes,
+    audits, consents, ledger, light, rewards, subscribe, transactions, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -52,6 +52,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getUsefulWorkProof", &["id"], get_useful_work_proof),
     ("chain_getAudit", &["id"], audits::get_audit),
     ("chain_getReputation", &["node"], audits::get_reputation),
+    ("chain_getConsent", &["node"], consents::get_consent),
     ("chain_getRewards", &["node", "limit", "cursor"], rewards::get_rewards),
     ("chain_getTransaction", &["id"], transactions::get_transaction),
     ("chain_getReceipt", &["id"], transactions::get_receipt),
@@ -297,7 +298,12 @@ fn net_info(services: &dyn Services, _: &Arguments) -> Answer {
 }
 
 fn net_list_peers(services: &dyn Services, _: &Arguments) -> Answer {
-    Ok(json!({"peers": services.peers().1}))
+    let peers = services.peers().1.into_iter().map(|peer| {
+        let mut view = json!(peer);
+        view["consent"] = consents::summary(services, &peer.node_id)?;
+        Ok(view)
+    });
+    Ok(json!({"peers": peers.collect::<Result<Vec<Value>, ErrorObjectOwned>>()?}))
 }
 
 fn model_list(services: &dyn Services, _: &Arguments) -> Answer {

@@ -15,6 +15,8 @@ use aria_chain::{
 use aria_runtime::rating::rating;
 use serde_json::{Value, json};
 
+use crate::consent;
+
 /// The block that an answer speaks of.
 pub fn at(tip: &Tip) -> Value {
     json!({"height": tip.height, "hash": tip.hash})
@@ -73,7 +75,7 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
     let transaction = &signed.transaction;
     let to = match &transaction.action {
         Action::Transfer { to, .. } => Some(to),
-        Action::Bond { .. } | Action::Unbond { .. } | Action::Doubt { .. } | Action::Sobriety(_) => None,
+        _ => None,
     };
     let doubt = match &transaction.action {
         Action::Doubt { height, index, auditor } => Some(json!({"height": height, "index": index, "auditor": auditor})),
@@ -82,6 +84,10 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
     let sobriety = match &transaction.action {
         Action::Sobriety(attestation) => Some(attestation),
         _ => None,
+    };
+    let contract = match &transaction.action {
+        Action::Consent { contract: Some(contract) } => consent::show(contract),
+        _ => Value::Null,
     };
     json!({
         "id": transaction.id(),
@@ -95,6 +101,7 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "amount": transaction.action.amount().map(|amount| amount.to_string()),
         "doubt": doubt,
         "sobriety": sobriety,
+        "contract": contract,
         "signature": signed.signature.to_string(),
     })
 }

@@ -1,5 +1,6 @@
 //! Errors in OpenAI's shape: every status carries `{"error": {"message", "type", "param", "code"}}`.
 
+use aria_chain::consent::Refusal;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -11,6 +12,8 @@ use crate::services::GenerateError;
 
 /// Seconds after which a node that is loading its model is worth another try.
 const LOADING_RETRY_S: u64 = 1;
+/// Seconds after which one of the answers in the making may have ended.
+const BUSY_RETRY_S: u64 = 1;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,7 @@ impl ApiError {
                 retry_after_s: Some(*retry_after_s),
                 ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
             },
+            GenerateError::Consent(refusal) => ApiError::consent(refusal, message),
             GenerateError::Request(aria_inference::generation::RequestError::TooLong { .. }) => ApiError {
                 param: Some(prompt.into()),
                 code: Some("context_length_exceeded"),
@@ -85,6 +89,26 @@ impl ApiError {
             GenerateError::Engine(_) => {
                 ApiError { code: Some("server_error"), ..ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message) }
             }
+        }
+    }
+
+    /// What the node's consent contract forbids: a program tells the clause by its code.
+    fn consent(refusal: &Refusal, message: String) -> ApiError {
+        let forbidden = StatusCode::FORBIDDEN;
+        let (status, code, param) = match refusal {
+            Refusal::Schedule { .. } => (forbidden, "consent_schedule", None),
+            Refusal::Days { .. } => (forbidden, "consent_days", None),
+            Refusal::Task { .. } => (forbidden, "consent_task", Some("aria.task_type")),
+            Refusal::Ram { .. } => (forbidden, "consent_ram", Some("max_tokens")),
+            Refusal::Reward { .. } => (forbidden, "consent_reward", Some("model")),
+            Refusal::Concurrency { .. } => (StatusCode::TOO_MANY_REQUESTS, "consent_concurrency", None),
+            Refusal::Revoked => (forbidden, "consent_revoked", None),
+        };
+        ApiError {
+            param: param.map(str::to_owned),
+            code: Some(code),
+            retry_after_s: (status == StatusCode::TOO_MANY_REQUESTS).then_some(BUSY_RETRY_S),
+            ..ApiError::new(status, message)
         }
     }
 

@@ -2,7 +2,7 @@
 //! `service_tier`, `safety_identifier`, `prompt_cache_key`, `parallel_tool_calls`, `logit_bias` of nothing), or is refused by
 //! name. Unknown fields are accepted: client libraries add new ones every month.
 
-use aria_chain::request::AuditMode;
+use aria_chain::request::{AuditMode, TaskType};
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use serde_json::Value;
 
@@ -88,6 +88,7 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
             .map_err(|_| ApiError::value("stream_options", "must be an object"))?
             .bool("include_usage")?,
     };
+    let (audit, task) = own(fields)?;
     let call = GenerateCall {
         model: model.to_owned(),
         prompt,
@@ -97,20 +98,30 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
         sampling,
         is_seeded: seed.is_some(),
         logprobs,
-        audit: audit_mode(fields)?,
+        audit,
+        task,
+        ram_mb: 0,
     };
     Ok(Asked { call, is_stream, includes_usage })
 }
 
-/// Our own object: `{"aria": {"audit": "none"}}`.
-fn audit_mode(fields: &Fields) -> Result<AuditMode, ApiError> {
-    let Some(own) = fields.get("aria") else { return Ok(AuditMode::Committee) };
+/// Our own object: `{"aria": {"audit": "none", "task_type": "code_gen"}}`.
+fn own(fields: &Fields) -> Result<(AuditMode, TaskType), ApiError> {
+    let Some(own) = fields.get("aria") else { return Ok((AuditMode::Committee, TaskType::Any)) };
     let own = Fields::new(own.clone()).map_err(|_| ApiError::value("aria", "must be an object"))?;
-    match own.str("audit").map_err(|_| ApiError::value("aria.audit", "must be `committee` or `none`"))? {
-        None | Some("committee") => Ok(AuditMode::Committee),
-        Some("none") => Ok(AuditMode::None),
-        Some(_) => Err(ApiError::value("aria.audit", "must be `committee` or `none`")),
-    }
+    let fault = || ApiError::value("aria.audit", "must be `committee` or `none`");
+    let audit = match own.str("audit").map_err(|_| fault())? {
+        None | Some("committee") => AuditMode::Committee,
+        Some("none") => AuditMode::None,
+        Some(_) => return Err(fault()),
+    };
+    let names = TaskType::ALL.map(TaskType::name).join(", ");
+    let fault = || ApiError::value("aria.task_type", format!("must be one of {names}"));
+    let task = match own.str("task_type").map_err(|_| fault())? {
+        None => TaskType::Any,
+        Some(name) => name.parse().map_err(|()| fault())?,
+    };
+    Ok((audit, task))
 }
 
 fn refuse_unsupported_of_chat(fields: &Fields) -> Result<(), ApiError> {

@@ -14,6 +14,7 @@ use std::{
 use aria_chain::{
     block::{FinalBlock, Header},
     certificate::{CommitCertificate, Vote},
+    consent::{Consent, Refusal},
     ids::{Digest, ModelId, NodeId, RecordId, TransactionId},
     keys::NodeKey,
     proof::{SignedProof, VerifiedProof},
@@ -30,9 +31,9 @@ use aria_rpc::{
     auth::Gate,
     chain, openai, server,
     services::{
-        AccountView, AriaExtension, BanView, CancelGuard, Finished, GenerateCall, GenerateError, Generation,
-        GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness, Services,
-        Submission, TokenChance, VerifyView, WaitingProof, WaitingTransaction,
+        AccountView, AriaExtension, BanView, CancelGuard, ConsentView, Finished, GenerateCall, GenerateError,
+        Generation, GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness,
+        Services, Submission, TokenChance, VerifyView, WaitingProof, WaitingTransaction,
     },
 };
 use aria_runtime::{
@@ -61,6 +62,8 @@ pub(crate) enum Script {
     Fails,
     /// Has no room.
     Busy,
+    /// Its consent forbids it.
+    Refuses(Refusal),
     /// Is not ready.
     Loading,
 }
@@ -73,6 +76,8 @@ pub(crate) struct Scripted {
     pub(crate) tip: tokio::sync::watch::Sender<Height>,
     /// Who was banned.
     pub(crate) bans: Mutex<Vec<BanView>>,
+    /// The consent contract in force.
+    pub(crate) consent: Mutex<Option<ConsentView>>,
     /// The last order.
     pub(crate) asked: Mutex<Option<GenerateCall>>,
     /// Answers that are being told.
@@ -89,6 +94,7 @@ impl Scripted {
             store: Arc::new(store),
             tip: tokio::sync::watch::Sender::new(Height::ZERO),
             bans: Mutex::default(),
+            consent: Mutex::default(),
             asked: Mutex::default(),
             running: Arc::default(),
         })
@@ -280,6 +286,7 @@ impl Services for Scripted {
         match script {
             Script::Busy => return Err(GenerateError::Busy { reason: "full".into(), retry_after_s: 3 }),
             Script::Loading => return Err(GenerateError::NotReady { reason: "loading".into() }),
+            Script::Refuses(refusal) => return Err(refusal.into()),
             _ if call.model != "tiny" => return Err(GenerateError::UnknownModel(call.model)),
             _ => {}
         }
@@ -292,6 +299,25 @@ impl Services for Scripted {
         let (to, events) = mpsc::channel(4);
         tokio::spawn(tell(script, call, cancel.clone(), to, Arc::clone(&self.running)));
         Ok(Generation { request_id: "cd".repeat(32), prompt_tokens: 7, events, guard: CancelGuard(cancel) })
+    }
+
+    fn consent(&self) -> Option<ConsentView> {
+        *self.consent.lock().unwrap()
+    }
+
+    fn set_consent(&self, fields: &serde_json::Map<String, Value>) -> Result<Consent, String> {
+        let mut stated = self.consent.lock().unwrap();
+        let base = stated.map_or_else(Consent::default, |stated| stated.contract);
+        let contract = aria_rpc::consent::amend(base, fields).map_err(|error| error.to_string())?;
+        *stated = Some(ConsentView { contract, is_revoked: false });
+        Ok(contract)
+    }
+
+    fn revoke_consent(&self) -> Result<(), String> {
+        let mut stated = self.consent.lock().unwrap();
+        let contract = stated.map_or_else(Consent::default, |stated| stated.contract);
+        *stated = Some(ConsentView { contract, is_revoked: true });
+        Ok(())
     }
 
     fn store(&self) -> Arc<dyn Store> {

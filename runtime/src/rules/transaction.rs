@@ -4,6 +4,7 @@
 //! being in a block is its receipt. Every amount that moves is on both sides of a checked sum: what is in all accounts
 //! together changes by what is burned, and by nothing else.
 
+use aria_chain::consent::Consent;
 use aria_chain::ids::NodeId;
 use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
@@ -13,7 +14,7 @@ use super::doubt;
 use super::record::Place;
 use super::sobriety;
 use crate::fixed::part;
-use crate::state::{Candidate, Overlay, StateError, View, key};
+use crate::state::{Candidate, Overlay, StateError, StatedConsent, View, key};
 
 /// Why a block may not include a transaction. One variant per rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +137,15 @@ pub enum TransactionFault {
         /// By its records, and no less than the physical floor.
         energy_uj: Microjoules,
     },
+    /// What changes nothing only fills blocks.
+    #[error("this consent contract is the one that is registered already, as revision {revision}; change something")]
+    ConsentUnchanged {
+        /// Of what is registered.
+        revision: u64,
+    },
+    /// Only what is registered can be taken back.
+    #[error("the sender has no consent contract to revoke")]
+    NoConsent,
     /// Amounts fit their types.
     #[error("the transaction overflows {quantity}")]
     Overflow {
@@ -238,7 +248,29 @@ fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
         Action::Unbond { amount } => unbond(sender, *amount, place, overlay),
         Action::Doubt { height, index, auditor } => doubt::raise(sender, (*height, *index), auditor, place, overlay),
         Action::Sobriety(attestation) => sobriety::attest(sender, attestation, place, overlay),
+        Action::Consent { contract } => state_consent(sender, *contract, place.height, overlay),
     }
+}
+
+/// Puts a contract in the place of the one before, or takes that back.
+fn state_consent(
+    node: &NodeId,
+    contract: Option<Consent>,
+    height: Height,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), OrderError> {
+    let before = overlay.read().consent(node)?;
+    let (registered, revision) = before.map_or((None, 0), |stated| (stated.contract, stated.revision));
+    if registered == contract {
+        let fault = match contract {
+            Some(_) => TransactionFault::ConsentUnchanged { revision },
+            None => TransactionFault::NoConsent,
+        };
+        return Err(fault.into());
+    }
+    let revision = revision.checked_add(1).ok_or(TransactionFault::Overflow { quantity: "consent revision" })?;
+    overlay.put(key::consent(node), &StatedConsent { contract, revision, height });
+    Ok(())
 }
 
 pub(super) fn credit_balance(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {

@@ -1,6 +1,7 @@
 //! What the state holds, and its bytes: a format version, then borsh.
 
 use aria_chain::attestation::Verdict;
+use aria_chain::consent::Consent;
 use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::record::{RecordStatus, Stage};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow, WorkUnits};
@@ -31,6 +32,17 @@ impl Account {
     pub fn backing(&self) -> NanoAria {
         self.bond.minus_or_zero(self.unbonding)
     }
+}
+
+/// What a node last stated of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StatedConsent {
+    /// The contract; none where it was taken back.
+    pub contract: Option<Consent>,
+    /// How many statements there were, this one included.
+    pub revision: u64,
+    /// Height of the block that holds it: from there on it counts.
+    pub height: Height,
 }
 
 /// A registered model: what its work is reckoned from.

@@ -18,6 +18,7 @@
 //! | `0f` epoch (8) node | [`Sobriety`](crate::state::Sobriety) of the node in the epoch |
 //! | `0e` node | [`Reputation`](crate::reputation::Reputation) of a node of which something was settled |
 //! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
+//! | `10` node | [`StatedConsent`](crate::state::StatedConsent): what the node last stated of its machine |
 //! | `12` height (8) index (4) | [`Opened`](crate::state::Opened) by the auditors of the record at this place |
 //! | `13` height (8) index (4) | [`Doubt`](crate::state::Doubt) about one of them |
 //! | `14` epoch (8) node | [`SobrietyAttestation`](aria_chain::sobriety::SobrietyAttestation) of the node for the epoch |
@@ -75,6 +76,14 @@ pub const REPUTATIONS: &[u8] = &[0x0e];
 
 /// Table of what answers took, by epoch and node.
 pub const SOBRIETY: &[u8] = &[0x0f];
+
+/// Table of consent contracts, by node.
+pub const CONSENTS: &[u8] = &[0x10];
+
+/// What a node stated of its machine.
+pub fn consent(node: &NodeId) -> Vec<u8> {
+    [CONSENTS, node.as_bytes()].concat()
+}
 
 /// What the answers of a node took in an epoch.
 pub fn sobriety(epoch: Epoch, node: &NodeId) -> Vec<u8> {

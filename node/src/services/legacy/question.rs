@@ -1,5 +1,6 @@
 //! What an older node asks, read from its text: a pure function, so that it can be read by a fuzzer too.
 
+use aria_chain::request::TaskType;
 use serde_json::Value;
 
 use super::Refusal;
@@ -10,6 +11,7 @@ const WINDOW_S: (f64, f64) = (300.0, 60.0);
 const TOKENS: (u64, u64) = (100, 1_024);
 /// Longest question, in bytes.
 const QUERY_BYTES_MAX: usize = 8 * 1_024;
+const TASKS: &str = "must be text_gen, code_gen, summarization, translation, embedding or any";
 /// Peers of one list.
 const PEERS_MAX: u64 = 50;
 
@@ -43,16 +45,24 @@ pub enum Question {
     /// How this node is.
     Stats,
     /// An answer.
-    Infer {
-        /// What to answer.
-        query: String,
-        /// Tokens of the answer.
-        max_tokens: u32,
-        /// 0 to 2.
-        temperature: f64,
-        /// Which model; whichever is served, if none.
-        model: Option<String>,
-    },
+    Infer(Inference),
+}
+
+/// What is to be answered, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inference {
+    /// What to answer.
+    pub query: String,
+    /// Tokens of the answer.
+    pub max_tokens: u32,
+    /// 0 to 2.
+    pub temperature: f64,
+    /// Which model; whichever is served, if none.
+    pub model: Option<String>,
+    /// What kind of work it is.
+    pub task: TaskType,
+    /// Memory that it asks for.
+    pub ram_mb: u32,
 }
 
 impl Question {
@@ -65,7 +75,7 @@ impl Question {
             Question::Shards => 3,
             Question::Peers { .. } => 4,
             Question::Stats => 5,
-            Question::Infer { .. } => 6,
+            Question::Infer(_) => 6,
         };
         RATES[place]
     }
@@ -140,5 +150,11 @@ fn inference(data: &Value) -> Result<Question, Refusal> {
         return Err(("INVALID_REQUEST", "data.temperature must be 0 to 2".into()));
     }
     let model = data["model_id"].as_str().map(str::to_owned);
-    Ok(Question::Infer { query: query.to_owned(), max_tokens, temperature, model })
+    let task = match data["task_type"].as_str() {
+        None => TaskType::Any,
+        Some(name) => name.parse().map_err(|()| ("INVALID_REQUEST", format!("data.task_type {TASKS}")))?,
+    };
+    // What is beyond its type is beyond every contract.
+    let ram_mb = data["ram_mb"].as_u64().map_or(0, |ram_mb| u32::try_from(ram_mb).unwrap_or(u32::MAX));
+    Ok(Question::Infer(Inference { query: query.to_owned(), max_tokens, temperature, model, task, ram_mb }))
 }
