@@ -10,6 +10,7 @@
 //! - `units`, `ids`, `limits`: quantities, names and bounds;
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
+//! - `model`: what is said of a model: name and shape;
 //! - `transaction`: what accounts order;
 //! - `attestation`: what auditors say of records;
 //! - `merkle`, `block`, `certificate`: records in blocks, blocks in a chain, votes that make them final;
@@ -35,6 +36,7 @@ pub mod light;
 pub mod limits;
 pub mod mempool;
 pub mod merkle;
+pub mod model;
 pub mod proof;
 pub mod record;
 pub mod request;

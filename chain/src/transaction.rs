@@ -8,9 +8,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::codec::Versioned;
 use crate::error::TransactionError;
 use crate::hash::Domain;
-use crate::ids::{ChainId, Digest, NodeId, TransactionId};
+use crate::ids::{ChainId, Digest, ModelId, NodeId, TransactionId};
 use crate::keys::{self, Signature};
 use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::model::{ModelName, Shape};
 use crate::units::{Height, NanoAria};
 
 /// What is ordered, by whom, and what it may cost.
@@ -52,6 +53,22 @@ pub enum Action {
         /// How much.
         amount: NanoAria,
     } = 3,
+    /// Proposes a model. It is registered once voters with more than two thirds of the power have confirmed it.
+    RegisterModel {
+        /// Its digest.
+        model: ModelId,
+        /// Its name for people.
+        name: ModelName,
+        /// Its sizes, as the model file's header has them.
+        shape: Shape,
+    } = 5,
+    /// Says, as a voter, that a proposal is true: this node has the model and found this shape in it.
+    ConfirmModel {
+        /// The model's digest.
+        model: ModelId,
+        /// See [`proposal_id`](crate::model::proposal_id).
+        proposal: Digest,
+    } = 6,
 }
 
 impl Action {
@@ -61,21 +78,24 @@ impl Action {
             Action::Transfer { .. } => "transfer",
             Action::Bond { .. } => "bond",
             Action::Unbond { .. } => "unbond",
+            Action::RegisterModel { .. } => "register_model",
+            Action::ConfirmModel { .. } => "confirm_model",
         }
     }
 
-    /// What it moves.
-    pub fn amount(&self) -> NanoAria {
+    /// What it moves, where it is about money.
+    pub fn amount(&self) -> Option<NanoAria> {
         match self {
-            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => *amount,
+            Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => Some(*amount),
+            Action::RegisterModel { .. } | Action::ConfirmModel { .. } => None,
         }
     }
 
-    /// What it takes from the sender's balance, besides the fee.
+    /// What it takes from the sender's balance to give it elsewhere, besides all fees.
     pub fn spends(&self) -> NanoAria {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
-            Action::Unbond { .. } => NanoAria::ZERO,
+            Action::Unbond { .. } | Action::RegisterModel { .. } | Action::ConfirmModel { .. } => NanoAria::ZERO,
         }
     }
 }
@@ -115,8 +135,11 @@ impl SignedTransaction {
         if got != chain_id {
             return Err(TransactionError::Chain { got: got.clone(), expected: chain_id.clone() });
         }
-        if action.amount() == NanoAria::ZERO {
+        if action.amount() == Some(NanoAria::ZERO) {
             return Err(TransactionError::NoAmount);
+        }
+        if let Action::RegisterModel { shape, .. } = action {
+            shape.check()?;
         }
         let id = self.transaction.id();
         if !keys::verify_transaction(sender, chain_id, &id, &self.signature) {

@@ -4,10 +4,12 @@
 //! - [`evidence`]: what it costs to be accused with proof
 //! - [`audit`]: who checks a record, and what follows
 //! - [`transaction`]: what accounts order, and what it moves
+//! - [`model`]: how a model comes to be registered
 //! - [`settle`]: what it earns, and for whom
 
 pub mod audit;
 pub mod evidence;
+pub mod model;
 pub mod record;
 pub mod settle;
 pub mod transaction;

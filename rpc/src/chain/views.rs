@@ -7,6 +7,7 @@ use aria_chain::{
     certificate::CommitCertificate,
     evidence::{Evidence, Said},
     keys::Signature,
+    model::proposal_id,
     proof::SignedProof,
     record::{BackendClass, EnergySource, RecordEntry},
     store::{StoredBlock, Tip},
@@ -71,11 +72,7 @@ pub fn block(block: &StoredBlock, records: Vec<Value>) -> Value {
 /// A transaction, wherever it stands.
 pub fn transaction(signed: &SignedTransaction) -> Value {
     let transaction = &signed.transaction;
-    let to = match &transaction.action {
-        Action::Transfer { to, .. } => Some(to),
-        Action::Bond { .. } | Action::Unbond { .. } => None,
-    };
-    json!({
+    let mut view = json!({
         "id": transaction.id(),
         "chain_id": transaction.chain_id,
         "sender": transaction.sender,
@@ -83,10 +80,25 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "fee": transaction.fee.to_string(),
         "expiry": transaction.expiry,
         "action": transaction.action.name(),
-        "to": to,
-        "amount": transaction.action.amount().to_string(),
+        "to": null,
+        "amount": transaction.action.amount().map(|amount| amount.to_string()),
         "signature": signed.signature.to_string(),
-    })
+    });
+    match &transaction.action {
+        Action::Transfer { to, .. } => view["to"] = json!(to),
+        Action::Bond { .. } | Action::Unbond { .. } => {}
+        Action::RegisterModel { model, name, shape } => {
+            view["model_id"] = json!(model);
+            view["name"] = json!(name.as_str());
+            view["shape"] = json!(shape);
+            view["proposal"] = json!(proposal_id(model, name, shape));
+        }
+        Action::ConfirmModel { model, proposal } => {
+            view["model_id"] = json!(model);
+            view["proposal"] = json!(proposal);
+        }
+    }
+    view
 }
 
 /// What an auditor says of records of a block.
