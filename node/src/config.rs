@@ -53,6 +53,8 @@ pub struct NodeSection {
     fast_start: bool,
     trust: Option<String>,
     snapshot_epochs: Option<u64>,
+    #[serde(default)]
+    no_confirm_models: bool,
 }
 
 /// `[api]`: who may use the OpenAI door, and how much.
@@ -111,6 +113,8 @@ pub struct NodeConfig {
     pub trust: Option<TrustedBlock>,
     /// Epochs between snapshots; zero for none.
     pub snapshot_epochs: u64,
+    /// Whether this node confirms, as a voter, true proposals of models that it has.
+    pub confirms_models: bool,
     /// No key needed on a public address.
     pub insecure: bool,
     /// Browser origins.
@@ -173,6 +177,7 @@ impl NodeConfig {
             fast_start: flags.fast_start || file.node.fast_start,
             trust: flags.trust.map_or_else(|| trusted(file), |trust| Ok(Some(trust)))?,
             snapshot_epochs: flags.snapshot_epochs.or(file.node.snapshot_epochs).unwrap_or(SNAPSHOT_EPOCHS),
+            confirms_models: !(flags.no_confirm_models || file.node.no_confirm_models),
             insecure: flags.insecure,
             cors_origins: file.api.cors_origins.clone(),
             sessions_max,

@@ -14,6 +14,7 @@
 //! - [`snapshot`]: states of the past, for nodes that begin with one
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
 //! - [`model`]: which model is served
+//! - [`registrar`]: a voter's word on models that are proposed
 //! - [`supervisor`], [`clock`], [`telemetry`]: tasks, time, logs
 //! - [`config`], [`data_dir`], [`cli`], [`client`], [`amount`]: what a person sets, where it lies, what a person types
 //! - [`commands`]: what each command does
@@ -36,6 +37,7 @@ pub mod exchange;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod registrar;
 pub mod services;
 pub mod snapshot;
 pub mod supervisor;

@@ -395,7 +395,7 @@ pub enum Submission {
     /// An inference, signed by everyone involved.
     Proof(Box<aria_chain::proof::SignedProof>),
     /// An order of an account.
-    Transaction(aria_chain::transaction::SignedTransaction),
+    Transaction(Box<aria_chain::transaction::SignedTransaction>),
 }
 
 /// A transaction that waits.

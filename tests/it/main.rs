@@ -8,6 +8,7 @@ mod command_line;
 mod crash;
 mod epochs;
 mod hostile;
+mod models;
 mod network;
 mod slice;
 mod snapshot;

@@ -46,7 +46,7 @@ pub(super) async fn wallet(setting: &Setting, command: WalletCommand) -> anyhow:
 }
 
 /// The JSON-RPC door of the node to ask.
-fn door(setting: &Setting, named: Option<&str>) -> anyhow::Result<String> {
+pub(super) fn door(setting: &Setting, named: Option<&str>) -> anyhow::Result<String> {
     if let Some(url) = named {
         return Ok(if url.contains("://") { url.to_owned() } else { format!("http://{url}/") });
     }
@@ -81,8 +81,30 @@ async fn balance(setting: &Setting, account: Option<NodeId>, named: Option<&str>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Signs an order, submits it, and waits until a block has it.
 async fn run(setting: &Setting, key: &NodeKey, action: Action, args: &OrderArgs) -> anyhow::Result<ExitCode> {
+    let told = order(setting, key, action, args).await?;
+    if setting.json {
+        print_json(&told);
+    } else {
+        tell(&told)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what became of an order.
+pub(super) fn tell(told: &Value) -> anyhow::Result<()> {
+    let (id, receipt) = (text(told, "id")?, &told["receipt"]);
+    if receipt.is_null() {
+        println!("{id} waits for a block");
+        return Ok(());
+    }
+    let fee = Amount(NanoAria::new(text(receipt, "fee")?.parse()?));
+    println!("{id} is in block {}, for a fee of {fee}", receipt["height"]);
+    Ok(())
+}
+
+/// Signs an order, submits it, and waits until a block has it: its id and its receipt, which is null where nobody waits.
+pub(super) async fn order(setting: &Setting, key: &NodeKey, action: Action, args: &OrderArgs) -> anyhow::Result<Value> {
     let url = door(setting, args.rpc.as_deref())?;
     let status = rpc(&url, "chain_status", json!([])).await?;
     let chain_id: ChainId = text(&status, "chain_id")?.parse().context("the node's chain_id")?;
@@ -108,22 +130,8 @@ async fn run(setting: &Setting, key: &NodeKey, action: Action, args: &OrderArgs)
     let id = transaction.id().to_string();
     let bytes = hex::encode(SignedTransaction { transaction, signature }.encode());
     rpc(&url, "mempool_submit", json!([bytes])).await?;
-    if args.no_wait {
-        if setting.json {
-            print_json(&json!({"id": id, "receipt": null}));
-        } else {
-            println!("{id} waits for a block");
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let receipt = receipt(setting, &url, &id).await?;
-    if setting.json {
-        print_json(&json!({"id": id, "receipt": receipt}));
-    } else {
-        let fee = Amount(NanoAria::new(text(&receipt, "fee")?.parse()?));
-        println!("{id} is in block {}, for a fee of {fee}", receipt["height"]);
-    }
-    Ok(ExitCode::SUCCESS)
+    let receipt = if args.no_wait { Value::Null } else { receipt(setting, &url, &id).await? };
+    Ok(json!({"id": id, "receipt": receipt}))
 }
 
 async fn receipt(setting: &Setting, url: &str, id: &str) -> anyhow::Result<Value> {
