@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned;
 use aria_chain::evidence::{Evidence, Said};
-use aria_chain::ids::{BlockHash, Digest, RecordId};
+use aria_chain::ids::{BlockHash, Digest, ModelId, RecordId};
 use aria_chain::keys::NodeKey;
 use aria_chain::light::{FinalHeader, LightProof, LightStep};
 use aria_chain::merkle::RecordTree;
+use aria_chain::model::{ModelName, Shape, proposal_id};
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction};
 use aria_chain::units::{Height, NanoAria, Round as ChainRound};
@@ -72,8 +73,18 @@ fn order_and_attest(corpus: &Path) {
         expiry: Height::new(1_000),
         action: Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
     };
-    let signature = key.sign_transaction(&chain_id, &transaction.id());
-    let transaction = SignedTransaction { transaction, signature };
+    let signed = |transaction: Transaction| {
+        let signature = key.sign_transaction(&chain_id, &transaction.id());
+        SignedTransaction { transaction, signature }
+    };
+    let (model, name) = (ModelId::new([5; 32]), ModelName::new("aria-tiny").expect("a name"));
+    let shape = Shape { layers: 6, dim: 256, ffn: 768, heads: 4, kv_heads: 2, head_dim: 64, vocab: 4_096 };
+    let proposal = proposal_id(&model, &name, &shape);
+    let about_models = [Action::RegisterModel { model, name, shape }, Action::ConfirmModel { model, proposal }];
+    for (number, action) in (1..).zip(about_models) {
+        keep(corpus, "transaction", number, &signed(Transaction { action, ..transaction.clone() }).encode());
+    }
+    let transaction = signed(transaction);
     keep(corpus, "transaction", 0, &transaction.encode());
     keep(corpus, "gossip", 3, &Gossip::Transaction(Box::new(transaction)).encode());
     let opening = Opening { secret: [1; 32], verdict: Verdict::Valid, root: Digest::new([2; 32]) };
