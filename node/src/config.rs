@@ -239,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn models_are_confirmed_unless_flag_or_file_says_no() {
+        let confirms = |no_confirm_models: bool, text: &str| {
+            let flags = StartArgs { no_confirm_models, ..StartArgs::default() };
+            NodeConfig::settle(&flags, &file(text)).expect("settles").confirms_models
+        };
+        assert!(confirms(false, "") && confirms(false, "[node]\nno_confirm_models = false"));
+        assert!(!confirms(true, "") && !confirms(false, "[node]\nno_confirm_models = true"));
+    }
+
+    #[test]
     fn zero_threads_are_refused() {
         let flags = StartArgs { threads: Some(0), ..StartArgs::default() };
         assert!(matches!(

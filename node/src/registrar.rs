@@ -81,8 +81,8 @@ impl Registrar {
         self.said.retain(|model, _| is_there(model));
         self.warned.retain(|ids| proposals.iter().any(|(other, _)| other == ids));
         let me = self.chain.key.node_id();
-        let is_silent = matches!(self.chain.health(), Health::ReadOnly { .. });
-        if proposals.is_empty() || is_silent || self.chain.voters()?.set.power_of(&me) == 0 {
+        let can_write = self.chain.health() == Health::Writing;
+        if proposals.is_empty() || !can_write || self.chain.voters()?.set.power_of(&me) == 0 {
             return Ok(());
         }
         for of_model in proposals.chunk_by(|((one, _), _), ((other, _), _)| one == other) {

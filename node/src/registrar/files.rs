@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use aria_chain::ids::ModelId;
 use aria_chain::model::Shape;
@@ -39,20 +39,25 @@ impl Found {
 /// Tells one state of a file from another without reading it.
 type Edition = (u64, Option<SystemTime>);
 
+/// How often to look for new files: strangers name models, and a look reads the heads of all files.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// The models of a folder, and the one in the program. Each file is read once, and again when it changed.
 pub struct Files {
     folder: PathBuf,
     embedded: Option<Option<Found>>,
     read: BTreeMap<PathBuf, (Edition, Option<Found>)>,
+    looked: Option<Instant>,
 }
 
 impl Files {
     /// Those of a folder, which need not be there. Nothing is read yet.
     pub fn new(folder: PathBuf) -> Files {
-        Files { folder, embedded: None, read: BTreeMap::new() }
+        Files { folder, embedded: None, read: BTreeMap::new(), looked: None }
     }
 
-    /// A file of this model. Takes as long as reading all files that are new, or until told to stop.
+    /// A file of this model. Takes as long as reading all files that are new, or until told to stop. A file that came a moment
+    /// ago is found a moment later.
     pub fn find(&mut self, model: &ModelId, is_over: &dyn Fn() -> bool) -> Option<Found> {
         let embedded = self.embedded.get_or_insert_with(|| {
             let located = Located { name: EMBEDDED_NAME.to_owned(), source: Source::Embedded };
@@ -61,6 +66,23 @@ impl Files {
         if let Some(found) = embedded.as_ref().filter(|found| found.model == *model) {
             return Some(found.clone());
         }
+        if let Some(found) = self.known(model) {
+            return Some(found);
+        }
+        if self.looked.is_none_or(|since| since.elapsed() >= LOOK_EVERY) {
+            self.look(is_over);
+        }
+        self.known(model)
+    }
+
+    /// A file that was read and is still as it was.
+    fn known(&self, model: &ModelId) -> Option<Found> {
+        let still = self.read.iter().filter(|(path, (known, _))| edition(path) == *known);
+        still.filter_map(|(_, (_, found))| found.as_ref()).find(|found| found.model == *model).cloned()
+    }
+
+    /// Reads what is new in the folder.
+    fn look(&mut self, is_over: &dyn Fn() -> bool) {
         // A folder that cannot be read has no models; `aria model list` says why.
         let entries = catalog(&self.folder).unwrap_or_default();
         let sound: Vec<PathBuf> =
@@ -68,7 +90,7 @@ impl Files {
         self.read.retain(|path, _| sound.contains(path));
         for path in sound {
             if is_over() {
-                return None;
+                return;
             }
             let edition = edition(&path);
             let is_known = self.read.get(&path).is_some_and(|(known, _)| *known == edition);
@@ -77,7 +99,7 @@ impl Files {
                 self.read.insert(path, (edition, found));
             }
         }
-        self.read.values().filter_map(|(_, found)| found.as_ref()).find(|found| found.model == *model).cloned()
+        self.looked = Some(Instant::now());
     }
 }
 
@@ -108,8 +130,10 @@ mod tests {
         let other = Found::read(&gguf, String::new()).expect("sound");
         assert_ne!(other.model, own.model);
         assert_eq!(files.find(&other.model, &|| true), None, "it was told to stop");
-        assert_eq!(files.find(&other.model, &|| false).map(|found| found.place), Some(path.display().to_string()));
-        std::fs::remove_file(&path).expect("removed");
+        let found = files.find(&other.model, &|| false).expect("it is in the folder");
+        assert_eq!((found.shape, found.place), (other.shape, path.display().to_string()));
+        // What a file was is forgotten with the file.
+        std::fs::write(&path, b"GGUF").expect("written");
         assert_eq!(files.find(&other.model, &|| false), None);
     }
 }
