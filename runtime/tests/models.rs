@@ -4,6 +4,8 @@
 
 mod scenario;
 
+use std::collections::BTreeSet;
+
 use aria_chain::evidence::{Evidence, Said};
 use aria_chain::ids::{BlockHash, ModelId};
 use aria_chain::limits::MODEL_PROPOSALS_MAX;
@@ -16,6 +18,7 @@ use aria_runtime::rules::model::{ModelFault, confirmed_power};
 use aria_runtime::rules::settle::{Settlement, Unsettled};
 use aria_runtime::rules::transaction::{OrderError, TransactionFault};
 use aria_runtime::state::Model;
+use proptest::prelude::*;
 use scenario::{LAYERS, Scenario, height, key};
 
 const ARIA: u64 = 1_000_000_000;
@@ -255,6 +258,17 @@ fn equivocation(chain: &Scenario, n: u8) -> Evidence {
     Evidence::new(key.node_id(), at, round, vote(1), vote(2))
 }
 
+/// Key `n` is accused, and blocks follow until it votes no more.
+fn exclude(chain: &mut Scenario, n: u8) {
+    chain.evidence = vec![equivocation(chain, n)];
+    chain.advance(chain.soon(), Vec::new());
+    chain.evidence.clear();
+    while chain.voters().set.power_of(&key(n).node_id()) > 0 {
+        assert_eq!(registered(chain), None);
+        chain.beat();
+    }
+}
+
 #[test]
 fn only_who_votes_now_counts() {
     let mut chain = chain_of(5, &[("epoch_blocks = 100", "epoch_blocks = 8")]);
@@ -264,15 +278,69 @@ fn only_who_votes_now_counts() {
     seal(&mut chain, &[1, 2, 3].map(|n| (n, confirm(MODEL, "new", SHAPE))));
     seal(&mut chain, &[(5, confirm(MODEL, "other", SHAPE))]);
     assert_eq!(registered(&chain), None);
-    // One is excluded; when the others vote without it, the three are enough, and nobody has to say anything.
-    chain.evidence = vec![equivocation(&chain, 5)];
-    chain.advance(chain.soon(), Vec::new());
-    chain.evidence.clear();
-    while chain.voters().set.power_of(&key(5).node_id()) > 0 {
-        assert_eq!(registered(&chain), None);
-        chain.beat();
-    }
+    // When the others vote without the fifth, the three are enough, and nobody has to say anything.
+    exclude(&mut chain, 5);
     chain.beat();
     assert_eq!(registered(&chain).map(|model| model.name), Some("new".into()));
     assert_eq!((confirmed(&chain, "other", SHAPE), chain.reader().model_of_name("other")), (None, Ok(None)));
+}
+
+#[test]
+fn who_votes_no_more_is_struck_from_the_list() {
+    let mut chain = chain_of(5, &[("epoch_blocks = 100", "epoch_blocks = 8")]);
+    seal(&mut chain, &[(7, register(MODEL, "new", SHAPE))]);
+    seal(&mut chain, &[(5, confirm(MODEL, "new", SHAPE))]);
+    exclude(&mut chain, 5);
+    seal(&mut chain, &[(1, confirm(MODEL, "new", SHAPE))]);
+    let proposal = proposal_id(&MODEL, &named("new"), &SHAPE);
+    let entry = chain.reader().model_proposal(&MODEL, &proposal).unwrap().unwrap();
+    assert_eq!(entry.confirmed_by, [key(1).node_id()], "the entry never holds more than those who vote");
+    let gone = chain.order(5, confirm(MODEL, "new", SHAPE), |_| {});
+    let fault = OrderError::Fault(ModelFault::NotVoter { node: key(5).node_id() }.into());
+    assert_eq!(check_orderable(&chain.tip, chain.soon(), &[gone], &chain.state, &chain.genesis), Err(fault));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// One of four voters lies as it likes, the others confirm what is true, all in any order and again and again: what is
+    /// registered has the true shape, and at least three stood behind it.
+    #[test]
+    fn no_quarter_of_the_power_registers_a_false_shape(
+        steps in prop::collection::vec((1_u8..5, any::<[bool; 4]>()), 1..80),
+    ) {
+        let mut chain = chain_of(4, &[
+            ("unbond_blocks = 1_000", "unbond_blocks = 10"),
+            ("epoch_blocks = 100", "epoch_blocks = 4"),
+            ("audit_blocks = 64", "audit_blocks = 2"),
+        ]);
+        let mut voices = BTreeSet::new();
+        for (n, [is_proposal, is_false, is_second_name, closes]) in steps {
+            let shape = if is_false && (n == 1 || is_proposal) { INFLATED } else { SHAPE };
+            let name = if is_second_name { "two" } else { "one" };
+            let action = if is_proposal { register(MODEL, name, shape) } else { confirm(MODEL, name, shape) };
+            let order = chain.order(n, action, |_| {});
+            chain.transactions.push(order);
+            if closes {
+                let proposal = chain.propose(chain.soon(), Vec::new()).unwrap();
+                chain.transactions.clear();
+                let Some((block, executed)) = proposal.block else { continue };
+                for order in block.transactions() {
+                    if let Action::ConfirmModel { proposal, .. } = order.transaction().action {
+                        voices.insert((proposal, order.transaction().sender));
+                    }
+                }
+                chain.state.apply(&executed.changes.entries);
+                chain.tip = block.header().clone();
+                prop_assert_eq!(executed.changes.state_root, chain.state.full_root());
+            }
+        }
+        burned(&chain);
+        if let Some(model) = registered(&chain) {
+            prop_assert_eq!(model.shape, SHAPE);
+            let proposal = proposal_id(&MODEL, &named(&model.name), &SHAPE);
+            prop_assert!(voices.iter().filter(|(said, _)| *said == proposal).count() >= 3);
+            prop_assert_eq!(chain.reader().model_proposals(9).unwrap(), vec![]);
+        }
+    }
 }
