@@ -8,6 +8,7 @@ use crate::limits::{
     ATTESTATION_ITEMS_MAX, BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX,
     BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX, STAGES_MAX, STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
 };
+use crate::model::ShapeError;
 use crate::units::{Height, Millis};
 
 /// Why bytes are no value.
@@ -434,6 +435,9 @@ pub enum TransactionError {
     /// A contract says what can be.
     #[error("the consent contract cannot be: {0}")]
     Consent(#[from] ConsentError),
+    /// Every node computes work from registered shapes, so they must be possible ones.
+    #[error("shape: {0}")]
+    Shape(#[from] ShapeError),
     /// The sender signs what it orders.
     #[error("transaction {transaction} is not signed by its sender {sender}")]
     Unsigned {

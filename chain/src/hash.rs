@@ -22,6 +22,8 @@ impl Domain {
     pub const BODY: Domain = Domain("aria/body/v3");
     /// Id of a transaction.
     pub const TRANSACTION: Domain = Domain("aria/transaction/v1");
+    /// Id of a proposal to register a model.
+    pub const MODEL_PROPOSAL: Domain = Domain("aria/model-proposal/v1");
     /// Digest of a signed transaction.
     pub const TRANSACTIONS: Domain = Domain("aria/transactions/v1");
     /// Digest of a piece of evidence.
@@ -117,13 +119,14 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 33] = [
+    const ALL: [Domain; 34] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
         Domain::PROOFS,
         Domain::BODY,
         Domain::TRANSACTION,
+        Domain::MODEL_PROPOSAL,
         Domain::TRANSACTIONS,
         Domain::SIGN_TRANSACTION,
         Domain::ATTESTATION,

@@ -11,6 +11,7 @@
 //! - `hash`, `codec`, `keys`: domains, bytes, signatures;
 //! - `request`, `record`, `proof`: what was asked, what is claimed, the two with all signatures;
 //! - `consent`: what a node lets others do with its machine;
+//! - `model`: what is said of a model: name and shape;
 //! - `transaction`: what accounts order;
 //! - `sobriety`: what a node says its answers took;
 //! - `attestation`: what auditors say of records;
@@ -38,6 +39,7 @@ pub mod light;
 pub mod limits;
 pub mod mempool;
 pub mod merkle;
+pub mod model;
 pub mod proof;
 pub mod record;
 pub mod request;

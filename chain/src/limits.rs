@@ -33,8 +33,14 @@ pub const EVIDENCE_BYTES_MAX: usize = 256;
 /// Pieces of evidence in one block. Each excludes one validator, so there are never many.
 pub const BLOCK_EVIDENCE_MAX: usize = 16;
 
-/// Longest encoding of a signed transaction.
-pub const TRANSACTION_BYTES_MAX: usize = 256;
+/// Longest name of a model. It is kept in the state and shown in lists.
+pub const MODEL_NAME_BYTES_MAX: usize = 64;
+
+/// Longest encoding of a signed transaction: one that registers a model under the longest name takes 300 bytes.
+pub const TRANSACTION_BYTES_MAX: usize = 320;
+
+/// Models that wait to be confirmed at once. All of them are read where one is proposed, and where an epoch begins.
+pub const MODEL_PROPOSALS_MAX: usize = 256;
 
 /// Transactions of one block. Verifying their signatures takes as long as those of 340 records.
 pub const BLOCK_TRANSACTIONS_MAX: usize = 1_024;

@@ -9,9 +9,10 @@ use crate::codec::Versioned;
 use crate::consent::Consent;
 use crate::error::TransactionError;
 use crate::hash::Domain;
-use crate::ids::{ChainId, Digest, NodeId, TransactionId};
+use crate::ids::{ChainId, Digest, ModelId, NodeId, TransactionId};
 use crate::keys::{self, Signature};
 use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::model::{ModelName, Shape};
 use crate::sobriety::SobrietyAttestation;
 use crate::units::{Height, NanoAria};
 
@@ -59,6 +60,22 @@ pub enum Action {
         /// The contract; nothing takes the one that is registered back.
         contract: Option<Consent>,
     } = 4,
+    /// Proposes a model. It is registered once voters with more than two thirds of the power have confirmed it.
+    RegisterModel {
+        /// Its digest.
+        model: ModelId,
+        /// Its name for people.
+        name: ModelName,
+        /// Its sizes, as the model file's header has them.
+        shape: Shape,
+    } = 5,
+    /// Says, as a voter, that a proposal is true: this node has the model and found this shape in it.
+    ConfirmModel {
+        /// The model's digest.
+        model: ModelId,
+        /// See [`proposal_id`](crate::model::proposal_id).
+        proposal: Digest,
+    } = 6,
     /// Says that an auditor did not run a record that it attested: its opened root is not what the run gives.
     Doubt {
         /// Of the record's block.
@@ -80,6 +97,8 @@ impl Action {
             Action::Bond { .. } => "bond",
             Action::Unbond { .. } => "unbond",
             Action::Consent { .. } => "consent",
+            Action::RegisterModel { .. } => "register_model",
+            Action::ConfirmModel { .. } => "confirm_model",
             Action::Doubt { .. } => "doubt",
             Action::Sobriety(_) => "sobriety",
         }
@@ -89,17 +108,24 @@ impl Action {
     pub fn amount(&self) -> Option<NanoAria> {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } | Action::Unbond { amount } => Some(*amount),
-            Action::Consent { .. } | Action::Doubt { .. } | Action::Sobriety(_) => None,
+            Action::Consent { .. }
+            | Action::RegisterModel { .. }
+            | Action::ConfirmModel { .. }
+            | Action::Doubt { .. }
+            | Action::Sobriety(_) => None,
         }
     }
 
-    /// What it takes from the sender's balance, besides the fee.
+    /// What it takes from the sender's balance to give it elsewhere, besides all fees.
     pub fn spends(&self) -> NanoAria {
         match self {
             Action::Transfer { amount, .. } | Action::Bond { amount } => *amount,
-            Action::Unbond { .. } | Action::Consent { .. } | Action::Doubt { .. } | Action::Sobriety(_) => {
-                NanoAria::ZERO
-            }
+            Action::Unbond { .. }
+            | Action::Consent { .. }
+            | Action::RegisterModel { .. }
+            | Action::ConfirmModel { .. }
+            | Action::Doubt { .. }
+            | Action::Sobriety(_) => NanoAria::ZERO,
         }
     }
 }
@@ -142,8 +168,10 @@ impl SignedTransaction {
         if action.amount() == Some(NanoAria::ZERO) {
             return Err(TransactionError::NoAmount);
         }
-        if let Action::Consent { contract: Some(contract) } = action {
-            contract.check()?;
+        match action {
+            Action::Consent { contract: Some(contract) } => contract.check()?,
+            Action::RegisterModel { shape, .. } => shape.check()?,
+            _ => {}
         }
         let id = self.transaction.id();
         if !keys::verify_transaction(sender, chain_id, &id, &self.signature) {

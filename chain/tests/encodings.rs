@@ -10,19 +10,24 @@ use aria_chain::codec::{Versioned, to_bytes};
 use aria_chain::consent::Consent;
 use aria_chain::error::CodecError;
 use aria_chain::evidence::Evidence;
+use aria_chain::ids::ModelId;
+use aria_chain::model::{ModelName, proposal_id};
 use aria_chain::proof::SignedProof;
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus};
 use aria_chain::request::{InferenceRequest, TaskType};
 use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::store::Tip;
 use aria_chain::store::schema::Place;
-use aria_chain::transaction::{Action, SignedTransaction, VerifiedTransaction};
+use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Epoch, Height, Microjoules, Timestamp};
 use proptest::prelude::*;
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod support;
-use support::{Chain, Maker, attestation, consent, order, proof, state_root, transfer, validators};
+use support::{
+    Chain, Maker, SHAPE, attestation, consent, order, proof, register, sign_transaction, state_root, transfer,
+    validators,
+};
 
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut chain = Chain::new(4);
@@ -52,7 +57,15 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("place", to_bytes(&place)),
         ("consent", consent(1, 0, Some(Consent::default())).encode()),
         ("revocation", consent(1, 0, None).encode()),
+        ("model registration", register(1, "aria-tiny", SHAPE).encode()),
+        ("model confirmation", confirmation().encode()),
     ]
+}
+
+fn confirmation() -> SignedTransaction {
+    let (model, name) = (ModelId::new([7; 32]), ModelName::new("aria-tiny").unwrap());
+    let action = Action::ConfirmModel { model, proposal: proposal_id(&model, &name, &SHAPE) };
+    sign_transaction(1, Transaction { action, ..transfer(1, 2, 0).transaction().clone() })
 }
 
 fn doubt() -> VerifiedTransaction {
@@ -93,6 +106,9 @@ fn ids_do_not_change() {
         chain.propose(vec![proof(1)]).hash().to_string(),
         validators(4).hash().to_string(),
         aria_chain::merkle::empty_root().to_string(),
+        register(1, "aria-tiny", SHAPE).transaction.id().to_string(),
+        confirmation().transaction.id().to_string(),
+        proposal_id(&ModelId::new([7; 32]), &ModelName::new("aria-tiny").unwrap(), &SHAPE).to_string(),
     ];
     let expected = include_str!("data/ids.txt");
     assert_eq!(found.to_vec(), expected.lines().collect::<Vec<_>>());
@@ -117,6 +133,15 @@ fn numbers_of_variants_are_pinned() {
     }
 }
 
+#[test]
+fn the_longest_registration_fits_a_transaction() {
+    let chain_id = aria_chain::ids::ChainId::new("x".repeat(48)).unwrap();
+    let mut signed = register(1, &"x".repeat(64), SHAPE);
+    signed.transaction.chain_id = chain_id;
+    let bytes = signed.encode();
+    assert_eq!((bytes.len(), SignedTransaction::decode(&bytes)), (300, Ok(signed)));
+}
+
 /// Decodes, and checks that what is accepted has no second spelling.
 fn decode<T: Versioned>(bytes: &[u8]) -> Result<(), CodecError> {
     let value = T::decode(bytes)?;
@@ -134,13 +159,14 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
-        "transaction" | "doubt" | "sobriety" | "consent" | "revocation" => decode::<SignedTransaction>(bytes),
+        "transaction" | "doubt" | "sobriety" | "consent" | "revocation" | "model registration"
+        | "model confirmation" => decode::<SignedTransaction>(bytes),
         "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 14] = [
+const VERSIONED: [&str; 16] = [
     "request",
     "record",
     "proof",
@@ -155,6 +181,8 @@ const VERSIONED: [&str; 14] = [
     "sobriety",
     "consent",
     "revocation",
+    "model registration",
+    "model confirmation",
 ];
 
 fn sample(name: &str) -> Vec<u8> {
@@ -200,7 +228,7 @@ proptest! {
 
     #[test]
     fn altered_bytes_are_refused_or_are_another_value(
-        which in 0usize..12, at in any::<prop::sample::Index>(), flip in 1u8..=255,
+        which in 0..VERSIONED.len(), at in any::<prop::sample::Index>(), flip in 1u8..=255,
     ) {
         let name = VERSIONED[which];
         let mut bytes = sample(name);
@@ -210,7 +238,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(which in 0usize..12, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_read_without_harm(which in 0..VERSIONED.len(), bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _: Result<(), CodecError> = decode_as(VERSIONED[which], &bytes);
     }
 }

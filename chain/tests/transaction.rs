@@ -4,16 +4,17 @@
 
 use aria_chain::block::{Body, ProposedBlock, VerifiedBody};
 use aria_chain::error::{AdmissionError, BlockError, TransactionError};
-use aria_chain::ids::{ChainId, TransactionId};
+use aria_chain::ids::{ChainId, ModelId, TransactionId};
 use aria_chain::limits::{BLOCK_TRANSACTIONS_MAX, MEMPOOL_PER_SENDER_MAX};
 use aria_chain::mempool::transactions::Transactions;
+use aria_chain::model::{ModelName, Shape, ShapeError};
 use aria_chain::store::{MemoryStore, Pending, Store};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, NanoAria, Timestamp};
 
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod support;
-use support::{Chain, STAMP, chain_id, node, open, proof, sign_transaction, transfer, verify};
+use support::{Chain, SHAPE, STAMP, chain_id, node, open, proof, register, sign_transaction, transfer, verify};
 
 fn changed(change: impl FnOnce(&mut Transaction)) -> SignedTransaction {
     let mut transaction = transfer(1, 2, 0).transaction().clone();
@@ -48,6 +49,24 @@ fn a_transaction_counts_only_on_its_chain_and_by_its_sender() {
     let id = good.transaction.id();
     let signature = support::key(1).sign_request(&chain_id(), &aria_chain::ids::RequestId::new(*id.as_bytes()));
     assert!(SignedTransaction { signature, ..good }.verify(&chain_id()).is_err());
+}
+
+#[test]
+fn only_a_possible_shape_is_registered() {
+    let verified = |shape: Shape| register(1, "a", shape).verify(&chain_id()).map(|_| ());
+    assert_eq!(verified(SHAPE), Ok(()));
+    let zero = TransactionError::Shape(ShapeError::Zero { field: "ffn" });
+    assert_eq!(verified(Shape { ffn: 0, ..SHAPE }), Err(zero));
+    let groups = TransactionError::Shape(ShapeError::HeadGroups { heads: 4, kv_heads: 3 });
+    assert_eq!(verified(Shape { kv_heads: 3, ..SHAPE }), Err(groups));
+    let large = TransactionError::Shape(ShapeError::TooLarge);
+    assert_eq!(verified(Shape { vocab: u32::MAX, dim: u32::MAX, ..SHAPE }), Err(large));
+    let signed = register(1, "a", SHAPE);
+    let mut altered = signed.clone();
+    altered.transaction.action =
+        Action::RegisterModel { model: ModelId::new([7; 32]), name: ModelName::new("b").unwrap(), shape: SHAPE };
+    assert!(matches!(altered.verify(&chain_id()), Err(TransactionError::Unsigned { .. })));
+    assert_eq!((signed.transaction.action.name(), signed.transaction.action.amount()), ("register_model", None));
 }
 
 fn pool(transactions: &[VerifiedTransaction]) -> Transactions {

@@ -106,6 +106,12 @@ impl Shape {
     /// # Errors
     /// None for the shapes of [`SHAPES`]; a shape of the caller's own may break a rule of [`GgufError`].
     pub fn model(&self, seed: u64) -> Result<Gguf, GgufError> {
+        Gguf::from_vec(self.file(seed))
+    }
+
+    /// The same as the bytes of a file.
+    #[must_use]
+    pub fn file(&self, seed: u64) -> Vec<u8> {
         let mut random = Random(seed);
         let mut file = self.keys();
         let normals = normals();
@@ -131,7 +137,7 @@ impl Shape {
                     file.tensor(&format!("blk.{layer}.{matrix}.weight"), &[columns as u64, rows as u64], I2_S, &bytes);
             }
         }
-        file.open()
+        file.finish()
     }
 
     fn keys(&self) -> Writer {

@@ -4,14 +4,14 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use aria_chain::ids::{NodeId, RecordId};
+use aria_chain::ids::{ModelId, NodeId, RecordId};
 
 use crate::amount::Amount;
 use crate::chain::TrustedBlock;
 
 pub mod consent;
 
-pub use consent::{ConsentCommand, RegisterArgs, TermsArgs};
+pub use consent::{ConsentCommand, StateArgs, TermsArgs};
 
 /// Kernel paths by name; which of them this CPU can run is seen when the model is loaded.
 const KERNELS: [&str; 5] = ["scalar", "avx2", "avx512-plain", "avx512", "neon"];
@@ -60,7 +60,7 @@ pub enum Command {
     Infer(InferArgs),
     /// Measure how fast this machine runs a model, and how far that is from its limits
     Bench(BenchArgs),
-    /// Models that this machine has
+    /// Models that this machine has, and those that the chain knows
     #[command(subcommand, arg_required_else_help = true)]
     Model(ModelCommand),
     /// Read and check the chain
@@ -201,6 +201,9 @@ pub struct StartArgs {
     /// Epochs between two snapshots of the state for others to begin with; 0 = none [default: 10]
     #[arg(long, env = "ARIA_SNAPSHOT_EPOCHS", value_name = "EPOCHS")]
     pub snapshot_epochs: Option<u64>,
+    /// Confirm no models that others propose; with `aria model confirm` it can still be done by hand
+    #[arg(long, env = "ARIA_NO_CONFIRM_MODELS")]
+    pub no_confirm_models: bool,
     /// Allow a non-loopback address without an API key
     #[arg(long)]
     pub insecure: bool,
@@ -356,6 +359,45 @@ pub struct BenchArgs {
 pub enum ModelCommand {
     /// List the built-in model and those in DATA_DIR/models
     List,
+    /// Propose a model to the chain, so that answers of it earn something
+    Register(RegisterArgs),
+    /// Confirm a proposed model as a voter; a node does this by itself for models that it has
+    Confirm(ConfirmArgs),
+    /// List the models that the chain knows, and those that are proposed
+    Registered {
+        /// JSON-RPC door of the node to ask [default: the one that runs in the data directory]
+        #[arg(long, value_name = "URL")]
+        rpc: Option<String>,
+    },
+}
+
+/// Flags of `aria model register`.
+#[derive(Debug, Clone, Args)]
+pub struct RegisterArgs {
+    /// Model: a name from `aria model list`, or the path of a GGUF file
+    pub model: String,
+    /// What the chain is to call it [default: its name here]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How it is paid for and sent.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// Flags of `aria model confirm`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfirmArgs {
+    /// Digest of the model
+    pub model: ModelId,
+    /// The model's file, or its name from `aria model list` [default: whichever has this digest]
+    #[arg(long, value_name = "NAME_OR_PATH")]
+    pub file: Option<String>,
+    /// Confirm the proposal under this name [default: the first one that is true]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How it is paid for and sent.
+    #[command(flatten)]
+    pub order: OrderArgs,
 }
 
 /// `aria ledger …`

@@ -25,6 +25,7 @@ mod look;
 mod model;
 mod network;
 mod node;
+mod registry;
 mod wallet;
 
 /// No node answers.
@@ -79,6 +80,9 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::bench(&setting, &args),
         Command::Infer(args) => block_on(infer::infer(&setting, args)),
         Command::Model(ModelCommand::List) => model::list(&setting),
+        Command::Model(ModelCommand::Register(args)) => block_on(registry::register(&setting, args)),
+        Command::Model(ModelCommand::Confirm(args)) => block_on(registry::confirm(&setting, args)),
+        Command::Model(ModelCommand::Registered { rpc }) => block_on(registry::registered(&setting, rpc.as_deref())),
         Command::Ledger(LedgerCommand::Stats) => block_on(ledger::stats(&setting)),
         Command::Ledger(LedgerCommand::Verify(args)) => block_on(ledger::verify(&setting, &args)),
         Command::Ledger(LedgerCommand::Export(args)) => block_on(ledger::export(&setting, &args)),

@@ -57,6 +57,8 @@ pub struct NodeSection {
     fast_start: bool,
     trust: Option<String>,
     snapshot_epochs: Option<u64>,
+    #[serde(default)]
+    no_confirm_models: bool,
 }
 
 /// `[api]`: who may use the OpenAI door, and how much.
@@ -115,6 +117,8 @@ pub struct NodeConfig {
     pub trust: Option<TrustedBlock>,
     /// Epochs between snapshots; zero for none.
     pub snapshot_epochs: u64,
+    /// Whether this node confirms, as a voter, true proposals of models that it has.
+    pub confirms_models: bool,
     /// No key needed on a public address.
     pub insecure: bool,
     /// Browser origins.
@@ -181,6 +185,7 @@ impl NodeConfig {
             fast_start: flags.fast_start || file.node.fast_start,
             trust: flags.trust.map_or_else(|| trusted(file), |trust| Ok(Some(trust)))?,
             snapshot_epochs: flags.snapshot_epochs.or(file.node.snapshot_epochs).unwrap_or(SNAPSHOT_EPOCHS),
+            confirms_models: !(flags.no_confirm_models || file.node.no_confirm_models),
             insecure: flags.insecure,
             cors_origins: file.api.cors_origins.clone(),
             sessions_max,
@@ -241,6 +246,16 @@ mod tests {
     fn unknown_fields_are_refused_by_name() {
         let error = toml::from_str::<ConfigFile>("[node]\napi_prt = 2").expect_err("a typo");
         assert!(error.to_string().contains("api_prt"), "{error}");
+    }
+
+    #[test]
+    fn models_are_confirmed_unless_flag_or_file_says_no() {
+        let confirms = |no_confirm_models: bool, text: &str| {
+            let flags = StartArgs { no_confirm_models, ..StartArgs::default() };
+            NodeConfig::settle(&flags, &file(text)).expect("settles").confirms_models
+        };
+        assert!(confirms(false, "") && confirms(false, "[node]\nno_confirm_models = false"));
+        assert!(!confirms(true, "") && !confirms(false, "[node]\nno_confirm_models = true"));
     }
 
     #[test]

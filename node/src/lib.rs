@@ -16,6 +16,7 @@
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
 //! - [`sobriety`]: what this node tells the chain of its energy
 //! - [`model`]: which model is served
+//! - [`registrar`]: a voter's word on models that are proposed
 //! - [`supervisor`], [`clock`], [`telemetry`]: tasks, time, logs
 //! - [`config`], [`data_dir`], [`cli`], [`client`], [`amount`]: what a person sets, where it lies, what a person types
 //! - [`commands`]: what each command does
@@ -39,6 +40,7 @@ pub mod exchange;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod registrar;
 pub mod services;
 pub mod snapshot;
 pub mod sobriety;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use aria_chain::model::Shape;
 use aria_inference::{
     backend::{Backend, builtin::Builtin, simulation::Simulation},
     catalog,
@@ -60,6 +61,21 @@ pub fn locate(name: &str, models: &Path) -> Result<Located, NodeError> {
     let entries = catalog::catalog(models).unwrap_or_default();
     let entry = entries.into_iter().find(|entry| entry.name == name).ok_or_else(missing)?;
     Ok(Located { name: entry.name, source: Source::File(entry.path) })
+}
+
+/// A model's shape as the chain registers it. None: it is larger than what can be registered.
+pub fn shape_of(hyper: &Hyper) -> Option<Shape> {
+    let size = |value: usize| u32::try_from(value).ok();
+    let shape = Shape {
+        layers: u16::try_from(hyper.layers).ok()?,
+        dim: size(hyper.dim)?,
+        ffn: size(hyper.ffn)?,
+        heads: size(hyper.heads)?,
+        kv_heads: size(hyper.kv_heads)?,
+        head_dim: size(hyper.head_dim)?,
+        vocab: size(hyper.vocab)?,
+    };
+    shape.check().ok().map(|()| shape)
 }
 
 impl Located {

@@ -45,6 +45,7 @@ use crate::{
     exchange,
     model::{self, Located},
     network::{Identity, Kept, Legacy, Network, NetworkConfig},
+    registrar,
     services::{NodeServices, Served, legacy::LegacyDoor},
     snapshot::{
         fetch::{self, Begin},
@@ -118,6 +119,10 @@ impl Node {
         supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
         let teller = Arc::clone(&chain);
         supervisor.critical(Stage::Consensus, "sobriety", |stop| sobriety::run(teller, stop));
+        if config.confirms_models {
+            let (voter, model, models) = (Arc::clone(&chain), Arc::clone(&served), dir.models());
+            supervisor.critical(Stage::Consensus, "models", |stop| registrar::run(voter, model, models, stop));
+        }
         supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 
         let running = RunningNode {
@@ -430,9 +435,10 @@ mod tests {
         let gguf =
             model::locate(model::EMBEDDED_NAME, Path::new("")).and_then(|located| located.open()).expect("built in");
         let digest = model_digest(&gguf).expect("a whole model");
-        let model = Reader(&state).model(&aria_chain::ids::ModelId::new(digest.0)).expect("readable");
-        let shape = model.expect("registered under its digest").shape;
+        let registered = Reader(&state).model(&aria_chain::ids::ModelId::new(digest.0)).expect("readable");
+        let shape = registered.expect("registered under its digest").shape;
         let hyper = Hyper::from_gguf(&gguf).expect("a whole model");
+        assert_eq!(model::shape_of(&hyper), Some(shape), "as a voter reads it in the file");
         assert_eq!(shape.ops_per_token(), Ok(hyper.ops_per_token()), "work is reckoned from the shape that runs");
     }
 

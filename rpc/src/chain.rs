@@ -1,6 +1,6 @@
 //! The chain's door: JSON-RPC over HTTP and WebSocket (`docs/rpc.md`).
 //!
-//! In reading order: [`api`] lists the methods, `votes` has those about validators, `ledger` those about amounts and work, `transactions` orders and what waits, `audits` who checked a record, `rewards` what it earned, `light` makes light proofs, [`subscribe`] the subscriptions, [`arguments`]
+//! In reading order: [`api`] lists the methods, `votes` has those about validators, `ledger` those about amounts and work, `transactions` orders and what waits, `audits` who checked a record, `rewards` what it earned, `models` what models the chain knows, `light` makes light proofs, [`subscribe`] the subscriptions, [`arguments`]
 //! reads parameters by position or by name, [`views`] turns what rests in the store into JSON.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -19,6 +19,7 @@ mod audits;
 mod consents;
 mod ledger;
 mod light;
+mod models;
 mod rewards;
 pub mod subscribe;
 mod transactions;

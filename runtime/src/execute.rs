@@ -41,6 +41,7 @@ use crate::genesis::Genesis;
 use crate::params::Params;
 use crate::rules::audit::{self, AttestError, AttestationFault, Ended, awaits_draw};
 use crate::rules::evidence::{ConvictError, EvidenceFault, convict};
+use crate::rules::model;
 use crate::rules::record::{self, InclusionError, Place, RecordFault};
 use crate::rules::settle::Settlement;
 use crate::rules::sobriety;
@@ -400,6 +401,7 @@ impl<'a> Run<'a> {
         let (settled, schedule) = (Vec::new(), OnceCell::new());
         let fees = NanoAria::ZERO;
         let ended = audit::expire(place, &mut overlay)?;
+        model::turn(place, &mut overlay)?;
         Ok(Run { place, overlay, settled, voters, schedule, next_voters_hash, computed, fees, ended })
     }
 

@@ -13,6 +13,7 @@ use aria_chain::block::GenesisBlock;
 use aria_chain::certificate::{Validator, ValidatorSet};
 use aria_chain::error::CertificateError;
 use aria_chain::ids::{ChainId, Digest, ModelId, NodeId};
+use aria_chain::model::{ModelName, ModelNameError, ShapeError};
 use aria_chain::store::StateChanges;
 use aria_chain::units::{NanoAria, Timestamp};
 
@@ -21,7 +22,6 @@ use crate::beacon;
 use crate::params::{Params, ParamsError};
 use crate::state::{Account, Candidate, MemoryState, Model, Overlay, Supply, key};
 use crate::voters::scaled;
-use crate::work::ShapeError;
 
 /// Version of the file that this program reads.
 const FILE_VERSION: u32 = 4;
@@ -31,9 +31,6 @@ const HASH_DOMAIN: &str = "aria/genesis/v3";
 
 /// Hex digits of the local key in the id of its chain: enough to tell devnets apart.
 const ID_SUFFIX_DIGITS: usize = 8;
-
-/// Longest model name. It is stored in state and shown in lists.
-pub const MODEL_NAME_BYTES_MAX: usize = 64;
 
 /// A checked genesis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +102,8 @@ pub enum GenesisError {
     /// Each model once.
     #[error("model {0} appears twice; remove one entry")]
     DuplicateModel(ModelId),
-    /// See [`MODEL_NAME_BYTES_MAX`].
-    #[error("model name `{0}` is empty or longer than {MODEL_NAME_BYTES_MAX} bytes; choose another")]
+    /// See [`ModelName`].
+    #[error("model name `{0}`: {ModelNameError}")]
     ModelName(String),
     /// See [`ShapeError`].
     #[error("model `{name}`: {error}")]
@@ -200,6 +197,11 @@ impl Genesis {
     /// Its parameters.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// The model that begins with this name.
+    pub fn model_of_name(&self, name: &str) -> Option<ModelId> {
+        self.models.iter().find(|(_, model)| model.name == name).map(|(digest, _)| *digest)
     }
 
     /// Who votes in the first two epochs, with all of [`POWER_TOTAL`](crate::voters::POWER_TOTAL) among them.
@@ -304,9 +306,7 @@ fn total_of<'a>(mut accounts: impl Iterator<Item = &'a Account>) -> Option<u64> 
 fn models_of(files: &[ModelFile]) -> Result<BTreeMap<ModelId, Model>, GenesisError> {
     let mut models = BTreeMap::new();
     for ModelFile { name, digest, shape } in files {
-        if name.is_empty() || name.len() > MODEL_NAME_BYTES_MAX {
-            return Err(GenesisError::ModelName(name.clone()));
-        }
+        ModelName::new(name.as_str()).map_err(|_| GenesisError::ModelName(name.clone()))?;
         shape.check().map_err(|error| GenesisError::Shape { name: name.clone(), error })?;
         let id = ModelId::from_str(digest).map_err(|error| GenesisError::Digest {
             name: name.clone(),

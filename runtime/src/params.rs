@@ -4,7 +4,7 @@
 use std::num::NonZeroU64;
 
 use aria_chain::limits::{BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX, BODY_BYTES_MAX, STAMP_ZERO_DIGITS_MAX};
-use aria_chain::units::{Epoch, Height};
+use aria_chain::units::{Epoch, Height, NanoAria};
 use borsh::BorshSerialize;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,10 @@ const AUDITORS_MAX: u32 = COMMITTEE_MAX.saturating_add(JUDGES_MAX.saturating_mul
 
 /// Largest energy bonus that a genesis may promise. Ten times leaves the reward far inside 64 bits.
 pub const BONUS_PPM_MAX: u32 = 10 * PPM;
+
+/// Registering a model costs so many times the least fee besides its own fee, all of it destroyed: a proposal takes one of few
+/// places for long, and voters read whole model files for it. A chain with dear places has dear proposals.
+pub const MODEL_FEES: u64 = 10_000;
 
 /// Parameters of a chain. Fixed at genesis; every field is part of the genesis hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize)]
@@ -249,6 +253,12 @@ pub enum ParamsError {
 }
 
 impl Params {
+    /// What registering a model costs besides the fee: [`MODEL_FEES`] times the least one.
+    pub fn model_fee(&self) -> NanoAria {
+        // Where this is more than there can be, nobody can pay it, which is what such a fee says.
+        NanoAria::new(self.fee_min_nano.saturating_mul(MODEL_FEES))
+    }
+
     /// Checks every relation between the parameters.
     pub fn check(&self) -> Result<(), ParamsError> {
         self.check_positive()?;

@@ -6,11 +6,13 @@
 //! - [`doubt`]: whether an auditor ran what it attested
 //! - [`sobriety`]: whose energy is believed
 //! - [`transaction`]: what accounts order, and what it moves
+//! - [`model`]: how a model comes to be registered
 //! - [`settle`]: what it earns, and for whom
 
 pub mod audit;
 pub mod doubt;
 pub mod evidence;
+pub mod model;
 pub mod record;
 pub mod settle;
 pub mod sobriety;

@@ -17,8 +17,8 @@ use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use self::entry::{
-    Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, Opened, OpenedRoot, Phase, Sobriety, Spent, Standing,
-    StatedConsent, Supply,
+    Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, ModelProposal, Opened, OpenedRoot, Phase, Sobriety,
+    Spent, Standing, StatedConsent, Supply,
 };
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
@@ -71,6 +71,9 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A record by the height of its block and its index there.
 pub type RecordPlace = (Height, u32);
+
+/// A proposal to register a model: the model's digest, and the hash of all that is proposed.
+pub type ProposalIds = (ModelId, Digest);
 
 /// The audit that a changed entry of the state is about: its record's place, and what it is now, if it still goes on.
 pub fn audit_change(key: &[u8], value: Option<&[u8]>) -> Option<(RecordPlace, Option<Audit>)> {
@@ -133,6 +136,23 @@ impl Reader<'_> {
     /// Up to `limit` registered models in order of digest.
     pub fn models(&self, limit: usize) -> Result<Vec<(ModelId, Model)>, StateError> {
         self.table(key::MODELS, limit, ModelId::new)
+    }
+
+    /// The model that a transaction registered under a name; those of genesis are not found by it.
+    pub fn model_of_name(&self, name: &str) -> Result<Option<ModelId>, StateError> {
+        self.optional(&key::model_name(name))
+    }
+
+    /// A proposal to register a model, standing or ended.
+    pub fn model_proposal(&self, model: &ModelId, proposal: &Digest) -> Result<Option<ModelProposal>, StateError> {
+        self.optional(&key::model_proposal(model, proposal))
+    }
+
+    /// Up to `limit` proposals to register models, in order of model, standing or ended.
+    pub fn model_proposals(&self, limit: usize) -> Result<Vec<(ProposalIds, ModelProposal)>, StateError> {
+        let parse = |key: &[u8], value: &[u8]| Some((key::ids_of_model_proposal(key)?, entry::decode(value)?));
+        let entries = self.0.scan(key::MODEL_PROPOSALS, limit)?;
+        entries.into_iter().map(|(key, value)| parse(&key, &value).ok_or(StateError::Damaged { key })).collect()
     }
 
     /// Work of a node in an epoch.

@@ -167,6 +167,7 @@ fn versions_and_names_are_checked() {
     let long = "x".repeat(65);
     refused("\"aria-tiny\"", &format!("\"{long}\""), &GenesisError::ModelName(long));
     refused("\"aria-tiny\"", "\"\"", &GenesisError::ModelName(String::new()));
+    refused("\"aria-tiny\"", "\"two words\"", &GenesisError::ModelName("two words".to_owned()));
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod scenario;
 
 use aria_chain::block::ProposedBlock;
 use aria_chain::consent::Consent;
+use aria_chain::ids::ModelId;
+use aria_chain::model::{ModelName, Shape, proposal_id};
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, NanoAria};
 use aria_runtime::execute::{BlockFault, ExecuteError, execute};
@@ -205,8 +207,19 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let amounts = prop_oneof![0_u64..20 * ARIA, 1_u64..5, Just(u64::MAX)];
-    (1_u8..6, 1_u8..6, 0_u8..5, amounts, 0_u64..3 * FEE, any::<bool>())
+    (1_u8..6, 1_u8..6, 0_u8..7, amounts, 0_u64..3 * FEE, any::<bool>())
         .prop_map(|(from, to, kind, amount, fee, closes)| Step { from, to, kind, amount: amount.max(1), fee, closes })
+}
+
+const SHAPE: Shape = Shape { layers: 6, dim: 512, ffn: 1_024, heads: 8, kv_heads: 4, head_dim: 64, vocab: 8_192 };
+
+/// A model that genesis does not know. All of these want one name, which only one can get.
+fn model(n: u8) -> ModelId {
+    ModelId::new([n; 32])
+}
+
+fn name() -> ModelName {
+    ModelName::new("new").unwrap()
 }
 
 proptest! {
@@ -227,7 +240,9 @@ proptest! {
                 1 => Action::Bond { amount },
                 2 => Action::Unbond { amount },
                 3 => Action::Consent { contract: None },
-                _ => Action::Consent { contract: Some(Consent { cpu_percent: to, ..Consent::default() }) },
+                4 => Action::Consent { contract: Some(Consent { cpu_percent: to, ..Consent::default() }) },
+                5 => Action::RegisterModel { model: model(to), name: name(), shape: SHAPE },
+                _ => Action::ConfirmModel { model: model(to), proposal: proposal_id(&model(to), &name(), &SHAPE) },
             };
             let order = chain.order(from, action, |order| order.fee = nano(fee));
             chain.transactions.push(order);
@@ -249,6 +264,8 @@ proptest! {
                 for (_, account) in chain.reader().accounts(usize::MAX).unwrap() {
                     prop_assert!(account.unbonding <= account.bond);
                 }
+                let models = chain.reader().models(9).unwrap();
+                prop_assert!(models.iter().filter(|(_, model)| model.name == "new").count() <= 1);
             }
         }
     }

@@ -8,10 +8,11 @@ use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement
 use aria_chain::codec::Versioned;
 use aria_chain::consent::Consent;
 use aria_chain::evidence::{Evidence, Said};
-use aria_chain::ids::{BlockHash, Digest, RecordId};
+use aria_chain::ids::{BlockHash, Digest, ModelId, RecordId};
 use aria_chain::keys::NodeKey;
 use aria_chain::light::{FinalHeader, LightProof, LightStep};
 use aria_chain::merkle::RecordTree;
+use aria_chain::model::{ModelName, Shape, proposal_id};
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction};
 use aria_chain::units::{Height, NanoAria, Round as ChainRound};
@@ -65,11 +66,16 @@ fn main() {
 /// A transaction, attestations and a payload under keys that everybody knows.
 fn order_and_attest(corpus: &Path) {
     let (key, chain_id) = (NodeKey::from_seed(&[7; 32]), chain_id());
+    let (model, name) = (ModelId::new([5; 32]), ModelName::new("aria-tiny").expect("a name"));
+    let shape = Shape { layers: 6, dim: 256, ffn: 768, heads: 4, kv_heads: 2, head_dim: 64, vocab: 4_096 };
+    let proposal = proposal_id(&model, &name, &shape);
     let actions = [
         Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
         Action::Consent { contract: Some(Consent::default()) },
         Action::Consent { contract: None },
         Action::Doubt { height: Height::new(9), index: 3, auditor: key.node_id() },
+        Action::RegisterModel { model, name, shape },
+        Action::ConfirmModel { model, proposal },
     ];
     for (number, action) in actions.into_iter().enumerate() {
         let transaction = Transaction {

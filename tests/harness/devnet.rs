@@ -54,6 +54,25 @@ impl Devnet {
         if !parameters.is_empty() {
             write_genesis(folder, nodes, parameters);
         }
+        Devnet::begin(folder, nodes)
+    }
+
+    /// The same, on a chain whose genesis knows no model.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_without_models(folder: &Path, nodes: u16) -> Devnet {
+        write_genesis(folder, nodes, &[]);
+        let path = folder.join("genesis.toml");
+        let text = std::fs::read_to_string(&path).expect("it was just written");
+        let mut file: toml::Table = text.parse().expect("it is sound");
+        assert!(file.remove("models").is_some(), "there was a model");
+        std::fs::write(&path, file.to_string()).expect("the genesis file is written");
+        Devnet::begin(folder, nodes)
+    }
+
+    /// Starts the nodes of a folder by the program's own command.
+    fn begin(folder: &Path, nodes: u16) -> Devnet {
         let base_port = free_ports(4 * nodes);
         let mut command = command(folder);
         command.args(["--json", "devnet", "--nodes", &nodes.to_string()]);

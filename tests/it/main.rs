@@ -9,6 +9,7 @@ mod consent;
 mod crash;
 mod epochs;
 mod hostile;
+mod models;
 mod network;
 mod slice;
 mod snapshot;

@@ -10,6 +10,7 @@ use aria_chain::evidence::{Evidence, Said};
 use aria_chain::hash::{commit_output, commit_prompt};
 use aria_chain::ids::{BlockHash, ChainId, Digest, ModelId, NodeId};
 use aria_chain::keys::{NodeKey, VrfProof};
+use aria_chain::model::{ModelName, Shape};
 use aria_chain::proof::{SignedProof, VerifiedProof};
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, Stage};
 use aria_chain::request::{AuditMode, InferenceRequest, TaskType};
@@ -176,6 +177,17 @@ pub(crate) fn consent(from: u8, nonce: u64, contract: Option<Consent>) -> Signed
     let mut transaction = transfer(from, from, nonce).transaction().clone();
     transaction.action = Action::Consent { contract };
     sign_transaction(from, transaction)
+}
+
+/// The shape of the built-in model.
+pub(crate) const SHAPE: Shape =
+    Shape { layers: 6, dim: 256, ffn: 768, heads: 4, kv_heads: 2, head_dim: 64, vocab: 4_096 };
+
+/// A transaction of one account that proposes a model.
+pub(crate) fn register(from: u8, name: &str, shape: Shape) -> SignedTransaction {
+    let name = ModelName::new(name).unwrap();
+    let action = Action::RegisterModel { model: ModelId::new([7; 32]), name, shape };
+    sign_transaction(from, Transaction { action, ..transfer(from, from, 0).transaction().clone() })
 }
 
 /// A transaction signed by the key of a seed, whoever its sender is.

@@ -24,19 +24,19 @@ pub enum ConsentCommand {
         terms: TermsArgs,
         /// How it is registered.
         #[command(flatten)]
-        register: RegisterArgs,
+        register: StateArgs,
     },
     /// Take the consent back: nothing is answered any more until another one is set
     Revoke {
         /// How it is registered.
         #[command(flatten)]
-        register: RegisterArgs,
+        register: StateArgs,
     },
 }
 
 /// Whether and how a contract goes on chain.
 #[derive(Debug, Clone, Args)]
-pub struct RegisterArgs {
+pub struct StateArgs {
     /// Keep it to this node; do not register it on chain
     #[arg(long)]
     pub no_register: bool,

@@ -10,7 +10,7 @@ use aria_rpc::consent::{amend, show};
 use serde_json::{Value, json};
 
 use super::{Setting, print_json, wallet};
-use crate::cli::{ConsentCommand, RegisterArgs, TermsArgs};
+use crate::cli::{ConsentCommand, StateArgs, TermsArgs};
 use crate::client::{admin, rpc};
 use crate::consent::{InForce, file};
 use crate::data_dir::DataDir;
@@ -129,7 +129,7 @@ fn print_contract(contract: &Value) {
     println!("its place    {}", truth("allow_geo_tracking"));
 }
 
-async fn set(setting: &Setting, terms: &TermsArgs, register: &RegisterArgs) -> anyhow::Result<ExitCode> {
+async fn set(setting: &Setting, terms: &TermsArgs, register: &StateArgs) -> anyhow::Result<ExitCode> {
     let (dir, fields) = (setting.existing(), terms.fields());
     // What can be in no contract is said before anybody is asked.
     amend(Consent::default(), &fields)?;
@@ -151,7 +151,7 @@ async fn set(setting: &Setting, terms: &TermsArgs, register: &RegisterArgs) -> a
     conclude(setting, stated, Some(contract), register).await
 }
 
-async fn revoke(setting: &Setting, register: &RegisterArgs) -> anyhow::Result<ExitCode> {
+async fn revoke(setting: &Setting, register: &StateArgs) -> anyhow::Result<ExitCode> {
     let dir = setting.existing();
     let stated = if dir.running().is_some() {
         admin(&dir.admin_socket(), "admin_revokeConsent", json!([])).await?
@@ -171,7 +171,7 @@ async fn conclude(
     setting: &Setting,
     stated: Value,
     contract: Option<Consent>,
-    register: &RegisterArgs,
+    register: &StateArgs,
 ) -> anyhow::Result<ExitCode> {
     let is_running = setting.existing().running().is_some();
     let (ordered, reason) = if register.no_register {
@@ -205,7 +205,7 @@ async fn conclude(
 async fn registered(
     setting: &Setting,
     contract: Option<Consent>,
-    register: &RegisterArgs,
+    register: &StateArgs,
 ) -> anyhow::Result<Option<Value>> {
     let key = own_key(setting)?;
     let url = wallet::door(setting, register.order.rpc.as_deref())?;

@@ -36,7 +36,7 @@ pub(super) fn list(setting: &Setting) -> anyhow::Result<ExitCode> {
             println!("{:<28} {:>9} {:>9} {:>8}  {place}: {error}", text("name"), size(&model["size_bytes"]), "-", "-");
             continue;
         }
-        let weights = size(&model["parameters"]).replace('B', "");
+        let weights = count(model["parameters"].as_u64().unwrap_or_default());
         println!(
             "{:<28} {:>9} {:>9} {:>8}  {place}",
             text("name"),
@@ -65,7 +65,12 @@ fn describe(view: &mut Value, model: &CatalogModel) {
     view["context"] = json!(model.context);
 }
 
-/// A count with a unit of thousands.
+/// A count of things with a unit of thousands.
+pub(super) fn count(number: u64) -> String {
+    size(&json!(number)).replace('B', "").trim_end().to_owned()
+}
+
+/// Bytes with a unit of thousands.
 #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
 fn size(value: &Value) -> String {
     let mut number = value.as_u64().unwrap_or_default() as f64;

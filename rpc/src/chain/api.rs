@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     arguments::{Arguments, BlockRef, invalid},
-    audits, consents, ledger, light, rewards, subscribe, transactions, views, votes,
+    audits, consents, ledger, light, models, rewards, subscribe, transactions, views, votes,
 };
 use crate::services::{Readiness, Services};
 
@@ -63,6 +63,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getWork", &["node", "epochs"], ledger::get_work),
     ("chain_getSobriety", &["node", "epochs"], ledger::get_sobriety),
     ("chain_getNetworkStats", &["epochs"], ledger::get_network_stats),
+    ("chain_listModels", &["status", "limit", "cursor"], models::list_models),
     ("chain_getParams", &[], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),

@@ -7,6 +7,7 @@ use aria_chain::proof::SignedProof;
 use aria_chain::store::Cursor;
 use aria_chain::transaction::SignedTransaction;
 use aria_runtime::fixed::part;
+use aria_runtime::rules::transaction::price;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
 
@@ -35,8 +36,8 @@ pub(super) fn get_receipt(services: &dyn Services, arguments: &Arguments) -> Ans
     let found = store.transaction(&id).map_err(|error| unavailable(&error))?;
     let Some((place, signed)) = found else { return Ok(Value::Null) };
     let header = store.header(place.height).map_err(|error| unavailable(&error))?;
-    let fee = signed.transaction.fee.get();
-    let burned = part(fee, params(services)?.fee_burn_ppm);
+    let (fee, params) = (signed.transaction.fee.get(), params(services)?);
+    let burned = part(fee, params.fee_burn_ppm);
     Ok(json!({
         "id": id,
         "success": true,
@@ -48,6 +49,7 @@ pub(super) fn get_receipt(services: &dyn Services, arguments: &Arguments) -> Ans
         "fee": fee.to_string(),
         "fee_burned": burned.to_string(),
         "fee_to_proposer": (fee - burned).to_string(),
+        "registration_fee": price(&signed.transaction.action, &params).to_string(),
         "proposer": header.as_ref().map(|header| header.proposer),
     }))
 }
@@ -60,7 +62,8 @@ pub(super) fn list_transactions(services: &dyn Services, arguments: &Arguments) 
     Ok(json!({"transactions": found.iter().map(placed).collect::<Vec<Value>>(), "next_cursor": next}))
 }
 
-fn page_limit(arguments: &Arguments) -> Result<usize, ErrorObjectOwned> {
+/// How many entries a page is to have.
+pub(super) fn page_limit(arguments: &Arguments) -> Result<usize, ErrorObjectOwned> {
     let limit = arguments.opt_u64("limit")?.and_then(|limit| usize::try_from(limit).ok());
     Ok(limit.unwrap_or(PAGE_RECORDS_MAX).clamp(1, PAGE_RECORDS_MAX))
 }

@@ -7,6 +7,7 @@ use aria_chain::{
     certificate::CommitCertificate,
     evidence::{Evidence, Said},
     keys::Signature,
+    model::proposal_id,
     proof::SignedProof,
     record::{BackendClass, EnergySource, RecordEntry},
     store::{StoredBlock, Tip},
@@ -73,23 +74,7 @@ pub fn block(block: &StoredBlock, records: Vec<Value>) -> Value {
 /// A transaction, wherever it stands.
 pub fn transaction(signed: &SignedTransaction) -> Value {
     let transaction = &signed.transaction;
-    let to = match &transaction.action {
-        Action::Transfer { to, .. } => Some(to),
-        _ => None,
-    };
-    let doubt = match &transaction.action {
-        Action::Doubt { height, index, auditor } => Some(json!({"height": height, "index": index, "auditor": auditor})),
-        _ => None,
-    };
-    let sobriety = match &transaction.action {
-        Action::Sobriety(attestation) => Some(attestation),
-        _ => None,
-    };
-    let contract = match &transaction.action {
-        Action::Consent { contract: Some(contract) } => consent::show(contract),
-        _ => Value::Null,
-    };
-    json!({
+    let mut view = json!({
         "id": transaction.id(),
         "chain_id": transaction.chain_id,
         "sender": transaction.sender,
@@ -97,13 +82,33 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "fee": transaction.fee.to_string(),
         "expiry": transaction.expiry,
         "action": transaction.action.name(),
-        "to": to,
+        "to": null,
         "amount": transaction.action.amount().map(|amount| amount.to_string()),
-        "doubt": doubt,
-        "sobriety": sobriety,
-        "contract": contract,
+        "contract": null,
+        "doubt": null,
+        "sobriety": null,
         "signature": signed.signature.to_string(),
-    })
+    });
+    match &transaction.action {
+        Action::Transfer { to, .. } => view["to"] = json!(to),
+        Action::Bond { .. } | Action::Unbond { .. } | Action::Consent { contract: None } => {}
+        Action::Consent { contract: Some(contract) } => view["contract"] = consent::show(contract),
+        Action::Doubt { height, index, auditor } => {
+            view["doubt"] = json!({"height": height, "index": index, "auditor": auditor});
+        }
+        Action::Sobriety(attestation) => view["sobriety"] = json!(attestation),
+        Action::RegisterModel { model, name, shape } => {
+            view["model_id"] = json!(model);
+            view["name"] = json!(name.as_str());
+            view["shape"] = json!(shape);
+            view["proposal"] = json!(proposal_id(model, name, shape));
+        }
+        Action::ConfirmModel { model, proposal } => {
+            view["model_id"] = json!(model);
+            view["proposal"] = json!(proposal);
+        }
+    }
+    view
 }
 
 /// What an auditor says of records of a block.

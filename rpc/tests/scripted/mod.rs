@@ -21,6 +21,7 @@ use aria_chain::{
     record::{BackendClass, EnergySource, InferenceRecord, Stage},
     request::{AuditMode, InferenceRequest, TaskType},
     store::{MemoryStore, Store, StoreError},
+    transaction::{Action, SignedTransaction, Transaction},
     units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp},
 };
 use aria_inference::{
@@ -39,8 +40,8 @@ use aria_rpc::{
 use aria_runtime::{
     beacon,
     genesis::Genesis,
-    propose::{Slot, propose},
-    state::StoreView,
+    propose::{Slot, Waiting, propose},
+    state::{Reader, StoreView},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -109,17 +110,42 @@ impl Scripted {
 
     /// Makes a block with a record of each of these nodes, named by the seed of their keys: 1 or 2.
     pub(crate) fn seal(&self, nodes: &[u8]) -> Vec<RecordId> {
-        let (genesis, key) = (genesis(), key(1));
-        let parent = self.store.header(self.store.tip().unwrap().height).unwrap().unwrap();
-        let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms);
+        let (genesis, parent) = (genesis(), self.tip_header());
         let proofs: Vec<VerifiedProof> =
             (0..).zip(nodes).map(|(place, node)| proof(&genesis, &parent, place, *node)).collect();
         let ids: Vec<RecordId> = proofs.iter().map(VerifiedProof::record_id).collect();
+        self.seal_all(proofs.into());
+        ids
+    }
+
+    /// Makes a block with orders of the account of key 1.
+    pub(crate) fn order(&self, actions: Vec<Action>) {
+        let (genesis, key, parent) = (genesis(), key(1), self.tip_header());
+        let account = Reader(&StoreView(&*self.store)).account(&key.node_id()).unwrap().unwrap();
+        let order = |(nonce, action): (u64, Action)| {
+            let fee = NanoAria::new(genesis.params().fee_min_nano);
+            let (chain_id, sender) = (genesis.chain_id().clone(), key.node_id());
+            let expiry = parent.height.plus(10).unwrap();
+            let transaction = Transaction { chain_id, sender, nonce, fee, expiry, action };
+            let signature = key.sign_transaction(genesis.chain_id(), &transaction.id());
+            SignedTransaction { transaction, signature }.verify(genesis.chain_id()).unwrap()
+        };
+        let transactions = (account.nonce..).zip(actions).map(order).collect();
+        self.seal_all(Waiting { transactions, ..Waiting::default() });
+    }
+
+    fn tip_header(&self) -> Header {
+        self.store.header(self.store.tip().unwrap().height).unwrap().unwrap()
+    }
+
+    fn seal_all(&self, waiting: Waiting) {
+        let (genesis, key, parent) = (genesis(), key(1), self.tip_header());
+        let timestamp = Timestamp::new(parent.timestamp_ms.get() + genesis.params().heartbeat_ms);
         let input = beacon::input(parent.height.next().unwrap(), &StoreView(&*self.store)).unwrap();
         let (proposer, vrf) = (key.node_id(), key.prove_vrf(&input));
         let slot = Slot { parent: &parent, round: Round::ZERO, timestamp, proposer, vrf };
-        let proposal = propose(slot, proofs.into(), &StoreView(&*self.store), &genesis).unwrap();
-        assert!(proposal.skipped.is_empty(), "{:?}", proposal.skipped);
+        let proposal = propose(slot, waiting, &StoreView(&*self.store), &genesis).unwrap();
+        assert_eq!((proposal.skipped, proposal.refused), (vec![], vec![]));
         let (block, executed) = proposal.block.unwrap();
         let (height, hash) = (block.header().height, block.hash());
         let vote = Vote::sign(&key, genesis.chain_id(), height, Round::ZERO, hash);
@@ -127,7 +153,6 @@ impl Scripted {
         let block = FinalBlock::new(block, certificate, genesis.validators()).unwrap();
         self.store.commit(&block, &executed.changes).unwrap();
         self.tip.send_replace(height);
-        ids
     }
 
     /// Changes what it does.
@@ -415,7 +440,7 @@ impl Services for Scripted {
     }
 
     fn params(&self) -> Value {
-        Value::Null
+        serde_json::to_value(genesis().params()).unwrap()
     }
 
     fn account(&self, _: &NodeId) -> Result<Option<AccountView>, StoreError> {

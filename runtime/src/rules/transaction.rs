@@ -11,9 +11,11 @@ use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow};
 
 use super::doubt;
+use super::model::{self, ModelFault};
 use super::record::Place;
 use super::sobriety;
 use crate::fixed::part;
+use crate::params::Params;
 use crate::state::{Candidate, Overlay, StateError, StatedConsent, View, key};
 
 /// Why a block may not include a transaction. One variant per rule.
@@ -64,11 +66,11 @@ pub enum TransactionFault {
         min: u64,
     },
     /// Nobody spends what they have not.
-    #[error("the sender has {balance} nano-ARIA, amount and fee take {needed}; lower the amount")]
+    #[error("the sender has {balance} nano-ARIA, amount and fees take {needed}; lower the amount or get more")]
     BalanceTooLow {
         /// Free to spend.
         balance: NanoAria,
-        /// Amount and fee.
+        /// Amount and fees.
         needed: NanoAria,
     },
     /// Nobody frees more than is set aside.
@@ -146,6 +148,9 @@ pub enum TransactionFault {
     /// Only what is registered can be taken back.
     #[error("the sender has no consent contract to revoke")]
     NoConsent,
+    /// See [`ModelFault`].
+    #[error(transparent)]
+    Model(#[from] ModelFault),
     /// Amounts fit their types.
     #[error("the transaction overflows {quantity}")]
     Overflow {
@@ -171,6 +176,12 @@ pub enum OrderError {
     State(#[from] StateError),
 }
 
+impl From<ModelFault> for OrderError {
+    fn from(fault: ModelFault) -> OrderError {
+        OrderError::Fault(fault.into())
+    }
+}
+
 impl From<Overflow> for OrderError {
     fn from(overflow: Overflow) -> OrderError {
         OrderError::Fault(overflow.into())
@@ -188,7 +199,7 @@ pub(crate) fn apply(
     let mut effects = Overlay::new(overlay);
     pay(transaction, place, &mut effects)?;
     act(transaction, place, &mut effects)?;
-    let left = burn(transaction.fee, place, &mut effects)?;
+    let left = burn(transaction, place, &mut effects)?;
     let changes = effects.into_changes();
     overlay.absorb(changes);
     Ok(left)
@@ -209,7 +220,21 @@ fn check_time(transaction: &Transaction, place: Place<'_>) -> Result<(), Transac
     Ok(())
 }
 
-/// Takes fee and amount from the sender, and counts the transaction.
+/// What an action costs besides the fee, all of it destroyed. What a doubt is backed with may come back, and is no price.
+pub fn price(action: &Action, params: &Params) -> NanoAria {
+    match action {
+        Action::RegisterModel { .. } => params.model_fee(),
+        Action::Transfer { .. }
+        | Action::Bond { .. }
+        | Action::Unbond { .. }
+        | Action::Consent { .. }
+        | Action::ConfirmModel { .. }
+        | Action::Doubt { .. }
+        | Action::Sobriety(_) => NanoAria::ZERO,
+    }
+}
+
+/// Takes fees and amount from the sender, and counts the transaction.
 fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
     let Transaction { sender, nonce, fee, action, .. } = transaction;
     let mut account = overlay.read().account(sender)?.unwrap_or_default();
@@ -220,14 +245,15 @@ fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
     if got > next {
         return Err(TransactionFault::NonceAhead { got, next }.into());
     }
-    let needed = fee.checked_add(action.spends())?;
+    let fees = fee.checked_add(price(action, place.params()))?;
+    let needed = fees.checked_add(action.spends())?;
     let balance = account.balance;
     account.balance = balance.checked_sub(needed).map_err(|_| TransactionFault::BalanceTooLow { balance, needed })?;
     account.nonce = next.checked_add(1).ok_or(TransactionFault::Overflow { quantity: "nonce" })?;
     overlay.put(key::account(sender), &account);
     let mut totals = overlay.read().epoch_totals(place.epoch())?;
     totals.transactions = totals.transactions.saturating_add(1);
-    totals.fees = totals.fees.checked_add(*fee)?;
+    totals.fees = totals.fees.checked_add(fees)?;
     overlay.put(key::epoch(place.epoch()), &totals);
     Ok(())
 }
@@ -249,6 +275,8 @@ fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
         Action::Doubt { height, index, auditor } => doubt::raise(sender, (*height, *index), auditor, place, overlay),
         Action::Sobriety(attestation) => sobriety::attest(sender, attestation, place, overlay),
         Action::Consent { contract } => state_consent(sender, *contract, place.height, overlay),
+        Action::RegisterModel { model, name, shape } => model::propose(sender, (model, name, shape), place, overlay),
+        Action::ConfirmModel { model, proposal } => model::confirm(sender, (model, proposal), place, overlay),
     }
 }
 
@@ -296,11 +324,12 @@ fn unbond(node: &NodeId, amount: NanoAria, place: Place<'_>, overlay: &mut Overl
     Ok(())
 }
 
-/// Destroys the part of a fee that nobody gets; returns the rest.
-fn burn(fee: NanoAria, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, OrderError> {
-    let burned = NanoAria::new(part(fee.get(), place.params().fee_burn_ppm));
+/// Destroys what nobody gets: a part of the fee, and the whole price. Returns the rest of the fee.
+fn burn(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, OrderError> {
+    let (fee, params) = (transaction.fee, place.params());
+    let burned = NanoAria::new(part(fee.get(), params.fee_burn_ppm));
     let mut supply = overlay.read().supply()?;
-    supply.burned = supply.burned.checked_add(burned)?;
+    supply.burned = supply.burned.checked_add(burned)?.checked_add(price(&transaction.action, params))?;
     overlay.put(key::SUPPLY.to_vec(), &supply);
     Ok(fee.checked_sub(burned)?)
 }

@@ -3,11 +3,13 @@
 use aria_chain::attestation::Verdict;
 use aria_chain::consent::Consent;
 use aria_chain::ids::{Digest, NodeId, RecordId};
+use aria_chain::limits::{MODEL_NAME_BYTES_MAX, STATE_VALUE_BYTES_MAX, VALIDATORS_MAX};
+use aria_chain::model::Shape;
 use aria_chain::record::{RecordStatus, Stage};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::work::Shape;
+use crate::params::Params;
 
 /// Version of every value's bytes. A later version reads this one.
 const VERSION: u8 = 1;
@@ -52,6 +54,38 @@ pub struct Model {
     pub name: String,
     /// Its sizes.
     pub shape: Shape,
+}
+
+/// A model that somebody wants to be registered. Its key has the model's digest, and a hash of name and shape.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ModelProposal {
+    /// Name for people.
+    pub name: String,
+    /// Its sizes, as proposed.
+    pub shape: Shape,
+    /// Who proposed it.
+    pub proposer: NodeId,
+    /// Block that holds the proposal.
+    pub height: Height,
+    /// Who confirmed it, in order: only nodes that voted when the last one did.
+    pub confirmed_by: Vec<NodeId>,
+}
+
+const _: () = assert!(
+    128 + MODEL_NAME_BYTES_MAX + 32 * VALIDATORS_MAX <= STATE_VALUE_BYTES_MAX,
+    "a proposal that all validators confirmed fits one value"
+);
+
+impl ModelProposal {
+    /// The last height at which it can be confirmed.
+    pub fn ends(&self, params: &Params) -> Height {
+        Height::new(self.height.get().saturating_add(params.unbond_blocks))
+    }
+
+    /// Whether it can be confirmed at a height.
+    pub fn stands(&self, height: Height, params: &Params) -> bool {
+        height <= self.ends(params)
+    }
 }
 
 /// Amounts in existence. Invariant: balances and bonds of all accounts add up to `genesis + issued - burned`.

@@ -19,6 +19,8 @@
 //! | `0e` node | [`Reputation`](crate::reputation::Reputation) of a node of which something was settled |
 //! | `0d` height (8) index (4) | [`Audit`](crate::state::Audit) of the record at this place |
 //! | `10` node | [`StatedConsent`](crate::state::StatedConsent): what the node last stated of its machine |
+//! | `11` `00` model proposal (32) | [`ModelProposal`](crate::state::ModelProposal) |
+//! | `11` `01` name | digest of the model that was registered under the name by a transaction |
 //! | `12` height (8) index (4) | [`Opened`](crate::state::Opened) by the auditors of the record at this place |
 //! | `13` height (8) index (4) | [`Doubt`](crate::state::Doubt) about one of them |
 //! | `14` epoch (8) node | [`SobrietyAttestation`](aria_chain::sobriety::SobrietyAttestation) of the node for the epoch |
@@ -26,7 +28,7 @@
 //! | `16` node model | [`Standing`](crate::state::Standing) in this epoch |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
-use aria_chain::ids::{ModelId, NodeId, RequestId};
+use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
 use aria_chain::units::{Epoch, Height};
 
 /// The sum over all other entries; the only one that the sum leaves out.
@@ -178,6 +180,32 @@ pub fn account(node: &NodeId) -> Vec<u8> {
 /// A registered model.
 pub fn model(model: &ModelId) -> Vec<u8> {
     [MODELS, model.as_bytes()].concat()
+}
+
+/// Table of proposals to register a model.
+pub const MODEL_PROPOSALS: &[u8] = &[0x11, 0x00];
+/// Table of models that transactions registered, by name.
+pub const MODEL_NAMES: &[u8] = &[0x11, 0x01];
+
+/// All proposals to register a model.
+pub fn model_proposals_of(model: &ModelId) -> Vec<u8> {
+    [MODEL_PROPOSALS, model.as_bytes()].concat()
+}
+
+/// A proposal to register a model.
+pub fn model_proposal(model: &ModelId, proposal: &Digest) -> Vec<u8> {
+    [MODEL_PROPOSALS, model.as_bytes(), proposal.as_bytes()].concat()
+}
+
+/// Model and proposal inside a key of [`MODEL_PROPOSALS`].
+pub fn ids_of_model_proposal(key: &[u8]) -> Option<(ModelId, Digest)> {
+    let model = key.strip_prefix(MODEL_PROPOSALS)?.first_chunk::<32>()?;
+    Some((ModelId::new(*model), Digest::new(last_id(key)?)))
+}
+
+/// The model that a transaction registered under a name.
+pub fn model_name(name: &str) -> Vec<u8> {
+    [MODEL_NAMES, name.as_bytes()].concat()
 }
 
 /// All work of an epoch.

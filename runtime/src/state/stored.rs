@@ -1,9 +1,10 @@
 //! The state as a store keeps it: what the node executes on and what RPC reads.
 
-use aria_chain::ids::NodeId;
+use aria_chain::ids::{ModelId, NodeId};
 use aria_chain::store::{StateEntry, Store, StoreError};
+use borsh::BorshDeserialize;
 
-use crate::state::{Account, ReadError, StateError, View, entry, key};
+use crate::state::{Account, Model, ReadError, StateError, View, entry, key};
 
 /// The state after the tip of a store. It changes with the next commit, so one execution finishes before the next commit
 /// begins: the store has one writer, which does both.
@@ -13,10 +14,24 @@ pub struct StoreView<'a>(pub &'a dyn Store);
 impl StoreView<'_> {
     /// Up to `limit` accounts in order of node, behind `after`.
     pub fn accounts_after(&self, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Account)>, StateError> {
-        let after = after.map(key::account);
-        let page = self.0.state_scan(key::ACCOUNTS, after.as_deref(), limit).map_err(unreadable)?;
+        self.table_after(key::ACCOUNTS, after.map(key::account), limit, NodeId::new)
+    }
+
+    /// Up to `limit` registered models in order of digest, behind `after`.
+    pub fn models_after(&self, after: Option<&ModelId>, limit: usize) -> Result<Vec<(ModelId, Model)>, StateError> {
+        self.table_after(key::MODELS, after.map(key::model), limit, ModelId::new)
+    }
+
+    fn table_after<I, T: BorshDeserialize>(
+        &self,
+        table: &[u8],
+        after: Option<Vec<u8>>,
+        limit: usize,
+        id_from: impl Fn([u8; 32]) -> I,
+    ) -> Result<Vec<(I, T)>, StateError> {
+        let page = self.0.state_scan(table, after.as_deref(), limit).map_err(unreadable)?;
         let parse = |(key, value): StateEntry| match (key::last_id(&key), entry::decode(&value)) {
-            (Some(id), Some(account)) => Ok((NodeId::new(id), account)),
+            (Some(id), Some(value)) => Ok((id_from(id), value)),
             _ => Err(StateError::Damaged { key }),
         };
         page.into_iter().map(parse).collect()
