@@ -99,14 +99,18 @@ fn who_claims_far_less_than_others_on_the_same_hardware_loses_the_bonus() {
     to_epoch(&mut chain, 2);
     let model = chain.proof(|_| {}).record().model_id;
     let standing = |n: u8| chain.reader().standing(&key(n).node_id(), &model).unwrap();
-    let vouched = Some(Standing { is_outlier: false });
+    // Of 25, 58, 60 and 62 mJ the median is 60.
+    let median_uj = 60_000_000;
+    let vouched = Some(Standing { is_outlier: false, median_uj });
     assert_eq!(
         [1, 2, 3, 4, 5, 6].map(standing),
-        [vouched, vouched, vouched, Some(Standing { is_outlier: true }), None, None]
+        [vouched, vouched, vouched, Some(Standing { is_outlier: true, median_uj }), None, None]
     );
     let base = answer(&mut chain, 1, 150_000, EnergySource::Measured);
     let paid = [1, 4, 5].map(|n| answer(&mut chain, n, 60_000, EnergySource::Measured));
     assert_eq!(paid, [2 * base, base, base], "a bonus for who is vouched for alone");
+    let median = chain.reader().standing(&key(1).node_id(), &model).unwrap().unwrap().median_uj / 1_000;
+    assert!(answer(&mut chain, 1, median * 2, EnergySource::Measured) < 2 * base);
     assert_eq!(answer(&mut chain, 6, 60_000, EnergySource::Estimated), base);
     // Each epoch anew.
     to_epoch(&mut chain, 3);

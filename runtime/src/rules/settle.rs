@@ -87,8 +87,7 @@ pub(super) fn decide(
     };
     let params = place.params();
     let ops = model.shape.ops_per_token().expect("a registered shape was checked");
-    let is_vouched = sobriety::is_vouched(&record.stages, &record.model_id, place, overlay)?;
-    let effort = Effort { is_vouched, ..Effort::of(record, ops, params) };
+    let effort = sobriety::believed(Effort::of(record, ops, params), record, place, overlay)?;
     let (work, reward) = (WorkUnits::new(effort.ops), reward(&effort, params));
     if place.is_one_alone {
         return Ok(Settlement::SelfAudited { work, reward });

@@ -5,23 +5,28 @@
 //! 2. The first block of an epoch looks at the epoch before the last, whose attestations are in. Of at least three nodes with the same
 //!    model and the same hardware the median of measured energy for a token is taken. Who claims less than half of it is an outlier; the
 //!    others are vouched for.
-//! 3. A bonus for measured energy is paid in an epoch to who is vouched for. An outlier, and a node with which nobody can be compared, is
-//!    paid like one that estimates. Where one node has all the power there is nobody to compare, and nobody to lose.
+//! 3. A bonus for measured energy is paid in an epoch to who is vouched for, and for no less energy than the median: who understates
+//!    gains nothing by it. An outlier, and a node with which nobody can be compared, is paid like one that estimates. Where one node has
+//!    all the power there is nobody to compare, and nobody to lose.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use aria_chain::ids::{ModelId, NodeId};
 use aria_chain::limits::STATE_SCAN_MAX;
-use aria_chain::record::Stage;
+use aria_chain::record::InferenceRecord;
 use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::units::{Epoch, Microjoules};
 
 use super::record::{InclusionError, Place};
 use super::transaction::{OrderError, TransactionFault};
+use crate::fixed::scale_ceil;
+use crate::reward::Effort;
 use crate::state::{Overlay, Spent, Standing, StateError, View, entry, key};
 
 /// So many nodes have a median that none of them makes alone.
 const ALIKE_MIN: usize = 3;
+const THOUSAND: NonZeroU64 = NonZeroU64::new(1_000).expect("it is not zero");
 
 /// Rule 1.
 pub(super) fn attest(
@@ -82,28 +87,32 @@ pub(crate) fn compare(now: Epoch, overlay: &mut Overlay<'_>) -> Result<(), State
         nodes.sort_by_key(|(node, each)| (*each, *node));
         let Some((_, median)) = nodes.get(nodes.len().div_euclid(2)).copied() else { continue };
         for (node, each) in nodes {
-            let standing = Standing { is_outlier: each.saturating_mul(2) < median };
+            let median_uj = u64::try_from(median).unwrap_or(u64::MAX);
+            let standing = Standing { is_outlier: each.saturating_mul(2) < median, median_uj };
             overlay.put(key::standing(&node, &model), &standing);
         }
     }
     Ok(())
 }
 
-/// Rule 3: whether all nodes of a record are vouched for.
-pub(super) fn is_vouched(
-    stages: &[Stage],
-    model: &ModelId,
+/// Rule 3: what a record claims, as far as it is believed.
+pub(super) fn believed(
+    effort: Effort,
+    record: &InferenceRecord,
     place: Place<'_>,
     overlay: &Overlay<'_>,
-) -> Result<bool, StateError> {
+) -> Result<Effort, StateError> {
     if place.is_one_alone {
-        return Ok(true);
+        return Ok(Effort { is_vouched: true, ..effort });
     }
-    for stage in stages {
-        let standing = overlay.read().standing(&stage.node_id, model)?;
-        if standing.is_none_or(|standing| standing.is_outlier) {
-            return Ok(false);
-        }
+    let mut least_uj = 0;
+    for stage in &record.stages {
+        let standing = overlay.read().standing(&stage.node_id, &record.model_id)?;
+        let Some(standing) = standing.filter(|standing| !standing.is_outlier) else { return Ok(effort) };
+        least_uj = standing.median_uj.max(least_uj);
     }
-    Ok(true)
+    let median_uj = scale_ceil(least_uj, effort.tokens, THOUSAND);
+    // Unknown energy stays unknown.
+    let energy_uj = if effort.energy_uj == 0 { 0 } else { effort.energy_uj.max(median_uj) };
+    Ok(Effort { is_vouched: true, energy_uj, ..effort })
 }

@@ -259,6 +259,8 @@ pub struct Spent {
 pub struct Standing {
     /// It claims less than half of their median. Else they vouch for it.
     pub is_outlier: bool,
+    /// That median, in microjoules for a thousand tokens.
+    pub median_uj: u64,
 }
 
 /// What answers took, by how it is known: what is measured and what is estimated are never one number. An answer of
