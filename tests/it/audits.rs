@@ -93,30 +93,29 @@ fn forge(member: &Member, payload: &Payload, proof: &SignedProof, nonce: u64) ->
 #[test]
 fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let folder = tempfile::tempdir().unwrap();
-    let mut network = Devnet::start_with(folder.path(), 5, &[("epoch_blocks", 10)]);
+    let mut network = Devnet::start_with(folder.path(), 4, &[("epoch_blocks", 10)]);
     let nodes: Vec<String> = network.members.iter().map(node_id).collect();
     let first = &network.members[0];
 
     // Every node answers; everybody else checks.
     let honest: Vec<String> =
-        (0..15).map(|turn| network.members[turn % 5].ask(&format!("What is {turn} and one?"))).collect();
+        (0..16).map(|turn| network.members[turn % 4].ask(&format!("What is {turn} and one?"))).collect();
     for record in &honest {
         assert_eq!(settled(first, record), "verified");
     }
     let audit = first.result("chain_getAudit", json!([honest[0]]));
     let auditors = audit["auditors"].as_array().unwrap();
-    assert_eq!((auditors.len(), audit["phase"].as_str()), (4, Some("ended")), "{audit}");
+    assert_eq!((auditors.len(), audit["phase"].as_str()), (3, Some("ended")), "{audit}");
     assert!(
         auditors.iter().all(|auditor| auditor["verdict"] == json!("valid") && auditor["node_id"] != json!(nodes[0]))
     );
     let roots: std::collections::BTreeSet<&str> =
         auditors.iter().map(|auditor| auditor["root"].as_str().unwrap()).collect();
-    assert_eq!(roots.len(), 4, "each root is of the auditor's own run: {audit}");
+    assert_eq!(roots.len(), 3, "each root is of the auditor's own run: {audit}");
     assert!(nodes.iter().all(|node| nano(&account(first, node), "rewards_total") > 0));
     let payload = |record: &str| network.members[0].data_dir.join("payloads").join(record);
     assert!(payload(&honest[0]).exists(), "its auditors may still be doubted");
 
-    // The fifth node gives three false answers among honest ones.
     // What was paid is what the formula says, for provider and auditors.
     let rewards = first.result("chain_getRewards", json!([nodes[0]]));
     let paid: u64 = rewards["records"].as_array().unwrap().iter().map(|record| nano(record, "paid")).sum();
@@ -127,9 +126,9 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let told = aria_tests::aria(&first.data_dir, &["ledger", "election"]);
     assert!(nodes.iter().all(|node| String::from_utf8_lossy(&told.stdout).contains(node)), "{told:?}");
     let told = aria_tests::aria(&first.data_dir, &["ledger", "rewards"]);
-    assert_eq!(String::from_utf8_lossy(&told.stdout).lines().count(), 4, "{told:?}");
+    assert_eq!(String::from_utf8_lossy(&told.stdout).lines().count(), 5, "{told:?}");
     let score = |node: usize| first.result("chain_getReputation", json!([nodes[node]]))["score_ppm"].as_u64().unwrap();
-    assert!((0..5).all(|node| score(node) > 500_000));
+    assert!((0..4).all(|node| score(node) > 500_000));
 
     // What nobody may see is not kept, not checked, and not paid.
     let body = json!({"model": "aria-tiny", "messages": [{"role": "user", "content": "A secret?"}], "aria": {"audit": "none"}});
@@ -149,11 +148,11 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
 
     // Who picks the auditors that it answers gains nothing: the others give it on.
     let picked = |minutes: &str| {
-        let told = aria_tests::aria(&network.members[4].data_dir, &["network", "ban", &nodes[1], "--minutes", minutes]);
+        let told = aria_tests::aria(&network.members[3].data_dir, &["network", "ban", &nodes[1], "--minutes", minutes]);
         assert!(told.status.success(), "{told:?}");
     };
     picked("10");
-    let record = network.members[4].ask("Who may see this?");
+    let record = network.members[3].ask("Who may see this?");
     assert_eq!(settled(first, &record), "verified");
     let audit = first.result("chain_getAudit", json!([record]));
     let left_out = audit["auditors"].as_array().unwrap().iter().find(|one| one["node_id"] == json!(nodes[1])).unwrap();
@@ -163,16 +162,19 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     // Two are away for a moment, so that the proof of the one still waits when it is looked at.
     network.kill(1);
     network.kill(2);
-    let record = network.members[4].ask("What is a lie?");
-    let (payload, proof) = taken(&network.members[4], &record);
+    let record = network.members[3].ask("What is a lie?");
+    let (payload, proof) = taken(&network.members[3], &record);
     // It will not give this one to its auditors.
-    std::fs::remove_file(network.members[4].data_dir.join("payloads").join(&record)).unwrap();
+    std::fs::remove_file(network.members[3].data_dir.join("payloads").join(&record)).unwrap();
     network.start_again(1);
     network.start_again(2);
-    let (first, liar) = (&network.members[0], &network.members[4]);
-    let bond = nano(&account(first, &nodes[4]), "bond");
+    let (first, liar) = (&network.members[0], &network.members[3]);
+    let bond = nano(&account(first, &nodes[3]), "bond");
     let lies: Vec<String> = (0..3).map(|nonce| forge(liar, &payload, &proof, nonce)).collect();
-    let between: Vec<String> = (0..8).map(|turn| network.members[turn % 4].ask(&format!("Is it {turn}?"))).collect();
+    // One answer in twenty is a lie; and the others go on.
+    let own = (0..57).map(|turn| network.members[3].ask(&format!("Is it {turn}?")));
+    let between: Vec<String> =
+        own.chain((0..6).map(|turn| network.members[turn % 3].ask(&format!("Is it {turn}?")))).collect();
     for lie in &lies {
         assert_eq!(settled(first, lie), "refuted");
     }
@@ -182,15 +184,15 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     assert_eq!(settled(first, &record), "unavailable", "what is withheld earns nothing");
     let audit = first.result("chain_getAudit", json!([lies[0]]));
     assert!(audit["auditors"].as_array().unwrap().iter().all(|one| one["verdict"] == json!("invalid")), "{audit}");
-    let left = nano(&account(first, &nodes[4]), "bond");
+    let left = nano(&account(first, &nodes[3]), "bond");
     assert!(left <= bond * 9 / 10 * 9 / 10 * 9 / 10 + 3, "a tenth of the rest for each lie: {left} of {bond}");
-    for node in &nodes[..4] {
+    for node in &nodes[..3] {
         assert_eq!(nano(&account(first, node), "bond"), bond, "the honest lose nothing");
     }
 
     // Each has attested what its answers took, by itself.
     let begun = Instant::now();
-    for node in &nodes[..4] {
+    for node in &nodes[..3] {
         let told = || first.result("chain_getSobriety", json!([node, 100]));
         while told()["epochs"].as_array().unwrap().iter().all(|epoch| epoch["attested"].is_null()) {
             assert!(begun.elapsed() < PATIENCE, "{}", told());
@@ -208,22 +210,21 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
         assert!(attested["tokens"].as_u64() >= known["tokens"].as_u64() && attested["rating"].is_string(), "{epoch}");
     }
 
-    let fallen = first.result("chain_getReputation", json!([nodes[4]]));
+    let fallen = first.result("chain_getReputation", json!([nodes[3]]));
     assert_eq!((fallen["refuted"].as_u64(), fallen["unavailable"].as_u64()), (Some(3), Some(1)), "{fallen}");
-    assert_eq!(fallen["may_audit"], json!(false), "{fallen}");
 
     // Some epochs on, it proposes nothing any more.
     let begun = Instant::now();
     for turn in 0.. {
         let election = network.members[0].result("chain_getElection", json!([]));
-        let votes = election["validators"].as_array().unwrap().iter().any(|one| one["node_id"] == json!(nodes[4]));
+        let votes = election["validators"].as_array().unwrap().iter().any(|one| one["node_id"] == json!(nodes[3]));
         if !votes {
             let schedule = election["schedule"].as_array().unwrap();
-            assert!(schedule.iter().all(|slot| slot["proposer"] != json!(nodes[4])), "{schedule:?}");
+            assert!(schedule.iter().all(|slot| slot["proposer"] != json!(nodes[3])), "{schedule:?}");
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "it still votes: {election}");
-        let record = network.members[turn % 4].ask(&format!("And {turn}?"));
+        let record = network.members[turn % 3].ask(&format!("And {turn}?"));
         network.members[0].sealed(&record);
     }
     assert_eq!(network.members[2].result("chain_verify", json!([]))["ok"], json!(true));
