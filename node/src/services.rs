@@ -71,6 +71,12 @@ impl NodeServices {
     ) -> NodeServices {
         NodeServices { chain, served, governor, spawner, stop, started: Instant::now(), metrics, queue_max }
     }
+
+    /// Why nothing is written any more, if that is so.
+    fn store_fault(&self) -> Option<String> {
+        let Health::ReadOnly { reason } = self.chain.health() else { return None };
+        Some(format!("nothing can be written since a failure: {reason}; repair the cause and start again"))
+    }
 }
 
 impl Services for NodeServices {
@@ -79,10 +85,8 @@ impl Services for NodeServices {
         if self.stop.is_cancelled() {
             return not_ready("the node is stopping".into());
         }
-        if let Health::ReadOnly { reason } = self.chain.health() {
-            return not_ready(format!(
-                "nothing can be written since a failure: {reason}; repair the cause and start again"
-            ));
+        if let Some(reason) = self.store_fault() {
+            return not_ready(reason);
         }
         match self.served.get() {
             Some(_) => Readiness::Ready,
@@ -107,6 +111,9 @@ impl Services for NodeServices {
     }
 
     fn generate(&self, call: GenerateCall) -> Result<Generation, GenerateError> {
+        if let Some(reason) = self.store_fault() {
+            return Err(GenerateError::StoreStopped { reason });
+        }
         if let Readiness::NotReady { reason } = self.readiness() {
             return Err(GenerateError::NotReady { reason });
         }

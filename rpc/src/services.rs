@@ -312,6 +312,12 @@ pub enum GenerateError {
         /// In words.
         reason: String,
     },
+    /// The node writes no more: an answer could leave no record. It needs repair, not another try.
+    #[error("{reason}")]
+    StoreStopped {
+        /// In words.
+        reason: String,
+    },
     /// Too much is waiting.
     #[error("{reason}")]
     Busy {

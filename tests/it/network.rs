@@ -228,6 +228,14 @@ fn a_network_is_not_put_where_a_node_lives() {
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && error.contains("another folder"), "{error}");
     assert!(!folder.path().join("node-0").exists());
+
+    // Nor where a port is taken.
+    let (other, taken) = (tempfile::tempdir().unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = taken.local_addr().unwrap().port();
+    let first = (port - 1).to_string();
+    let refused = aria(other.path(), &["devnet", "--nodes", "1", "--base-port", &first]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains(&port.to_string()) && error.contains("--base-port"), "{error}");
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(super) async fn devnet(setting: &Setting, args: &DevnetArgs, is_named: bool)
     if DataDir::existing(&folder).key_file().exists() {
         bail!("{} belongs to a node already; name another folder with --data-dir", folder.display());
     }
+    check_ports(args)?;
     let mut members = start(&folder, args)?;
     let ready = wait_until_ready(&mut members, &stop).await;
     if let Err(error) = ready {
@@ -135,6 +136,16 @@ fn settle_genesis(folder: &Path, keys: &[&str]) -> anyhow::Result<PathBuf> {
     file.insert("accounts".into(), toml::Value::Array(accounts));
     DataDir::existing(folder).write_private(&path, file.to_string().as_bytes())?;
     Ok(path)
+}
+
+/// A port that somebody uses is found out here, where its remedy is known.
+fn check_ports(args: &DevnetArgs) -> anyhow::Result<()> {
+    for port in args.base_port..args.base_port + args.nodes * PORTS_PER_NODE {
+        if let Err(error) = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)) {
+            bail!("port {port} cannot be used: {error}; choose others with --base-port");
+        }
+    }
+    Ok(())
 }
 
 async fn wait_until_ready(members: &mut [Member], stop: &CancellationToken) -> anyhow::Result<()> {

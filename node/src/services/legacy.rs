@@ -219,7 +219,7 @@ impl Session {
 fn refused(error: GenerateError) -> Refusal {
     let code = match &error {
         GenerateError::Busy { .. } => "NODE_BUSY",
-        GenerateError::NotReady { .. } => "NOT_READY",
+        GenerateError::NotReady { .. } | GenerateError::StoreStopped { .. } => "NOT_READY",
         GenerateError::Consent(_) => CONSENT,
         GenerateError::UnknownModel(_) => "MODEL_NOT_FOUND",
         GenerateError::Engine(_) => "INTERNAL_ERROR",

@@ -70,6 +70,9 @@ impl ApiError {
                 retry_after_s: Some(LOADING_RETRY_S),
                 ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
             },
+            GenerateError::StoreStopped { .. } => {
+                ApiError { code: Some("store_stopped"), ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+            }
             GenerateError::Busy { retry_after_s, .. } => ApiError {
                 code: Some("rate_limit_exceeded"),
                 retry_after_s: Some(*retry_after_s),
