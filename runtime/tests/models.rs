@@ -10,9 +10,8 @@ use aria_chain::evidence::{Evidence, Said};
 use aria_chain::ids::{BlockHash, ModelId};
 use aria_chain::limits::MODEL_PROPOSALS_MAX;
 use aria_chain::model::{ModelName, Shape, proposal_id};
-use aria_chain::transaction::{Action, VerifiedTransaction};
+use aria_chain::transaction::Action;
 use aria_chain::units::{Epoch, Height, NanoAria};
-use aria_runtime::execute::{BlockFault, ExecuteError};
 use aria_runtime::propose::check_orderable;
 use aria_runtime::rules::model::{ModelFault, confirmed_power};
 use aria_runtime::rules::settle::{Settlement, Unsettled};
@@ -72,15 +71,8 @@ fn seal(chain: &mut Scenario, orders: &[(u8, Action)]) {
 /// An order is refused with this fault, by who proposes, who asks and who executes.
 #[track_caller]
 fn refused(chain: &mut Scenario, n: u8, action: Action, fault: impl Into<TransactionFault>) {
-    let (order, fault): (VerifiedTransaction, TransactionFault) = (chain.order(n, action, |_| {}), fault.into());
-    chain.transactions = vec![order.clone()];
-    let proposal = chain.propose(chain.soon(), Vec::new()).unwrap();
-    assert_eq!(proposal.refused, [(order.id(), fault.clone())]);
-    let alone = check_orderable(&chain.tip, chain.soon(), std::slice::from_ref(&order), &chain.state, &chain.genesis);
-    assert_eq!(alone, Err(OrderError::Fault(fault.clone())));
-    let fault = BlockFault::Transaction { index: 0, transaction: order.id(), fault };
-    assert_eq!(chain.execute(chain.draft(chain.soon()), Vec::new()), Err(ExecuteError::Invalid(fault)));
-    chain.transactions.clear();
+    let order = chain.order(n, action, |_| {});
+    chain.refuses(&order, &fault.into());
 }
 
 fn confirmed(chain: &Scenario, name: &str, shape: Shape) -> Option<usize> {

@@ -8,7 +8,6 @@ use aria_chain::record::{EnergySource, Stage};
 use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::transaction::{Action, VerifiedTransaction};
 use aria_chain::units::{Epoch, Microjoules};
-use aria_runtime::execute::{BlockFault, ExecuteError};
 use aria_runtime::rules::settle::Settlement;
 use aria_runtime::rules::transaction::TransactionFault;
 use aria_runtime::state::Standing;
@@ -74,15 +73,6 @@ fn order(chain: &mut Scenario, orders: Vec<VerifiedTransaction>) {
     chain.transactions.clear();
 }
 
-#[track_caller]
-fn refused(chain: &mut Scenario, order: &VerifiedTransaction, fault: &TransactionFault) {
-    chain.transactions = vec![order.clone()];
-    assert_eq!(chain.propose(chain.soon(), Vec::new()).unwrap().refused, [(order.id(), fault.clone())]);
-    let fault = BlockFault::Transaction { index: 0, transaction: order.id(), fault: fault.clone() };
-    assert_eq!(chain.execute(chain.draft(chain.soon()), Vec::new()), Err(ExecuteError::Invalid(fault)));
-    chain.transactions.clear();
-}
-
 #[test]
 fn who_claims_far_less_than_others_on_the_same_hardware_loses_the_bonus() {
     let mut chain = chain();
@@ -140,26 +130,26 @@ fn an_epoch_is_attested_once_in_the_next_one_and_not_below_its_records() {
     let now = Epoch::new(1);
     for got in [1, 2] {
         let early = tells(&chain, 2, "A", |told| told.epoch = Epoch::new(got));
-        refused(&mut chain, &early, &TransactionFault::SobrietyEpoch { got: Epoch::new(got), now });
+        chain.refuses(&early, &TransactionFault::SobrietyEpoch { got: Epoch::new(got), now });
     }
     let known = chain.reader().sobriety(Epoch::ZERO, &key(2).node_id()).unwrap().measured;
     let below =
         TransactionFault::SobrietyBelow { epoch: Epoch::ZERO, tokens: known.tokens, energy_uj: known.energy_uj };
     let fewer = tells(&chain, 2, "A", |told| told.tokens -= 1);
-    refused(&mut chain, &fewer, &below);
+    chain.refuses(&fewer, &below);
     let less = tells(&chain, 2, "A", |told| told.energy_uj = Microjoules::new(told.energy_uj.get() - 1));
-    refused(&mut chain, &less, &below);
+    chain.refuses(&less, &below);
     let nothing = tells(&chain, 3, "A", |_| {});
     let none = TransactionFault::SobrietyBelow { epoch: Epoch::ZERO, tokens: 0, energy_uj: Microjoules::ZERO };
-    refused(&mut chain, &nothing, &none);
+    chain.refuses(&nothing, &none);
     // Answers that left no record may be told of too.
     let more = tells(&chain, 2, "A", |told| told.tokens += 5);
     order(&mut chain, vec![more]);
     let told = chain.reader().attested(Epoch::ZERO, &key(2).node_id()).unwrap().unwrap();
     assert_eq!(told.tokens, known.tokens + 5);
     let again = tells(&chain, 2, "A", |_| {});
-    refused(&mut chain, &again, &TransactionFault::SobrietyTold { epoch: Epoch::ZERO });
+    chain.refuses(&again, &TransactionFault::SobrietyTold { epoch: Epoch::ZERO });
     to_epoch(&mut chain, 2);
     let late = tells(&chain, 2, "A", |told| told.epoch = Epoch::ZERO);
-    refused(&mut chain, &late, &TransactionFault::SobrietyEpoch { got: Epoch::ZERO, now: Epoch::new(2) });
+    chain.refuses(&late, &TransactionFault::SobrietyEpoch { got: Epoch::ZERO, now: Epoch::new(2) });
 }

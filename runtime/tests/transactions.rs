@@ -10,9 +10,8 @@ use aria_chain::ids::ModelId;
 use aria_chain::model::{ModelName, Shape, proposal_id};
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, NanoAria};
-use aria_runtime::execute::{BlockFault, ExecuteError, execute};
-use aria_runtime::propose::check_orderable;
-use aria_runtime::rules::transaction::{OrderError, TransactionFault};
+use aria_runtime::execute::execute;
+use aria_runtime::rules::transaction::TransactionFault;
 use aria_runtime::state::{Account, StatedConsent};
 use proptest::prelude::*;
 use scenario::{Scenario, height, key};
@@ -42,20 +41,6 @@ fn chain() -> Scenario {
 fn seal(chain: &mut Scenario, orders: Vec<VerifiedTransaction>) {
     chain.transactions = orders;
     chain.advance(chain.soon(), Vec::new());
-    chain.transactions.clear();
-}
-
-/// An order is refused with this fault, by the proposer's side and by execution; nothing else happens.
-#[track_caller]
-fn refused(chain: &mut Scenario, order: &VerifiedTransaction, fault: &TransactionFault) {
-    chain.transactions = vec![order.clone()];
-    let proposal = chain.propose(chain.soon(), Vec::new()).unwrap();
-    assert!(proposal.block.is_none());
-    assert_eq!(proposal.refused, [(order.id(), fault.clone())]);
-    let alone = check_orderable(&chain.tip, chain.soon(), std::slice::from_ref(order), &chain.state, &chain.genesis);
-    assert_eq!(alone, Err(OrderError::Fault(fault.clone())));
-    let fault = BlockFault::Transaction { index: 0, transaction: order.id(), fault: fault.clone() };
-    assert_eq!(chain.execute(chain.draft(chain.soon()), Vec::new()), Err(ExecuteError::Invalid(fault)));
     chain.transactions.clear();
 }
 
@@ -108,12 +93,12 @@ fn every_rule_has_its_fault() {
     ];
     for (change, fault) in cases {
         let order = order(&chain, change);
-        refused(&mut chain, &order, &fault);
+        chain.refuses(&order, &fault);
     }
     // Who has nothing can pay nothing.
     let poor = chain.order(7, transfer(3, 1), |_| {});
     let fault = TransactionFault::BalanceTooLow { balance: NanoAria::ZERO, needed: nano(FEE + 1) };
-    refused(&mut chain, &poor, &fault);
+    chain.refuses(&poor, &fault);
 }
 
 #[test]
@@ -122,7 +107,7 @@ fn an_order_counts_once_and_in_its_turn() {
     let [first, second] = [0, 1].map(|nonce| chain.order(2, transfer(3, ARIA), |order| order.nonce = nonce));
     seal(&mut chain, vec![first.clone(), second]);
     assert_eq!(account(&chain, 3).balance, nano(2 * ARIA));
-    refused(&mut chain, &first, &TransactionFault::NonceUsed { got: 0, next: 2 });
+    chain.refuses(&first, &TransactionFault::NonceUsed { got: 0, next: 2 });
 }
 
 #[test]
@@ -143,7 +128,7 @@ fn a_bond_gives_a_candidate_and_comes_back_late() {
     );
     let more = chain.order(2, Action::Unbond { amount: nano(2 * ARIA + 1) }, |_| {});
     let fault = TransactionFault::BondTooLow { bond: nano(2 * ARIA), amount: nano(2 * ARIA + 1) };
-    refused(&mut chain, &more, &fault);
+    chain.refuses(&more, &fault);
 
     let due = chain.tip.height.get() + chain.genesis.params().unbond_blocks;
     while chain.tip.height.get() + 1 < due {
@@ -164,16 +149,16 @@ fn a_consent_is_stated_replaced_and_taken_back() {
     let order = |chain: &Scenario, contract| chain.order(2, Action::Consent { contract }, |_| {});
     assert_eq!(stated(&chain), None);
     let nothing = order(&chain, None);
-    refused(&mut chain, &nothing, &TransactionFault::NoConsent);
+    chain.refuses(&nothing, &TransactionFault::NoConsent);
 
     let first = order(&chain, contract(25));
     seal(&mut chain, vec![first.clone()]);
     let height = chain.tip.height;
     assert_eq!(stated(&chain), Some(StatedConsent { contract: contract(25), revision: 1, height }));
     assert_eq!(account(&chain, 2), Account { balance: nano(10 * ARIA - FEE), nonce: 1, ..Account::default() });
-    refused(&mut chain, &first, &TransactionFault::NonceUsed { got: 0, next: 1 });
+    chain.refuses(&first, &TransactionFault::NonceUsed { got: 0, next: 1 });
     let again = order(&chain, contract(25));
-    refused(&mut chain, &again, &TransactionFault::ConsentUnchanged { revision: 1 });
+    chain.refuses(&again, &TransactionFault::ConsentUnchanged { revision: 1 });
 
     // Two in one block count in their order.
     let [second, third] = [(1, contract(50)), (2, None)]
@@ -182,7 +167,7 @@ fn a_consent_is_stated_replaced_and_taken_back() {
     let height = chain.tip.height;
     assert_eq!(stated(&chain), Some(StatedConsent { contract: None, revision: 3, height }));
     let twice = order(&chain, None);
-    refused(&mut chain, &twice, &TransactionFault::NoConsent);
+    chain.refuses(&twice, &TransactionFault::NoConsent);
     let back = order(&chain, contract(50));
     seal(&mut chain, vec![back]);
     assert_eq!(stated(&chain).map(|stated| stated.revision), Some(4), "a revision never returns");
@@ -190,7 +175,7 @@ fn a_consent_is_stated_replaced_and_taken_back() {
     // It costs its fee, and it is the sender's alone.
     let poor = chain.order(7, Action::Consent { contract: contract(25) }, |_| {});
     let fault = TransactionFault::BalanceTooLow { balance: NanoAria::ZERO, needed: nano(FEE) };
-    refused(&mut chain, &poor, &fault);
+    chain.refuses(&poor, &fault);
     assert_eq!(chain.reader().consent(&key(1).node_id()), Ok(None));
 }
 

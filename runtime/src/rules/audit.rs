@@ -11,7 +11,7 @@
 //! 5. A record that was not drawn is accepted when the time is over.
 //! 6. Who was drawn for a record that others could judge, and said nothing of it, loses what it would have been paid.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use aria_chain::attestation::{Attestation, Opening, Statement, Verdict, VerifiedAttestation};
 use aria_chain::certificate::Validator;
@@ -20,15 +20,18 @@ use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::limits::BLOCK_RECORDS_MAX;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
-use aria_chain::units::{Height, NanoAria};
+use aria_chain::units::Height;
 
+use self::ends::{lapse, pay};
 use super::doubt;
-use super::evidence::{forfeit, slash};
-use super::record::{InclusionError, Place};
-use super::settle::{self, Earned};
+use super::record::Place;
+use super::settle::Earned;
 use crate::params::{PPM, Params};
-use crate::reputation::Outcome;
 use crate::state::{Audit, Member, Overlay, Phase, StateError, View, entry, key};
+
+mod ends;
+
+pub(super) use self::ends::{pay_judges, punish, remember};
 
 /// Blocks from a record to the number that draws its committee.
 pub const DRAW_AFTER: u64 = 2;
@@ -383,117 +386,6 @@ fn dispute(at: (Height, u32), mut audit: Audit, place: Place<'_>, overlay: &mut 
     audit.phase = Phase::Disputed;
     overlay.put(key::audit(at.0, at.1), &audit);
     Ok(())
-}
-
-/// What an audit's end means for money, work and standing.
-fn pay(audit: &Audit, status: RecordStatus, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    let truth = match status {
-        RecordStatus::Verified => Some(Verdict::Valid),
-        RecordStatus::Refuted => Some(Verdict::Invalid),
-        _ => None,
-    };
-    let mut said: BTreeMap<NodeId, Verdict> = audit.first.iter().copied().collect();
-    said.extend(audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))));
-    let right: Vec<NodeId> =
-        said.iter().filter(|(_, verdict)| Some(**verdict) == truth).map(|(node, _)| *node).collect();
-    match status {
-        RecordStatus::Verified | RecordStatus::Accepted => credit(audit, &right, true, place, overlay)?,
-        RecordStatus::Refuted => {
-            credit(audit, &right, false, place, overlay)?;
-            for stage in &audit.stages {
-                punish(&stage.node_id, place, overlay)?;
-            }
-        }
-        _ => {}
-    }
-    let outcome = match status {
-        RecordStatus::Verified => Some(Outcome::Verified),
-        RecordStatus::Refuted => Some(Outcome::Refuted),
-        // A provider answers for what it withholds, not for auditors who say nothing.
-        RecordStatus::Unavailable if count(audit, Verdict::Missing) > audit.members.len().div_euclid(2) => {
-            Some(Outcome::Unavailable)
-        }
-        _ => None,
-    };
-    if let Some(outcome) = outcome {
-        for stage in &audit.stages {
-            remember(&stage.node_id, outcome, overlay)?;
-        }
-    }
-    // Whoever said the opposite of the truth, in the committee or as a judge.
-    let earlier = audit.first.iter().copied();
-    let later = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?)));
-    let mut liars: Vec<NodeId> = earlier
-        .chain(later)
-        .filter(|(_, verdict)| truth.is_some_and(|truth| *verdict != Verdict::Missing && *verdict != truth))
-        .map(|(node, _)| node)
-        .collect();
-    liars.sort_unstable();
-    liars.dedup();
-    for node in &liars {
-        punish(node, place, overlay)?;
-        remember(node, Outcome::Misjudged, overlay)?;
-    }
-    if truth.is_some() { lapse(audit, place, overlay) } else { Ok(()) }
-}
-
-/// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee.
-fn lapse(audit: &Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    let is_silent = |member: &&Member| matches!(member.verdict, None | Some(Verdict::Missing));
-    for member in audit.members.iter().filter(is_silent) {
-        forfeit(&member.node, settle::audit_fee(place.params()), overlay)?;
-    }
-    Ok(())
-}
-
-/// Pays the judges of a doubt who found the truth; who is silent or wrong loses as auditors do.
-pub(super) fn pay_judges(
-    audit: &Audit,
-    truth: Verdict,
-    place: Place<'_>,
-    overlay: &mut Overlay<'_>,
-) -> Result<(), StateError> {
-    let right = audit.members.iter().filter(|member| member.verdict == Some(truth)).map(|member| member.node);
-    credit(audit, &right.collect::<Vec<NodeId>>(), false, place, overlay)?;
-    for member in &audit.members {
-        if member.verdict.is_some_and(|said| said != truth && said != Verdict::Missing) {
-            punish(&member.node, place, overlay)?;
-            remember(&member.node, Outcome::Misjudged, overlay)?;
-        }
-    }
-    lapse(audit, place, overlay)
-}
-
-pub(super) fn remember(node: &NodeId, outcome: Outcome, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    let reputation = overlay.read().reputation(node)?.after(outcome);
-    overlay.put(key::reputation(node), &reputation);
-    Ok(())
-}
-
-fn credit(
-    audit: &Audit,
-    auditors: &[NodeId],
-    is_earned: bool,
-    place: Place<'_>,
-    overlay: &mut Overlay<'_>,
-) -> Result<(), StateError> {
-    let earned = Earned { work: audit.work, reward: audit.reward };
-    settle::credit(&audit.stages, earned, auditors, is_earned, place, overlay).map_err(|error| match error {
-        InclusionError::State(error) => error,
-        // Admission saw to it that one record's amounts fit; all of a chain together do not reach 64 bits.
-        InclusionError::Fault(_) => StateError::Damaged { key: key::SUPPLY.to_vec() },
-    })
-}
-
-/// Destroys a part of a bond, and keeps its owner from voting for a while: longer each time.
-/// Returns how much that was.
-pub(super) fn punish(node: &NodeId, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, StateError> {
-    let lost = slash(node, place.params().refuted_slash_ppm, overlay)?;
-    if let Some(mut candidate) = overlay.read().candidate(node)? {
-        candidate.bar(place.epoch());
-        overlay.put(key::candidate(node), &candidate);
-    }
-    Ok(lost)
 }
 
 fn audits_of(height: Height, overlay: &Overlay<'_>) -> Result<Vec<(Vec<u8>, Audit)>, StateError> {

@@ -19,15 +19,6 @@ fn order(chain: &mut Scenario, order: VerifiedTransaction) {
     chain.transactions.clear();
 }
 
-#[track_caller]
-fn not_doubted(chain: &mut Scenario, order: &VerifiedTransaction, fault: &TransactionFault) {
-    chain.transactions = vec![order.clone()];
-    assert_eq!(chain.propose(chain.soon(), Vec::new()).unwrap().refused, [(order.id(), fault.clone())]);
-    let fault = BlockFault::Transaction { index: 0, transaction: order.id(), fault: fault.clone() };
-    assert_eq!(chain.execute(chain.draft(chain.soon()), Vec::new()), Err(ExecuteError::Invalid(fault)));
-    chain.transactions.clear();
-}
-
 fn balance(chain: &Scenario, n: u8) -> u64 {
     chain.reader().account(&key(n).node_id()).unwrap().unwrap().balance.get()
 }
@@ -62,7 +53,7 @@ fn an_auditor_that_did_not_run_the_record_pays_and_who_found_it_out_is_paid() {
     judging.sort_unstable();
     assert_eq!((judging, audit(&chain, at).unwrap().phase), (vec![1, 2, 4, 5], Phase::Doubted));
     let again = doubts(&chain, 1, at, 2);
-    not_doubted(&mut chain, &again, &TransactionFault::DoubtTooEarly { height: at, index: 0 });
+    chain.refuses(&again, &TransactionFault::DoubtTooEarly { height: at, index: 0 });
 
     let said = [1, 2, 4, 5].map(|n| (n, Verdict::Invalid));
     let executed = judge(&mut chain, at, &record, &said);
@@ -79,7 +70,7 @@ fn an_auditor_that_did_not_run_the_record_pays_and_who_found_it_out_is_paid() {
     // Once is enough; the others' roots may be doubted still.
     let again = doubts(&chain, 1, at, 3);
     let nothing = TransactionFault::NothingToDoubt { auditor: key(3).node_id(), height: at, index: 0 };
-    not_doubted(&mut chain, &again, &nothing);
+    chain.refuses(&again, &nothing);
     let other = doubts(&chain, 1, at, 2);
     order(&mut chain, other);
     assert_eq!(committee(&chain, at).len(), 4);
@@ -134,26 +125,26 @@ fn only_what_was_opened_is_doubted_and_not_for_ever() {
     let mut chain = chain(5, &[("audit_blocks = 64", "audit_blocks = 6")]);
     let (record, at, _) = included(&mut chain);
     let early = doubts(&chain, 1, at, 3);
-    not_doubted(&mut chain, &early, &TransactionFault::DoubtTooEarly { height: at, index: 0 });
+    chain.refuses(&early, &TransactionFault::DoubtTooEarly { height: at, index: 0 });
     let said: Vec<(u8, Verdict)> = committee(&chain, at).into_iter().map(|n| (n, Verdict::Valid)).collect();
     judge(&mut chain, at, &record, &said);
     let nothing = |n: u8| TransactionFault::NothingToDoubt { auditor: key(n).node_id(), height: at, index: 0 };
     let provider = doubts(&chain, 1, at, 1);
-    not_doubted(&mut chain, &provider, &nothing(1));
+    chain.refuses(&provider, &nothing(1));
     // Who cannot back it cannot doubt.
     let left = balance(&chain, 2);
     assert!((TRANSACTION_FEE..DEPOSIT).contains(&left), "{left}");
     let poor = doubts(&chain, 2, at, 3);
     let needed = NanoAria::new(DEPOSIT);
     let balance = NanoAria::new(left - TRANSACTION_FEE);
-    not_doubted(&mut chain, &poor, &TransactionFault::BalanceTooLow { balance, needed });
+    chain.refuses(&poor, &TransactionFault::BalanceTooLow { balance, needed });
     let last = doubted_until(at, chain.genesis.params());
     while chain.tip.height < last {
         assert!(chain.reader().opened(at, 0).unwrap().is_some());
         chain.beat();
     }
     let late = doubts(&chain, 1, at, 3);
-    not_doubted(&mut chain, &late, &TransactionFault::DoubtTooLate { height: at, last });
+    chain.refuses(&late, &TransactionFault::DoubtTooLate { height: at, last });
     chain.beat();
     assert_eq!(chain.reader().opened(at, 0).unwrap(), None, "the state forgets it");
 

@@ -17,9 +17,10 @@ use aria_chain::request::{AuditMode, InferenceRequest, TaskType};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Round, Timestamp};
 use aria_runtime::beacon;
-use aria_runtime::execute::{ExecuteError, ExecutedBlock, execute};
+use aria_runtime::execute::{BlockFault, ExecuteError, ExecutedBlock, execute};
 use aria_runtime::genesis::Genesis;
-use aria_runtime::propose::{Proposal, ProposeError, Slot, Waiting, propose};
+use aria_runtime::propose::{Proposal, ProposeError, Slot, Waiting, check_orderable, propose};
+use aria_runtime::rules::transaction::{OrderError, TransactionFault};
 use aria_runtime::state::{MemoryState, Reader};
 use aria_runtime::voters::Voters;
 
@@ -213,6 +214,19 @@ impl Scenario {
         let proposer = self.proposer();
         let own = (1..=30).map(key).find(|key| key.node_id() == proposer).unwrap();
         own.prove_vrf(&beacon::input(self.tip.height.next().unwrap(), &self.state).unwrap())
+    }
+
+    /// An order is refused with this fault, by the proposer's side and by execution; nothing else happens.
+    #[track_caller]
+    pub(crate) fn refuses(&mut self, order: &VerifiedTransaction, fault: &TransactionFault) {
+        self.transactions = vec![order.clone()];
+        let proposal = self.propose(self.soon(), Vec::new()).unwrap();
+        assert_eq!(proposal.refused, [(order.id(), fault.clone())]);
+        let alone = check_orderable(&self.tip, self.soon(), std::slice::from_ref(order), &self.state, &self.genesis);
+        assert_eq!(alone, Err(OrderError::Fault(fault.clone())));
+        let fault = BlockFault::Transaction { index: 0, transaction: order.id(), fault: fault.clone() };
+        assert_eq!(self.execute(self.draft(self.soon()), Vec::new()), Err(ExecuteError::Invalid(fault)));
+        self.transactions.clear();
     }
 
     /// A draft that is right in every field.

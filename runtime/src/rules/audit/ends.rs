@@ -1,0 +1,135 @@
+//! What an audit's end means for money, work and standing.
+
+use std::collections::BTreeMap;
+
+use aria_chain::attestation::Verdict;
+use aria_chain::ids::NodeId;
+use aria_chain::record::RecordStatus;
+use aria_chain::units::NanoAria;
+
+use super::count;
+use crate::reputation::Outcome;
+use crate::rules::evidence::{forfeit, slash};
+use crate::rules::record::{InclusionError, Place};
+use crate::rules::settle::{self, Earned};
+use crate::state::{Audit, Member, Overlay, StateError, key};
+
+/// Pays and punishes, by the status that a record ends with.
+pub(super) fn pay(
+    audit: &Audit,
+    status: RecordStatus,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let truth = match status {
+        RecordStatus::Verified => Some(Verdict::Valid),
+        RecordStatus::Refuted => Some(Verdict::Invalid),
+        _ => None,
+    };
+    let mut said: BTreeMap<NodeId, Verdict> = audit.first.iter().copied().collect();
+    said.extend(audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))));
+    let right: Vec<NodeId> =
+        said.iter().filter(|(_, verdict)| Some(**verdict) == truth).map(|(node, _)| *node).collect();
+    match status {
+        RecordStatus::Verified | RecordStatus::Accepted => credit(audit, &right, true, place, overlay)?,
+        RecordStatus::Refuted => {
+            credit(audit, &right, false, place, overlay)?;
+            for stage in &audit.stages {
+                punish(&stage.node_id, place, overlay)?;
+            }
+        }
+        _ => {}
+    }
+    let outcome = match status {
+        RecordStatus::Verified => Some(Outcome::Verified),
+        RecordStatus::Refuted => Some(Outcome::Refuted),
+        // A provider answers for what it withholds, not for auditors who say nothing.
+        RecordStatus::Unavailable if count(audit, Verdict::Missing) > audit.members.len().div_euclid(2) => {
+            Some(Outcome::Unavailable)
+        }
+        _ => None,
+    };
+    if let Some(outcome) = outcome {
+        for stage in &audit.stages {
+            remember(&stage.node_id, outcome, overlay)?;
+        }
+    }
+    // Whoever said the opposite of the truth, in the committee or as a judge.
+    let earlier = audit.first.iter().copied();
+    let later = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?)));
+    let mut liars: Vec<NodeId> = earlier
+        .chain(later)
+        .filter(|(_, verdict)| truth.is_some_and(|truth| *verdict != Verdict::Missing && *verdict != truth))
+        .map(|(node, _)| node)
+        .collect();
+    liars.sort_unstable();
+    liars.dedup();
+    for node in &liars {
+        punish(node, place, overlay)?;
+        remember(node, Outcome::Misjudged, overlay)?;
+    }
+    if truth.is_some() { lapse(audit, place, overlay) } else { Ok(()) }
+}
+
+/// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee.
+pub(super) fn lapse(audit: &Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let is_silent = |member: &&Member| matches!(member.verdict, None | Some(Verdict::Missing));
+    for member in audit.members.iter().filter(is_silent) {
+        forfeit(&member.node, settle::audit_fee(place.params()), overlay)?;
+    }
+    Ok(())
+}
+
+/// Pays the judges of a doubt who found the truth; who is silent or wrong loses as auditors do.
+pub(in crate::rules) fn pay_judges(
+    audit: &Audit,
+    truth: Verdict,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let right = audit.members.iter().filter(|member| member.verdict == Some(truth)).map(|member| member.node);
+    credit(audit, &right.collect::<Vec<NodeId>>(), false, place, overlay)?;
+    for member in &audit.members {
+        if member.verdict.is_some_and(|said| said != truth && said != Verdict::Missing) {
+            punish(&member.node, place, overlay)?;
+            remember(&member.node, Outcome::Misjudged, overlay)?;
+        }
+    }
+    lapse(audit, place, overlay)
+}
+
+pub(in crate::rules) fn remember(node: &NodeId, outcome: Outcome, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let reputation = overlay.read().reputation(node)?.after(outcome);
+    overlay.put(key::reputation(node), &reputation);
+    Ok(())
+}
+
+fn credit(
+    audit: &Audit,
+    auditors: &[NodeId],
+    is_earned: bool,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let earned = Earned { work: audit.work, reward: audit.reward };
+    settle::credit(&audit.stages, earned, auditors, is_earned, place, overlay).map_err(|error| match error {
+        InclusionError::State(error) => error,
+        // Admission saw to it that one record's amounts fit; all of a chain together do not reach 64 bits.
+        InclusionError::Fault(_) => StateError::Damaged { key: key::SUPPLY.to_vec() },
+    })
+}
+
+/// Destroys a part of a bond, and keeps its owner from voting for a while: longer each time.
+/// Returns how much that was.
+pub(in crate::rules) fn punish(
+    node: &NodeId,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<NanoAria, StateError> {
+    let lost = slash(node, place.params().refuted_slash_ppm, overlay)?;
+    if let Some(mut candidate) = overlay.read().candidate(node)? {
+        candidate.bar(place.epoch());
+        overlay.put(key::candidate(node), &candidate);
+    }
+    Ok(lost)
+}
