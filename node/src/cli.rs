@@ -10,8 +10,10 @@ use crate::amount::Amount;
 use crate::chain::TrustedBlock;
 
 pub mod consent;
+mod shown;
 
 pub use consent::{ConsentCommand, StateArgs, TermsArgs};
+pub use shown::ShownCommand;
 
 /// Kernel paths by name; which of them this CPU can run is seen when the model is loaded.
 const KERNELS: [&str; 5] = ["scalar", "avx2", "avx512-plain", "avx512", "neon"];
@@ -428,6 +430,9 @@ pub enum LedgerCommand {
         /// The node [default: this one]
         node: Option<NodeId>,
     },
+    /// What is shown as it comes
+    #[command(flatten)]
+    Shown(ShownCommand),
 }
 
 /// Flags of `aria ledger verify`.

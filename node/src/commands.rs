@@ -26,6 +26,7 @@ mod model;
 mod network;
 mod node;
 mod registry;
+mod shown;
 mod wallet;
 
 /// No node answers.
@@ -90,6 +91,7 @@ fn try_run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(LedgerCommand::Audit { record }) => block_on(look::audit(&setting, record)),
         Command::Ledger(LedgerCommand::Sobriety { node }) => block_on(look::sobriety(&setting, node)),
         Command::Ledger(LedgerCommand::Rewards { node }) => block_on(look::rewards(&setting, node)),
+        Command::Ledger(LedgerCommand::Shown(command)) => block_on(shown::shown(&setting, command)),
         Command::Ledger(LedgerCommand::VerifyProof(args)) => light::verify_proof(&setting, &args),
         Command::Wallet(command) => block_on(wallet::wallet(&setting, command)),
         Command::Consent(command) => block_on(consent::consent(&setting, command)),

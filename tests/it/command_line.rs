@@ -218,3 +218,33 @@ fn a_folder_that_cannot_be_written_is_refused() {
         refused(&locked, &[&["node", "start"], &FREE[..]].concat(), &["--data-dir"]);
     }
 }
+
+#[test]
+fn every_view_of_the_chain_is_shown_to_people_and_to_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let record = node.ask("What is a ledger?")["aria"]["record_id"].as_str().unwrap().to_owned();
+    node.sealed(&record);
+    let given = value(&aria(folder.path(), &["--json", "wallet", "faucet"]));
+    let order = given["id"].as_str().unwrap();
+    let views: [(&[&str], &str); 9] = [
+        (&["reputation"], "score_ppm"),
+        (&["work", "--epochs", "3"], "epochs"),
+        (&["epochs"], "total"),
+        (&["supply"], "issued"),
+        (&["params"], "audit_rate_ppm"),
+        (&["accounts", "--limit", "1"], "accounts"),
+        (&["transaction", order], "receipt"),
+        (&["proof", &record], "receipt_signature"),
+        (&["waiting"], "waiting"),
+    ];
+    for (words, field) in views {
+        let told = value(&aria(folder.path(), &[&["--json", "ledger"], words].concat()));
+        assert!(told.get(field).is_some(), "{words:?}: {told}");
+        let shown = aria(folder.path(), &[&["ledger"], words].concat());
+        assert!(shown.status.success() && text(&shown).contains(field), "{words:?}: {}", text(&shown));
+    }
+    let nobody = "0".repeat(64);
+    let refused = aria(folder.path(), &["ledger", "transaction", &nobody]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("no such thing"));
+}

@@ -14,7 +14,7 @@ use crate::client::rpc;
 /// Proposers of the next blocks that are shown.
 const SHOWN: usize = 8;
 
-async fn ask(setting: &Setting, method: &str, params: Value) -> anyhow::Result<Value> {
+pub(super) async fn ask(setting: &Setting, method: &str, params: Value) -> anyhow::Result<Value> {
     let Some(node) = setting.existing().running() else { return Err(not_running(&setting.data_dir)) };
     Ok(rpc(&node.rpc, method, params).await?)
 }
@@ -83,7 +83,7 @@ pub(super) async fn audit(setting: &Setting, record: RecordId) -> anyhow::Result
 }
 
 /// The node that is named, else that of this data directory.
-fn node_or_own(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<NodeId> {
+pub(super) fn node_or_own(setting: &Setting, node: Option<NodeId>) -> anyhow::Result<NodeId> {
     node.map_or_else(|| Ok(NodeKey::load(&setting.existing().key_file())?.node_id()), Ok)
 }
 
