@@ -81,13 +81,21 @@ impl Throttle {
         self.count(message.len());
         let is_urgent = matches!(message, Message::Binary(frame) if is_urgent(frame));
         if !is_urgent {
-            tokio::time::sleep(self.wait()).await;
+            self.pause().await;
+        }
+    }
+
+    /// Waits as long as something that can wait has to. No wait is no visit to the timer either, which would take a millisecond.
+    async fn pause(&self) {
+        let wait = self.wait();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
 
     /// Waits until an answer of so many bytes may leave, and counts it.
     pub(super) async fn say(&self, bytes: usize) {
-        tokio::time::sleep(self.wait()).await;
+        self.pause().await;
         self.count(bytes);
     }
 }
