@@ -94,24 +94,28 @@ async fn an_older_node_pings_announces_lists_reads_and_asks() {
         (json!([1]), "INVALID_MESSAGE"),
         (json!({"type": "get_stats"}), "INVALID_MESSAGE"),
         (json!({"type": "get_blocks", "timestamp": now_s()}), "UNKNOWN_TYPE"),
-        (json!({"type": "pipeline_forward", "timestamp": now_s()}), "UNKNOWN_TYPE"),
-        (old, "TIMESTAMP_OUT_OF_WINDOW"),
+        (json!({"type": "pipeline_forward", "timestamp": now_s()}), "UNAUTHORIZED"),
+        (old, "INVALID_MESSAGE"),
+        (
+            json!({"type": "peer_announce", "timestamp": now_s(), "data": {"node_id": id, "host": "h", "port": 1}}),
+            "CONFLICT",
+        ),
         (
             json!({"type": "inference_request", "timestamp": now_s(), "data": {"query": "x", "max_tokens": 0}}),
-            "INVALID_REQUEST",
+            "INVALID_MESSAGE",
         ),
         (
             json!({"type": "inference_request", "timestamp": now_s(), "data": {"query": "x", "model_id": "y"}}),
-            "MODEL_NOT_FOUND",
+            "NOT_FOUND",
         ),
     ] {
         let reply = say(&mut socket, &message).await;
-        assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(code)), "{message}: {reply}");
+        assert_eq!((&reply["type"], &reply["error_code"]), (&json!("error"), &json!(code)), "{message}: {reply}");
     }
     consent_holds_here_too(&mut socket, folder.path()).await;
     let mut codes = Vec::new();
     for _ in 0..8 {
-        codes.push(ask(&mut socket, "ping", json!({})).await["code"].clone());
+        codes.push(ask(&mut socket, "ping", json!({})).await["error_code"].clone());
     }
     assert!(codes.contains(&json!("RATE_LIMITED")), "{codes:?}");
     socket.send(Message::text("x".repeat(20_000))).await.unwrap();
@@ -140,11 +144,11 @@ async fn consent_holds_here_too(socket: &mut Socket, data_dir: &std::path::Path)
         (json!({"task_type": "code_gen", "ram_mb": 513}), "ram"),
     ] {
         let reply = ask(socket, "inference_request", question(more)).await;
-        assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!("CONSENT_DENIED")), "{reply}");
-        assert_eq!(reply["clause"], json!(clause), "{reply}");
+        assert_eq!((&reply["type"], &reply["error_code"]), (&json!("error"), &json!("FORBIDDEN")), "{reply}");
+        assert_eq!(reply["details"]["clause"], json!(clause), "{reply}");
     }
     let unknown = ask(socket, "inference_request", question(json!({"task_type": "poetry"}))).await;
-    assert_eq!(unknown["code"], json!("INVALID_REQUEST"), "{unknown}");
+    assert_eq!(unknown["error_code"], json!("INVALID_MESSAGE"), "{unknown}");
     let fitting = question(json!({"task_type": "code_generation", "ram_mb": 512}));
     assert_eq!(ask(socket, "inference_request", fitting).await["status"], json!("completed"));
     let stats = ask(socket, "get_stats", json!({})).await;

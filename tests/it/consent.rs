@@ -350,7 +350,7 @@ fn no_text_of_a_question_or_an_answer_is_logged_or_shown() {
     set(&node, &["--tasks", "code_gen"]);
     assert_eq!(ask(&node, json!({"messages": message(marker)})).status, 403);
     let reply = older_node_asks(&node, marker);
-    assert!(reply.contains("CONSENT_DENIED") && reply.contains("task"), "{reply}");
+    assert!(reply.contains("FORBIDDEN") && reply.contains("task"), "{reply}");
     for path in ["/", "/metrics", "/dashboard.js"] {
         let page = http::get(node.address("dashboard"), path).body;
         assert!(!page.contains(marker) && !page.contains(answered), "{path}");

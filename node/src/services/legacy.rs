@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use aria_rpc::consent::show;
@@ -14,16 +14,15 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use self::question::{Inference, Question};
+use self::refusal::{Code, Refusal};
 use crate::clock::Clock;
 use crate::network::{Legacy, LegacySession};
 
 pub mod question;
+pub mod refusal;
 
-/// What this node's consent forbids.
-const CONSENT: &str = "CONSENT_DENIED";
-
-/// Why a message is not answered as asked: a stable code, and a sentence with the remedy.
-pub type Refusal = (&'static str, String);
+/// Longest time for an answer: version 0.5.5 waits a minute.
+const ANSWER_MAX: Duration = Duration::from_secs(55);
 
 /// The door for older nodes.
 pub struct LegacyDoor {
@@ -69,7 +68,7 @@ impl LegacySession for Session {
         };
         let (kind, fields) = match reply {
             Ok(reply) => reply,
-            Err((code, message)) => ("error", json!({"status": "error", "code": code, "error": message})),
+            Err(refusal) => ("error", refusal.fields()),
         };
         let mut envelope = match &fields {
             Value::Object(fields) => fields.clone(),
@@ -95,14 +94,20 @@ impl Session {
         self.take(question.rate())?;
         match question {
             Question::Ping => Ok(("pong", self.pong())),
-            Question::Announce => Ok(("peer_announce", self.announced())),
+            Question::Announce { node_id } => Ok(("peer_announce", self.announced(node_id)?)),
             Question::Pong => Ok(("pong", json!({"status": "ignored"}))),
             Question::Shards => {
                 Ok(("shard_announce", json!({"status": "ignored", "reason": "shards of unsigned peers are not used"})))
             }
             Question::Peers { limit } => Ok(("peers_list", self.peers(limit))),
             Question::Stats => Ok(("stats", self.stats())),
-            Question::Infer(asked) => self.infer(asked).await,
+            Question::Infer(asked) => match tokio::time::timeout(ANSWER_MAX, self.infer(asked)).await {
+                Ok(reply) => reply,
+                Err(_) => {
+                    let text = format!("no answer within {} s; ask for fewer tokens", ANSWER_MAX.as_secs());
+                    Err(Refusal::new(Code::Timeout, text))
+                }
+            },
         }
     }
 
@@ -111,7 +116,8 @@ impl Session {
         *left = (*left + since.elapsed().as_secs_f64() * per_second).min(burst);
         *since = Instant::now();
         if *left < 1.0 {
-            return Err(("RATE_LIMITED", format!("more than {per_second:.2} {kind} a second; wait and try again")));
+            let text = format!("more than {per_second:.2} {kind} a second; wait and try again");
+            return Err(Refusal::new(Code::RateLimited, text));
         }
         *left -= 1.0;
         Ok(())
@@ -123,12 +129,16 @@ impl Session {
         json!({"node_id": status.node_id, "timestamp": self.now_s(), "peer_count": status.peers, "height": height})
     }
 
-    fn announced(&self) -> Value {
+    fn announced(&self, node_id: Option<String>) -> Result<Value, Refusal> {
         let status = self.services.status();
-        json!({
+        if node_id.as_ref() == Some(&status.node_id) {
+            let text = "data.node_id is this node's own; announce the id of the sender";
+            return Err(Refusal::new(Code::Conflict, text).with("field", "data.node_id"));
+        }
+        Ok(json!({
             "status": "accepted", "peer_id": status.node_id, "node_id": status.node_id, "peer_count": status.peers,
             "selected_protocol": "aria.v0", "consent": self.consent(),
-        })
+        }))
     }
 
     fn peers(&self, limit: usize) -> Value {
@@ -163,10 +173,11 @@ impl Session {
     async fn infer(&self, asked: Inference) -> Result<(&'static str, Value), Refusal> {
         let Inference { query, max_tokens, temperature, model, task, ram_mb } = asked;
         let Some(served) = self.services.models().first().map(|card| card.id.clone()) else {
-            return Err(("NOT_READY", "the model is being loaded; try again in a moment".into()));
+            return Err(Refusal::new(Code::Unavailable, "the model is being loaded; try again in a moment"));
         };
         if let Some(asked) = model.filter(|model| *model != served) {
-            return Err(("MODEL_NOT_FOUND", format!("this node serves `{served}`, not `{asked}`")));
+            let text = format!("this node serves `{served}`, not `{asked}`");
+            return Err(Refusal::new(Code::NotFound, text).with("field", "data.model_id"));
         }
         let message = ChatMessage { role: "user".into(), content: query };
         #[expect(clippy::cast_possible_truncation, reason = "a temperature; the door rounds it to parts per million")]
@@ -184,14 +195,7 @@ impl Session {
             is_seeded: false,
             logprobs: None,
         };
-        let mut generation = match self.services.generate(call) {
-            Ok(generation) => generation,
-            Err(GenerateError::Consent(refusal)) => {
-                let fields = json!({"status": "error", "code": CONSENT, "clause": refusal.clause(), "error": refusal.to_string()});
-                return Ok(("error", fields));
-            }
-            Err(error) => return Err(refused(error)),
-        };
+        let mut generation = self.services.generate(call).map_err(|error| refused(&error))?;
         let mut output = String::new();
         while let Some(event) = generation.events.recv().await {
             match event {
@@ -209,21 +213,21 @@ impl Session {
                     });
                     return Ok(("inference_response", reply));
                 }
-                GenerationEvent::Failed(error) => return Err(refused(error)),
+                GenerationEvent::Failed(error) => return Err(refused(&error)),
             }
         }
-        Err(("INTERNAL_ERROR", "the answer ended without an end; try again".into()))
+        Err(Refusal::new(Code::InternalError, "the answer ended without an end; try again"))
     }
 }
 
-fn refused(error: GenerateError) -> Refusal {
-    let code = match &error {
-        GenerateError::Busy { .. } => "NODE_BUSY",
-        GenerateError::NotReady { .. } | GenerateError::StoreStopped { .. } => "NOT_READY",
-        GenerateError::Consent(_) => CONSENT,
-        GenerateError::UnknownModel(_) => "MODEL_NOT_FOUND",
-        GenerateError::Engine(_) => "INTERNAL_ERROR",
-        GenerateError::Request(_) | GenerateError::Messages(_) => "INVALID_REQUEST",
-    };
-    (code, error.to_string())
+fn refused(error: &GenerateError) -> Refusal {
+    let refusal = |code| Refusal::new(code, error.to_string());
+    match error {
+        GenerateError::Busy { retry_after_s, .. } => refusal(Code::Unavailable).with("retry_after_s", *retry_after_s),
+        GenerateError::NotReady { .. } | GenerateError::StoreStopped { .. } => refusal(Code::Unavailable),
+        GenerateError::Consent(denied) => refusal(Code::Forbidden).with("clause", denied.clause().to_string()),
+        GenerateError::UnknownModel(_) => refusal(Code::NotFound).with("field", "data.model_id"),
+        GenerateError::Engine(_) => refusal(Code::InternalError),
+        GenerateError::Request(_) | GenerateError::Messages(_) => refusal(Code::InvalidMessage),
+    }
 }

@@ -3,7 +3,7 @@
 use aria_chain::request::TaskType;
 use serde_json::Value;
 
-use super::Refusal;
+use super::refusal::{Code, Refusal};
 
 /// How far a message's time may lie back, and ahead, in seconds.
 const WINDOW_S: (f64, f64) = (300.0, 60.0);
@@ -26,6 +26,10 @@ pub(super) const RATES: [(&str, f64, f64); 7] = [
     ("inference_request", 10.0, 10.0),
 ];
 
+/// Messages of that version that change or reveal something: without a key nobody may say them.
+const SIGNED: [&str; 6] =
+    ["pipeline_forward", "inference_response", "peers_list", "stats", "get_ledger_stats", "verify_ledger"];
+
 /// What an unsigned peer may ask.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Question {
@@ -34,7 +38,10 @@ pub enum Question {
     /// It is there too.
     Pong,
     /// It says where it is, which is not noted: nobody proves it.
-    Announce,
+    Announce {
+        /// Who it says it is.
+        node_id: Option<String>,
+    },
     /// It says which layers it has, which is not noted either.
     Shards,
     /// Who else is there.
@@ -71,7 +78,7 @@ impl Question {
         let place = match self {
             Question::Ping => 0,
             Question::Pong => 1,
-            Question::Announce => 2,
+            Question::Announce { .. } => 2,
             Question::Shards => 3,
             Question::Peers { .. } => 4,
             Question::Stats => 5,
@@ -90,12 +97,12 @@ pub fn read(text: &str, now_s: f64) -> (Value, Result<Question, Refusal>) {
 
 fn question(asked: &Value, now_s: f64) -> Result<Question, Refusal> {
     if !asked.is_object() {
-        return Err(("INVALID_MESSAGE", "the message must be a JSON object with type, data and timestamp".into()));
+        let text = "the message must be a JSON object with type, data and timestamp";
+        return Err(Refusal::new(Code::InvalidMessage, text));
     }
     let kind = asked["type"].as_str().unwrap_or_default();
     if RATES.iter().all(|(name, ..)| *name != kind) {
-        let known = RATES.map(|(name, ..)| name).join(", ");
-        return Err(("UNKNOWN_TYPE", format!("type `{kind}` is not served to unsigned peers; known: {known}")));
+        return Err(not_served(kind));
     }
     check_time(asked, now_s)?;
     let data = &asked["data"];
@@ -113,15 +120,24 @@ fn question(asked: &Value, now_s: f64) -> Result<Question, Refusal> {
     }
 }
 
+fn not_served(kind: &str) -> Refusal {
+    let known = RATES.map(|(name, ..)| name).join(", ");
+    if SIGNED.contains(&kind) {
+        let text = format!("`{kind}` is taken only from peers that prove their key (aria.v1); without one: {known}");
+        return Refusal::new(Code::Unauthorized, text);
+    }
+    Refusal::new(Code::UnknownType, format!("there is no message of type `{kind}`; known: {known}"))
+}
+
 fn check_time(asked: &Value, now_s: f64) -> Result<(), Refusal> {
     let Some(time) = asked["timestamp"].as_f64() else {
-        return Err(("INVALID_MESSAGE", "timestamp must be a number of seconds".into()));
+        return Err(Refusal::field("timestamp", "timestamp must be a number of seconds"));
     };
     let age = now_s - time;
     if age > WINDOW_S.0 || age < -WINDOW_S.1 {
         let (back, ahead) = WINDOW_S;
         let text = format!("timestamp is {age:.0} s old; it must be within -{back} and +{ahead} s, check the clock");
-        return Err(("TIMESTAMP_OUT_OF_WINDOW", text));
+        return Err(Refusal::field("timestamp", text));
     }
     Ok(())
 }
@@ -129,30 +145,34 @@ fn check_time(asked: &Value, now_s: f64) -> Result<(), Refusal> {
 fn announcement(data: &Value) -> Result<Question, Refusal> {
     let host = data["host"].as_str().unwrap_or_default();
     let is_port = data["port"].as_u64().is_some_and(|port| (1..65_536).contains(&port));
-    if host.is_empty() || host.len() > 255 || !is_port {
-        return Err(("INVALID_REQUEST", "peer_announce needs data.host and data.port (1 to 65535)".into()));
+    if host.is_empty() || host.len() > 255 {
+        return Err(Refusal::field("data.host", "data.host must be a name or address of 1 to 255 bytes"));
     }
-    Ok(Question::Announce)
+    if !is_port {
+        return Err(Refusal::field("data.port", "data.port must be 1 to 65535"));
+    }
+    Ok(Question::Announce { node_id: data["node_id"].as_str().map(str::to_owned) })
 }
 
 fn inference(data: &Value) -> Result<Question, Refusal> {
     let query = data["query"].as_str().unwrap_or_default();
     if query.is_empty() || query.len() > QUERY_BYTES_MAX {
-        return Err(("INVALID_REQUEST", format!("data.query must be a text of 1 to {QUERY_BYTES_MAX} bytes")));
+        let text = format!("data.query must be a text of 1 to {QUERY_BYTES_MAX} bytes");
+        return Err(Refusal::field("data.query", text));
     }
     let tokens = data["max_tokens"].as_u64().unwrap_or(TOKENS.0);
     let max_tokens = u32::try_from(tokens).ok().filter(|_| (1..=TOKENS.1).contains(&tokens));
     let Some(max_tokens) = max_tokens else {
-        return Err(("INVALID_REQUEST", format!("data.max_tokens must be 1 to {}", TOKENS.1)));
+        return Err(Refusal::field("data.max_tokens", format!("data.max_tokens must be 1 to {}", TOKENS.1)));
     };
     let temperature = data["temperature"].as_f64().unwrap_or(0.7);
     if !(0.0..=2.0).contains(&temperature) {
-        return Err(("INVALID_REQUEST", "data.temperature must be 0 to 2".into()));
+        return Err(Refusal::field("data.temperature", "data.temperature must be 0 to 2"));
     }
     let model = data["model_id"].as_str().map(str::to_owned);
     let task = match data["task_type"].as_str() {
         None => TaskType::Any,
-        Some(name) => name.parse().map_err(|()| ("INVALID_REQUEST", format!("data.task_type {TASKS}")))?,
+        Some(name) => name.parse().map_err(|()| Refusal::field("data.task_type", format!("data.task_type {TASKS}")))?,
     };
     // What is beyond its type is beyond every contract.
     let ram_mb = data["ram_mb"].as_u64().map_or(0, |ram_mb| u32::try_from(ram_mb).unwrap_or(u32::MAX));
