@@ -101,13 +101,7 @@ impl Session {
             }
             Question::Peers { limit } => Ok(("peers_list", self.peers(limit))),
             Question::Stats => Ok(("stats", self.stats())),
-            Question::Infer(asked) => match tokio::time::timeout(ANSWER_MAX, self.infer(asked)).await {
-                Ok(reply) => reply,
-                Err(_) => {
-                    let text = format!("no answer within {} s; ask for fewer tokens", ANSWER_MAX.as_secs());
-                    Err(Refusal::new(Code::Timeout, text))
-                }
-            },
+            Question::Infer(asked) => in_time(self.infer(asked)).await,
         }
     }
 
@@ -220,6 +214,13 @@ impl Session {
     }
 }
 
+/// An answer, or why the asker need not wait any longer. What is given up here ends with it.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let late = || format!("no answer within {} s; ask for fewer tokens", ANSWER_MAX.as_secs());
+    let answered = tokio::time::timeout(ANSWER_MAX, answer).await;
+    answered.unwrap_or_else(|_| Err(Refusal::new(Code::Timeout, late())))
+}
+
 fn refused(error: &GenerateError) -> Refusal {
     let refusal = |code| Refusal::new(code, error.to_string());
     match error {
@@ -229,5 +230,23 @@ fn refused(error: &GenerateError) -> Refusal {
         GenerateError::UnknownModel(_) => refusal(Code::NotFound).with("field", "data.model_id"),
         GenerateError::Engine(_) => refusal(Code::InternalError),
         GenerateError::Request(_) | GenerateError::Messages(_) => refusal(Code::InvalidMessage),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_answer_is_told_before_it_gives_up() {
+        let begun = tokio::time::Instant::now();
+        let soon = async {
+            tokio::time::sleep(ANSWER_MAX.checked_sub(Duration::from_secs(1)).expect("longer")).await;
+            Ok(7)
+        };
+        assert_eq!(in_time(soon).await, Ok(7));
+        let refusal = in_time(std::future::pending::<Result<u8, Refusal>>()).await.expect_err("nobody answers");
+        assert_eq!((refusal.code, begun.elapsed().as_secs()), (Code::Timeout, 54 + 55));
+        assert_eq!(refusal.fields()["error_code"], json!("TIMEOUT"));
     }
 }
