@@ -7,10 +7,10 @@ mod scenario;
 use aria_chain::record::{EnergySource, Stage};
 use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::transaction::{Action, VerifiedTransaction};
-use aria_chain::units::{Epoch, Microjoules};
-use aria_runtime::rules::settle::Settlement;
+use aria_chain::units::{Epoch, Microjoules, NanoAria};
+use aria_runtime::rules::settle::{Settlement, Unsettled};
 use aria_runtime::rules::transaction::TransactionFault;
-use aria_runtime::state::Standing;
+use aria_runtime::state::{Spent, Standing};
 use scenario::{LAYERS, Scenario, key};
 
 /// Blocks of an epoch here.
@@ -106,6 +106,30 @@ fn who_claims_far_less_than_others_on_the_same_hardware_loses_the_bonus() {
     to_epoch(&mut chain, 3);
     assert_eq!(chain.reader().standing(&key(1).node_id(), &model).unwrap(), None);
     assert_eq!(answer(&mut chain, 1, 60_000, EnergySource::Measured), base);
+}
+
+#[test]
+fn what_has_no_bond_behind_it_moves_no_median() {
+    let mut chain = chain();
+    let model = chain.proof(|_| {}).record().model_id;
+    let strangers = [11, 12, 13];
+    let gifts = strangers.map(|n| {
+        let action = Action::Transfer { to: key(n).node_id(), amount: NanoAria::new(10_000_000) };
+        chain.order(1, action, |order| order.nonce += u64::from(n - 11))
+    });
+    order(&mut chain, gifts.to_vec());
+    for n in strangers {
+        let proof = chain.proof(|claim| {
+            claim.record.stages = vec![Stage { node_id: key(n).node_id(), layer_start: 0, layer_end: LAYERS }];
+            claim.stage_keys = vec![n];
+        });
+        let (_, executed) = chain.advance(chain.soon(), vec![proof]);
+        assert_eq!(executed.settlements, [Settlement::Included(Unsettled::NotBonded)]);
+        assert_eq!(chain.reader().measured(Epoch::ZERO, &model, &key(n).node_id()).unwrap(), Spent::default());
+        assert!(chain.reader().sobriety(Epoch::ZERO, &key(n).node_id()).unwrap().measured.tokens > 0, "it is shown");
+    }
+    answer(&mut chain, 1, 60_000, EnergySource::Measured);
+    assert!(chain.reader().measured(Epoch::ZERO, &model, &key(1).node_id()).unwrap().tokens > 0);
 }
 
 #[test]

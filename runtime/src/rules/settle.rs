@@ -121,7 +121,7 @@ pub(super) fn write(
     totals.prompt_tokens = add(totals.prompt_tokens, u64::from(record.prompt_tokens))?;
     totals.generated_tokens = add(totals.generated_tokens, u64::from(record.tokens_generated))?;
     totals.energy_uj = totals.energy_uj.checked_add(record.energy_uj)?;
-    spend(record, model, &mut totals.sobriety, place, overlay)?;
+    spend(record, (model, settlement), &mut totals.sobriety, place, overlay)?;
     overlay.put(key::epoch(place.epoch()), &totals);
     if let Settlement::SelfAudited { work, reward } = settlement {
         credit(&record.stages, Earned { work, reward }, &[], true, place, overlay)?;
@@ -132,7 +132,7 @@ pub(super) fn write(
 /// Counts what an answer took, for all and for each node that ran a stage of it.
 fn spend(
     record: &InferenceRecord,
-    model: Option<&Model>,
+    (model, settlement): (Option<&Model>, Settlement),
     all: &mut Sobriety,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
@@ -155,7 +155,8 @@ fn spend(
         let mut own = overlay.read().sobriety(place.epoch(), &stage.node_id)?;
         let (tokens, energy_uj) = (share(effort.tokens), share(energy_uj.get()));
         count(&mut own, tokens, energy_uj)?;
-        if effort.is_measured {
+        // Nodes are compared by what they put a bond on: what nobody checks would let strangers move the median for nothing.
+        if effort.is_measured && matches!(settlement, Settlement::Awaiting(_)) {
             sobriety::count((&record.model_id, &stage.node_id), (tokens, energy_uj), place, overlay)?;
         }
         overlay.put(key::sobriety(place.epoch(), &stage.node_id), &own);
