@@ -15,8 +15,8 @@ use super::payload::Payload;
 use crate::chain::Chain;
 use crate::services::Served;
 
-/// One of so many audits is looked at again: an eighth of a prefill for each, and whoever guesses a tenth of its verdicts is found
-/// out within days at the latest, for a tenth of its bond.
+/// One of so many audits is followed by a look at one other root of it: an eighth of a prefill for each. As every other auditor does
+/// so, about one guess in so many is looked at, whatever the size of the committee.
 const ONE_IN: u8 = 8;
 
 /// A root that is to be looked at.
