@@ -82,7 +82,7 @@ pub enum NodeError {
         max_mb: u32,
     },
     /// A consent contract that cannot be.
-    #[error("consent: {0}")]
+    #[error(transparent)]
     Consent(#[from] aria_chain::consent::ConsentError),
     /// The genesis file.
     #[error("genesis {}: {reason}", path.display())]
