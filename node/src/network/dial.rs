@@ -38,7 +38,7 @@ pub(super) async fn keep(peers: Arc<Peers>, address: String, stop: CancellationT
                 Err(NetworkError::Duplicate(node)) => known = Some(node),
                 Err(error) => {
                     tracing::debug!(address, %error, "cannot connect");
-                    pause = (pause * 2).min(most);
+                    pause = longer(pause, most);
                 }
             }
         }
@@ -96,6 +96,11 @@ pub async fn ping(key: &Arc<NodeKey>, address: &str) -> Result<Pinged, NetworkEr
     let limit = NetworkConfig::default().handshake_max;
     let slow = |_| NetworkError::Connection(format!("no answer in {} seconds", limit.as_secs()));
     tokio::time::timeout(limit, asked).await.map_err(slow)?
+}
+
+/// The pause after one that was in vain.
+pub(super) fn longer(pause: Duration, most: Duration) -> Duration {
+    (pause * 2).min(most)
 }
 
 /// Between half of it and all of it, so that nodes that lost the same peer do not come back at once.

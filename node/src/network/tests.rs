@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::*;
 
+mod dialling;
 mod heartbeat;
 
 const WAIT: Duration = Duration::from_secs(20);
