@@ -92,7 +92,7 @@ pub const STORE_CHUNK_BYTES: usize = 4 * 1_024;
 pub const STATE_KEY_BYTES_MAX: usize = 128;
 
 /// Longest value of a state entry.
-pub const STATE_VALUE_BYTES_MAX: usize = 4 * 1_024;
+pub const STATE_VALUE_BYTES_MAX: usize = 5_632;
 
 /// Records of one page of a listing.
 pub const PAGE_RECORDS_MAX: usize = 100;

@@ -206,6 +206,9 @@ pub struct StartArgs {
     /// Confirm no models that others propose; with `aria model confirm` it can still be done by hand
     #[arg(long, env = "ARIA_NO_CONFIRM_MODELS")]
     pub no_confirm_models: bool,
+    /// What this node pays, from its own account, for each answer to its clients; they may ask for less [default: 0]
+    #[arg(long, env = "ARIA_CLIENT_FEE", value_name = "ARIA")]
+    pub client_fee: Option<Amount>,
     /// Allow a non-loopback address without an API key
     #[arg(long)]
     pub insecure: bool,
@@ -313,6 +316,9 @@ pub struct InferArgs {
     /// Nobody is shown the question and its answer, not even auditors; the record earns nothing
     #[arg(long)]
     pub private: bool,
+    /// What the running node is to pay for the answer; at most what it was started with (--client-fee)
+    #[arg(long, value_name = "ARIA")]
+    pub max_fee: Option<Amount>,
     /// Threads, when no node is running
     #[arg(long)]
     pub threads: Option<usize>,

@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aria_chain::units::NanoAria;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    amount::Amount,
     chain::TrustedBlock,
     cli::{BackendChoice, LogFormat, StartArgs},
     error::NodeError,
@@ -59,6 +61,7 @@ pub struct NodeSection {
     snapshot_epochs: Option<u64>,
     #[serde(default)]
     no_confirm_models: bool,
+    client_fee: Option<String>,
 }
 
 /// `[api]`: who may use the OpenAI door, and how much.
@@ -119,6 +122,8 @@ pub struct NodeConfig {
     pub snapshot_epochs: u64,
     /// Whether this node confirms, as a voter, true proposals of models that it has.
     pub confirms_models: bool,
+    /// What this node pays for each answer to its own clients.
+    pub client_fee: NanoAria,
     /// No key needed on a public address.
     pub insecure: bool,
     /// Browser origins.
@@ -186,6 +191,7 @@ impl NodeConfig {
             trust: flags.trust.map_or_else(|| trusted(file), |trust| Ok(Some(trust)))?,
             snapshot_epochs: flags.snapshot_epochs.or(file.node.snapshot_epochs).unwrap_or(SNAPSHOT_EPOCHS),
             confirms_models: !(flags.no_confirm_models || file.node.no_confirm_models),
+            client_fee: client_fee(flags, file)?,
             insecure: flags.insecure,
             cors_origins: file.api.cors_origins.clone(),
             sessions_max,
@@ -199,6 +205,12 @@ impl NodeConfig {
 fn trusted(file: &ConfigFile) -> Result<Option<TrustedBlock>, NodeError> {
     let parsed = file.node.trust.as_ref().map(|text| text.parse()).transpose();
     parsed.map_err(|reason| NodeError::Value { name: "trust", reason })
+}
+
+fn client_fee(flags: &StartArgs, file: &ConfigFile) -> Result<NanoAria, NodeError> {
+    let named = file.node.client_fee.as_ref().map(|text| text.parse()).transpose();
+    let named = named.map_err(|reason| NodeError::Value { name: "client_fee", reason })?;
+    Ok(flags.client_fee.or(named).map_or(NanoAria::ZERO, |Amount(fee)| fee))
 }
 
 /// Peers by flag, or else by the file. Each is a host and a port.
@@ -256,6 +268,18 @@ mod tests {
         };
         assert!(confirms(false, "") && confirms(false, "[node]\nno_confirm_models = false"));
         assert!(!confirms(true, "") && !confirms(false, "[node]\nno_confirm_models = true"));
+    }
+
+    #[test]
+    fn what_clients_cost_is_an_amount_by_flag_or_file() {
+        let fee = |flag: Option<&str>, text: &str| {
+            let client_fee = flag.map(|flag| flag.parse().expect("an amount"));
+            NodeConfig::settle(&StartArgs { client_fee, ..StartArgs::default() }, &file(text)).map(|all| all.client_fee)
+        };
+        assert_eq!(fee(None, "").ok(), Some(NanoAria::ZERO), "nobody's money is spent unasked");
+        assert_eq!(fee(None, "[node]\nclient_fee = \"0.005\"").ok(), Some(NanoAria::new(5_000_000)));
+        assert_eq!(fee(Some("1"), "[node]\nclient_fee = \"0.005\"").ok(), Some(NanoAria::new(1_000_000_000)));
+        assert!(matches!(fee(None, "[node]\nclient_fee = \"much\""), Err(NodeError::Value { name: "client_fee", .. })));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    amount::Amount,
     audit::{duty, payload::Payloads},
     book,
     chain::Chain,
@@ -92,6 +93,11 @@ impl Node {
         if config.fast_start {
             fast_start(config, &dir, &key, &genesis, &stop).await?;
         }
+        let fee_max = genesis.params().request_fee_max();
+        if config.client_fee > fee_max {
+            let reason = format!("must be at most {}, the most that a request may pay on this chain", Amount(fee_max));
+            return Err(NodeError::Value { name: "client_fee", reason });
+        }
         let chain = Arc::new(open_chain(config, &dir, key, genesis)?);
 
         let supervisor = Supervisor::default();
@@ -103,7 +109,7 @@ impl Node {
             spawner,
             stop.clone(),
             metrics,
-            config.queue_max,
+            config,
         );
         let services: Arc<dyn Services> = Arc::new(services);
         let doors = open_doors(config, &dir, keys, &supervisor, &services).await?;

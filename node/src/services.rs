@@ -11,7 +11,7 @@ use aria_chain::{
     ids::{ModelId, NodeId, TransactionId},
     store::{Health, Store, StoreError},
     transaction::VerifiedTransaction,
-    units::{Height, Timestamp},
+    units::{Height, NanoAria, Timestamp},
 };
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::Chain,
+    config::NodeConfig,
     consent::{Governor, InForce},
     network::Network,
     supervisor::Spawner,
@@ -36,6 +37,7 @@ use crate::{
 pub mod answer;
 pub mod gateway;
 pub mod legacy;
+mod payment;
 
 /// A model that is loaded.
 pub struct Served {
@@ -57,6 +59,7 @@ pub struct NodeServices {
     started: Instant,
     metrics: PrometheusHandle,
     queue_max: usize,
+    client_fee: NanoAria,
 }
 
 impl NodeServices {
@@ -67,9 +70,10 @@ impl NodeServices {
         spawner: Spawner,
         stop: CancellationToken,
         metrics: PrometheusHandle,
-        queue_max: usize,
+        config: &NodeConfig,
     ) -> NodeServices {
-        NodeServices { chain, served, governor, spawner, stop, started: Instant::now(), metrics, queue_max }
+        let (queue_max, client_fee) = (config.queue_max, config.client_fee);
+        NodeServices { chain, served, governor, spawner, stop, started: Instant::now(), metrics, queue_max, client_fee }
     }
 
     /// Why nothing is written any more, if that is so.
@@ -119,7 +123,7 @@ impl Services for NodeServices {
         }
         let served =
             self.served.get().ok_or_else(|| GenerateError::NotReady { reason: "the model is being loaded".into() })?;
-        answer::start((&self.chain, &self.governor), served, &self.spawner, call)
+        answer::start((&self.chain, &self.governor), (served, self.client_fee), &self.spawner, call)
     }
 
     fn consent(&self) -> Option<ConsentView> {
@@ -320,7 +324,7 @@ impl Services for NodeServices {
             rewards_total: account.rewards_total.to_string(),
             nonce: account.nonce,
             next_nonce: self.chain.transactions().next_nonce(node, account.nonce),
-            work: reader.work(epoch, node).map_err(state_error)?.get(),
+            work: u64::try_from(reader.work(epoch, node).map_err(state_error)?.total()).unwrap_or(u64::MAX),
         }))
     }
 

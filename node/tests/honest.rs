@@ -9,7 +9,7 @@ use aria_chain::codec::Versioned;
 use aria_chain::ids::{ChainId, Digest, ModelId};
 use aria_chain::keys::NodeKey;
 use aria_chain::request::{AuditMode, TaskType};
-use aria_chain::units::{Height, Timestamp};
+use aria_chain::units::{Height, NanoAria, Timestamp};
 use aria_inference::backend::{Backend, CancelToken};
 use aria_inference::engine::EngineOptions;
 use aria_inference::generation::{Event, GenerationRequest, Outcome};
@@ -93,7 +93,7 @@ fn no_honest_record_is_refuted_and_no_false_one_passes() {
     for number in 0..count {
         let secrets = Secrets::draw().expect("randomness");
         let asked = dice.request(&secrets);
-        let terms = Terms { audit: AuditMode::Committee, task: TaskType::TextGeneration };
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::TextGeneration, max_fee: NanoAria::ZERO };
         let admitted = admit(&key, &chain, model_id, Height::new(5), (&asked, terms), secrets);
         let begun = Instant::now();
         let outcome = answer(&*provider, &asked);

@@ -192,6 +192,8 @@ pub struct GenerateCall {
     pub task: aria_chain::request::TaskType,
     /// Memory that the client says its task takes, in megabytes; zero if it says nothing.
     pub ram_mb: u32,
+    /// What the node is to pay for it from its own account; where the client says nothing, what it pays for every client.
+    pub max_fee: Option<aria_chain::units::NanoAria>,
     /// Report logarithms of probabilities, and this many alternatives.
     pub logprobs: Option<u8>,
 }
@@ -329,6 +331,9 @@ pub enum GenerateError {
     /// The node's consent contract forbids it.
     #[error(transparent)]
     Consent(#[from] Refusal),
+    /// The node does not pay for it.
+    #[error("{0}")]
+    Fee(String),
     /// A parameter cannot work with this model.
     #[error(transparent)]
     Request(#[from] RequestError),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::audit::{DRAW_AFTER, JUDGES_MAX};
 use crate::rules::doubt::SPANS;
-use crate::rules::settle::audit_fee;
+use crate::rules::fee;
 
 /// One whole in parts per million.
 pub const PPM: u32 = 1_000_000;
@@ -65,8 +65,12 @@ pub struct Params {
     pub audit_blocks: u64,
     /// Work of one audit, as a part of the record's.
     pub audit_work_ppm: u32,
-    /// Part of the base rate that an auditor gets for a right verdict, and loses from its bond where it is drawn and says nothing.
-    pub audit_fee_ppm: u32,
+    /// Part of what is left of a request's fee that its auditors get, each an equal share of it.
+    pub audit_share_ppm: u32,
+    /// Most that a request may pay: what it costs to be found out must outweigh it.
+    pub request_fee_max_nano: u64,
+    /// Most that is minted for a record, as a part of what its fee destroys, where its requester chose the provider.
+    pub mint_of_burn_ppm: u32,
     /// Part of a bond that is destroyed when a record is refuted, or an auditor found to have lied.
     pub refuted_slash_ppm: u32,
     /// Least bond of a node whose records earn something.
@@ -164,7 +168,7 @@ pub enum ParamsError {
     },
     /// Whoever answers falsely must lose more on the average than it can gain.
     #[error(
-        "cheating pays: of {audit_rate_ppm} ppm of the records, {refuted_slash_ppm} ppm of a bond of {bond} nano-ARIA do not outweigh rewards of up to {gain} nano-ARIA for the others; raise one of the three"
+        "cheating pays: of {audit_rate_ppm} ppm of the records, {refuted_slash_ppm} ppm of a bond of {bond} nano-ARIA do not outweigh rewards and fees of up to {gain} nano-ARIA for the others; raise one of the three"
     )]
     CheatingPays {
         /// As given.
@@ -173,8 +177,14 @@ pub enum ParamsError {
         refuted_slash_ppm: u32,
         /// As given.
         bond: u64,
-        /// Largest reward of one record.
+        /// Largest reward of one record, with its share of the largest fee.
         gain: u64,
+    },
+    /// Whoever pays itself for its own requests must lose by it.
+    #[error("mint_of_burn_ppm {ppm} is not below 1000000: asking oneself would pay; lower it")]
+    SelfDealingPays {
+        /// As given.
+        ppm: u32,
     },
     /// See [`BLOCK_TRANSACTIONS_MAX`].
     #[error("transactions_per_block_max {transactions} is above {BLOCK_TRANSACTIONS_MAX}; lower it")]
@@ -257,6 +267,11 @@ impl Params {
     pub fn model_fee(&self) -> NanoAria {
         // Where this is more than there can be, nobody can pay it, which is what such a fee says.
         NanoAria::new(self.fee_min_nano.saturating_mul(MODEL_FEES))
+    }
+
+    /// Most that a request may pay.
+    pub fn request_fee_max(&self) -> NanoAria {
+        NanoAria::new(self.request_fee_max_nano)
     }
 
     /// Checks every relation between the parameters.
@@ -356,11 +371,14 @@ impl Params {
         let shares = [
             ("audit_rate_ppm", self.audit_rate_ppm),
             ("audit_work_ppm", self.audit_work_ppm),
-            ("audit_fee_ppm", self.audit_fee_ppm),
+            ("audit_share_ppm", self.audit_share_ppm),
             ("refuted_slash_ppm", self.refuted_slash_ppm),
         ];
         if let Some((field, ppm)) = shares.into_iter().find(|(_, ppm)| *ppm > PPM) {
             return Err(ParamsError::Share { field, ppm });
+        }
+        if self.mint_of_burn_ppm >= PPM {
+            return Err(ParamsError::SelfDealingPays { ppm: self.mint_of_burn_ppm });
         }
         if !(1..=COMMITTEE_MAX).contains(&self.committee_size) {
             return Err(ParamsError::Committee { size: self.committee_size });
@@ -371,7 +389,8 @@ impl Params {
         }
         // Expected loss of one false record against the reward of one that is not drawn, both times 10^12.
         let (rate, slash, bond) = (self.audit_rate_ppm, self.refuted_slash_ppm, self.provider_bond_min_nano);
-        let gain = u64::try_from(self.best_reward()).unwrap_or(u64::MAX);
+        let paid = self.request_fee_max().minus_or_zero(fee::burned(self.request_fee_max(), self));
+        let gain = u64::try_from(self.best_reward()).unwrap_or(u64::MAX).saturating_add(paid.get());
         let lost = u128::from(rate).saturating_mul(u128::from(slash)).saturating_mul(u128::from(bond));
         let free = u128::from(PPM.saturating_sub(rate)).saturating_mul(u128::from(PPM));
         if lost <= free.saturating_mul(u128::from(gain)) {
@@ -387,7 +406,8 @@ impl Params {
 
     /// Most that is minted for a record: its reward, and the fees of a committee and of the judges above it.
     fn most_minted(&self) -> u128 {
-        let fees = u128::from(audit_fee(self).get()).saturating_mul(u128::from(AUDITORS_MAX));
+        let fees =
+            u128::from(fee::audit_fee(self.request_fee_max(), self).get()).saturating_mul(u128::from(AUDITORS_MAX));
         self.best_reward().saturating_add(fees)
     }
 
@@ -446,7 +466,9 @@ pub(crate) mod tests {
             committee_size: 5,
             audit_blocks: 64,
             audit_work_ppm: 250_000,
-            audit_fee_ppm: 300_000,
+            audit_share_ppm: 900_000,
+            request_fee_max_nano: 10_000_000,
+            mint_of_burn_ppm: 900_000,
             refuted_slash_ppm: 100_000,
             provider_bond_min_nano: 1_000_000_000,
             records_per_block_max: 256,
@@ -550,18 +572,19 @@ pub(crate) mod tests {
         let share = |field| ParamsError::Share { field, ppm: 1_000_001 };
         refused(|p| p.audit_rate_ppm = 1_000_001, &share("audit_rate_ppm"));
         refused(|p| p.audit_work_ppm = 1_000_001, &share("audit_work_ppm"));
-        refused(|p| p.audit_fee_ppm = 1_000_001, &share("audit_fee_ppm"));
+        refused(|p| p.audit_share_ppm = 1_000_001, &share("audit_share_ppm"));
         refused(|p| p.refuted_slash_ppm = 1_000_001, &share("refuted_slash_ppm"));
         for size in [0, 17] {
             refused(|p| p.committee_size = size, &ParamsError::Committee { size });
         }
         let late = ParamsError::UnbondBeforeAudit { unbond_blocks: 1_000, needed: 1_002 };
         refused(|p| p.audit_blocks = 250, &late);
-        // A tenth of 1 ARIA at risk in one of ten records, against 0.002 ARIA in nine of ten: 0.01 > 0.0018.
+        refused(|p| p.mint_of_burn_ppm = 1_000_000, &ParamsError::SelfDealingPays { ppm: 1_000_000 });
+        // A tenth of 1 ARIA at risk in one of ten records, against 0.007 ARIA in nine of ten: 0.01 > 0.0063.
         let at = |rate, bond| Params { audit_rate_ppm: rate, provider_bond_min_nano: bond, ..params() }.check();
         assert_eq!(at(100_000, 1_000_000_000), Ok(()));
-        assert_eq!(at(100_000, 180_000_001), Ok(()));
-        assert!(matches!(at(100_000, 180_000_000), Err(ParamsError::CheatingPays { gain: 2_000_000, .. })));
+        assert_eq!(at(100_000, 630_000_001), Ok(()));
+        assert!(matches!(at(100_000, 630_000_000), Err(ParamsError::CheatingPays { gain: 7_000_000, .. })));
         assert!(matches!(at(0, u64::MAX), Err(ParamsError::CheatingPays { .. })), "nobody looks");
         assert!(matches!(at(1_000_000, 0), Err(ParamsError::CheatingPays { .. })), "nothing to lose");
     }
@@ -572,8 +595,8 @@ pub(crate) mod tests {
         refused(|p| p.bonus_max_ppm = 900_000, &ParamsError::BonusNotNeutral { min: 500_000, max: 900_000 });
         refused(|p| p.bonus_min_ppm = 1_000_001, &ParamsError::BonusNotNeutral { min: 1_000_001, max: 2_000_000 });
         refused(|p| p.bonus_max_ppm = 10_000_001, &ParamsError::BonusTooHigh { max: 10_000_001 });
-        // 2^64 / ((2.0 + 80 x 0.3) x 256 records)
-        let edge = 2_771_445_924_535_689;
+        // (2^64 / 256 records - 80 auditors x 900,000) / 2
+        let edge = 36_028_796_982_963_967;
         refused(|p| p.base_rate_nano = edge + 1, &ParamsError::RewardOverflow { base_rate_nano: edge + 1 });
         let at_the_edge = Params { base_rate_nano: edge, ..params() };
         assert_eq!(at_the_edge.check(), Ok(()));

@@ -6,12 +6,14 @@
 //! - [`doubt`]: whether an auditor ran what it attested
 //! - [`sobriety`]: whose energy is believed
 //! - [`transaction`]: what accounts order, and what it moves
+//! - [`fee`]: what requesters pay, and how much may be minted for it
 //! - [`model`]: how a model comes to be registered
 //! - [`settle`]: what it earns, and for whom
 
 pub mod audit;
 pub mod doubt;
 pub mod evidence;
+pub mod fee;
 pub mod model;
 pub mod record;
 pub mod settle;

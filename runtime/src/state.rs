@@ -13,12 +13,12 @@ use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
 use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::sobriety::SobrietyAttestation;
 use aria_chain::store::{StateChanges, StateEntry};
-use aria_chain::units::{Epoch, Height, NanoAria, WorkUnits};
+use aria_chain::units::{Epoch, Height, NanoAria};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use self::entry::{
     Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, ModelProposal, Opened, OpenedRoot, Phase, Sobriety,
-    Spent, Standing, StatedConsent, Supply,
+    Spent, Standing, StatedConsent, Supply, Work,
 };
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
@@ -156,12 +156,12 @@ impl Reader<'_> {
     }
 
     /// Work of a node in an epoch.
-    pub fn work(&self, epoch: Epoch, node: &NodeId) -> Result<WorkUnits, StateError> {
-        Ok(self.optional(&key::work(epoch, node))?.unwrap_or(WorkUnits::ZERO))
+    pub fn work(&self, epoch: Epoch, node: &NodeId) -> Result<Work, StateError> {
+        Ok(self.optional(&key::work(epoch, node))?.unwrap_or_default())
     }
 
     /// Work of up to `limit` nodes in an epoch, in order of node.
-    pub fn work_of_epoch(&self, epoch: Epoch, limit: usize) -> Result<Vec<(NodeId, WorkUnits)>, StateError> {
+    pub fn work_of_epoch(&self, epoch: Epoch, limit: usize) -> Result<Vec<(NodeId, Work)>, StateError> {
         self.table(&key::work_of_epoch(epoch), limit, NodeId::new)
     }
 

@@ -272,8 +272,10 @@ impl Replay<'_> {
         for (proof, settlement) in block.proofs().iter().zip(&executed.settlements) {
             match settlement {
                 Settlement::Awaiting(_) => drop(self.open.insert(proof.record_id())),
-                Settlement::Included(_) => self.check_status(&proof.record_id(), RecordStatus::Included)?,
-                Settlement::SelfAudited { .. } => {}
+                Settlement::Paid(_) | Settlement::Included(_) => {
+                    self.check_status(&proof.record_id(), RecordStatus::Included)?;
+                }
+                Settlement::SelfAudited(_) => {}
             }
         }
         Ok(())

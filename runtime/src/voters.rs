@@ -3,7 +3,8 @@
 //! The set of epoch `e + 1` is computed in the first block of epoch `e`, from the epochs before, and named by the last
 //! header of epoch `e`: it is known long before anybody votes by it.
 //!
-//! 1. A candidate's work is what was verified of it in the last `work_window_epochs`, at most what its bond backs.
+//! 1. A candidate's work is what was verified of its answers in the last `work_window_epochs`, at most what its bond and the fees
+//!    destroyed for those answers back; and what it audited, at most what its bond backs.
 //! 2. Genesis gave some nodes power to begin with. Together it counts as `base_work`, less all work under 1: as work is
 //!    verified, it fades to nothing.
 //! 3. Who let more turns to propose pass than it took is absent (one is free, and remembered until one is taken), and
@@ -182,12 +183,16 @@ fn backed_work(node: &NodeId, epoch: Epoch, params: &Params, overlay: &Overlay<'
     let reader = overlay.read();
     let bond = reader.account(node)?.unwrap_or_default().backing();
     let backed = u128::from(bond.get()).saturating_mul(u128::from(params.work_per_bond_nano));
-    let mut done = 0_u128;
+    let (mut served, mut audited, mut burned) = (0_u128, 0_u128, 0_u128);
     for back in 2..=params.work_window_epochs.saturating_add(1) {
         let Some(past) = epoch.get().checked_sub(back) else { break };
-        done = done.saturating_add(u128::from(reader.work(Epoch::new(past), node)?.get()));
+        let work = reader.work(Epoch::new(past), node)?;
+        served = served.saturating_add(u128::from(work.served.get()));
+        audited = audited.saturating_add(u128::from(work.audited.get()));
+        burned = burned.saturating_add(u128::from(work.burned.get()));
     }
-    Ok(done.min(backed))
+    let paid = burned.saturating_mul(u128::from(params.work_per_bond_nano));
+    Ok(served.min(backed.saturating_add(paid)).saturating_add(audited.min(backed)))
 }
 
 /// The strongest nodes, with all of the power among them. None: there is no weight.

@@ -6,6 +6,8 @@ mod scenario;
 
 #[path = "audits/doubts.rs"]
 mod doubts;
+#[path = "audits/fees.rs"]
+mod fees;
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict, VerifiedAttestation};
 use aria_chain::block::ProposedBlock;
@@ -22,8 +24,12 @@ use proptest::prelude::*;
 use scenario::{Scenario, height, key};
 
 const ARIA: u64 = 1_000_000_000;
-/// Of an auditor: three tenths of the base rate.
-const FEE: u64 = 300_000;
+/// What requesters pay here: enough for every reward. Half of it is destroyed.
+const PAID: u64 = 10_000_000;
+/// Of that, to the stages.
+const KEPT: u64 = 500_000;
+/// Of that, to each auditor: nine tenths of the other half, for five.
+const FEE: u64 = 900_000;
 
 fn validator(n: u8) -> String {
     format!(
@@ -41,12 +47,13 @@ fn chain(last: u8, replace: &[(&str, &str)]) -> Scenario {
         text = text.replace(old, new);
     }
     text.extend((2..=last).map(|n| format!("\n{}", validator(n))));
+    text.push_str(&Scenario::requester());
     Scenario::new(&text)
 }
 
 /// Includes a record, and the blocks up to its draw.
 fn included(chain: &mut Scenario) -> (RecordId, Height, Earned) {
-    let proof = chain.proof(|_| {});
+    let proof = chain.proof(|claim| claim.request.max_fee = NanoAria::new(PAID));
     let record = proof.record_id();
     let (block, executed) = chain.advance(chain.soon(), vec![proof]);
     let Settlement::Awaiting(earned) = executed.settlements[0] else { panic!("{:?}", executed.settlements) };
@@ -114,7 +121,7 @@ fn refused(chain: &mut Scenario, attestation: &VerifiedAttestation, fault: &Atte
 }
 
 fn work(chain: &Scenario, n: u8) -> u64 {
-    chain.reader().work(Epoch::ZERO, &key(n).node_id()).unwrap().get()
+    chain.reader().work(Epoch::ZERO, &key(n).node_id()).unwrap().total().try_into().unwrap()
 }
 
 fn bond(chain: &Scenario, n: u8) -> u64 {
@@ -143,11 +150,12 @@ fn a_record_that_all_auditors_find_valid_is_verified_and_paid() {
     assert_eq!(kept.outcome, Some((RecordStatus::Verified, chain.tip.height)));
     assert!(kept.members.iter().all(|member| member.verdict == Some(Verdict::Valid)));
     let reward = earned.reward.get();
-    assert_eq!([1, 2, 3, 4].map(|n| earned_by(&chain, n)), [reward, FEE, FEE, FEE]);
+    assert_eq!((reward, earned.fee.get()), (950_000, PAID));
+    assert_eq!([1, 2, 3, 4].map(|n| earned_by(&chain, n)), [KEPT + reward, FEE, FEE, FEE]);
     let (whole, part) = (earned.work.get(), earned.work.get() / 4);
     assert_eq!([1, 2, 3, 4].map(|n| work(&chain, n)), [whole, part, part, part]);
     let totals = chain.reader().epoch_totals(Epoch::ZERO).unwrap();
-    assert_eq!((totals.records, totals.settled, totals.rewards), (1, 1, NanoAria::new(reward + 3 * FEE)));
+    assert_eq!((totals.records, totals.settled, totals.rewards), (1, 1, NanoAria::new(reward)));
     let reputation = |n: u8| chain.reader().reputation(&key(n).node_id()).unwrap();
     assert_eq!((reputation(1).verified, reputation(1).score_ppm, reputation(2)), (1, 515_625, Reputation::default()));
     conserved(&chain);
@@ -213,9 +221,13 @@ fn who_contradicts_is_judged_by_all_and_a_false_auditor_pays() {
     assert_eq!(bond(&chain, liar), 900 * ARIA);
     assert_eq!(chain.reader().reputation(&key(liar).node_id()).unwrap().misjudged, 1);
     assert_eq!((2..=6).filter(|n| bond(&chain, *n) == 1_000 * ARIA).count(), 4);
-    assert_eq!(earned_by(&chain, 1), earned.reward.get());
+    assert_eq!(earned_by(&chain, 1), KEPT + earned.reward.get());
     let right = (2..=6).filter(|n| *n != liar);
-    assert_eq!(right.map(|n| earned_by(&chain, n)).collect::<Vec<_>>(), [FEE; 4], "once each, as auditor or as judge");
+    assert_eq!(
+        right.map(|n| earned_by(&chain, n)).collect::<Vec<_>>(),
+        [PAID * 3 / 20; 4],
+        "once each, as auditor or as judge"
+    );
     conserved(&chain);
 }
 
@@ -263,7 +275,7 @@ fn who_is_drawn_and_says_nothing_loses_what_it_would_have_earned() {
     let whole = 1_000 * ARIA;
     assert_eq!([1, 2, 3, 4].map(|n| bond(&chain, n)), [whole; 4]);
     assert_eq!([5, 6].map(|n| (bond(&chain, n), earned_by(&chain, n))), [(whole - FEE, 0); 2]);
-    assert_eq!((earned_by(&chain, 1), earned_by(&chain, 2)), (earned.reward.get(), FEE));
+    assert_eq!((earned_by(&chain, 1), earned_by(&chain, 2)), (KEPT + earned.reward.get(), FEE));
     conserved(&chain);
 
     // Where nobody could judge, nobody was lazy.
@@ -373,7 +385,7 @@ fn who_lied_twice_is_not_drawn_any_more() {
 #[test]
 fn records_that_are_not_drawn_are_accepted_when_the_time_is_over() {
     let mut chain = chain(4, &[("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 100_000")]);
-    let proofs: Vec<_> = (0..40).map(|_| chain.proof(|_| {})).collect();
+    let proofs: Vec<_> = (0..40).map(|_| chain.proof(|claim| claim.request.max_fee = NanoAria::new(PAID))).collect();
     let records: Vec<RecordId> = proofs.iter().map(|proof| proof.record_id()).collect();
     chain.advance(chain.soon(), proofs);
     let at = chain.tip.height;
@@ -461,12 +473,16 @@ struct Step {
     says: Vec<(u8, u8)>,
     /// Whose root key 1 doubts, if there is one.
     doubts: Option<u8>,
+    /// What each requester pays.
+    fee: u64,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let providers = prop::collection::vec(1_u8..=5, 0..3);
     let says = prop::collection::vec((1_u8..=5, 0_u8..8), 0..6);
-    (providers, says, prop::option::of(2_u8..=5)).prop_map(|(providers, says, doubts)| Step { providers, says, doubts })
+    let fee = prop::sample::select(vec![0_u64, 1, 999_999, 5_000_001, PAID]);
+    let doubts = prop::option::of(2_u8..=5);
+    (providers, says, doubts, fee).prop_map(|(providers, says, doubts, fee)| Step { providers, says, doubts, fee })
 }
 
 /// A doubt about what a node opened of any record.
@@ -521,12 +537,13 @@ proptest! {
             ("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 800_000"),
         ];
         let mut chain = chain(5, &short);
-        for Step { providers, says, doubts } in steps {
+        for Step { providers, says, doubts, fee } in steps {
             let mut proofs = Vec::new();
             for provider in providers {
                 proofs.push(chain.proof(|claim| {
                     claim.record.stages = vec![Stage { node_id: key(provider).node_id(), layer_start: 0, layer_end: 6 }];
                     claim.stage_keys = vec![provider];
+                    claim.request.max_fee = NanoAria::new(fee);
                 }));
             }
             let mut speakers = std::collections::BTreeMap::new();
@@ -544,6 +561,7 @@ proptest! {
             prop_assert_eq!(executed.changes.state_root, chain.state.full_root());
             let supply = chain.reader().supply().unwrap();
             prop_assert_eq!(chain.held(), supply.genesis.get() + supply.issued.get() - supply.burned.get());
+            prop_assert!(supply.issued <= supply.burned, "whatever is minted, more was destroyed for it");
         }
         chain.attestations.clear();
         chain.transactions.clear();

@@ -12,15 +12,17 @@ use aria_chain::ids::{Digest, NodeId};
 use aria_chain::record::Stage;
 use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::transaction::{Action, VerifiedTransaction};
-use aria_chain::units::{Epoch, Height, Microjoules};
+use aria_chain::units::{Epoch, Height, Microjoules, NanoAria};
 use aria_runtime::rules::audit::opens_at;
 use aria_runtime::rules::settle::Settlement;
 use aria_runtime::state::{Audit, Phase};
-use scenario::{LAYERS, Scenario, key};
+use scenario::{LAYERS, REQUESTER, Scenario, key};
 
 const NODES: u8 = 8;
-/// Who plays the strategy.
+/// Who plays the strategy, the first of several.
 const PLAYER: u8 = 1;
+/// What a client pays for an answer: enough for every reward, in nano-ARIA.
+const FEE: u64 = 8_000_000;
 /// Rounds in which every node answers one request.
 const ROUNDS: u64 = 48;
 /// Blocks of an epoch: four rounds.
@@ -52,9 +54,19 @@ enum Strategy {
     SlightEnergyLiar,
     /// Answers, and gives no auditor what it takes to look.
     Withholder,
+    /// Asks itself as often as it is asked, and pays so much for it.
+    AsksItself(u64),
+    /// Three of eight who ask each other so, and audit each other.
+    Cartel(u64),
 }
 
-/// The network, and what its player spent.
+impl Strategy {
+    fn players(self) -> u8 {
+        if matches!(self, Strategy::Cartel(_)) { 3 } else { 1 }
+    }
+}
+
+/// The network, and what its players spent.
 struct World {
     chain: Scenario,
     strategy: Strategy,
@@ -77,6 +89,7 @@ impl World {
                 "\n[[validators]]\nkey = \"{id}\"\npower = 1\n[[accounts]]\nkey = \"{id}\"\nbalance_nano = 1_000_000_000\nbond_nano = 5_000_000_000\n"
             ));
         }
+        text.push_str(&Scenario::requester());
         World { chain: Scenario::new(&text), strategy, spent_uj: 0, promised: 0, seed: 1 }
     }
 
@@ -85,7 +98,7 @@ impl World {
     }
 
     fn spend(&mut self, n: u8, percent: u64) {
-        if n == PLAYER {
+        if n <= self.strategy.players() {
             self.spent_uj += TOKEN_UJ * TOKENS * percent / 100;
         }
     }
@@ -95,15 +108,22 @@ impl World {
         (self.seed >> 33).is_multiple_of(one_in)
     }
 
-    /// Money of the player, bond included.
+    /// Money of the players, bonds included.
     fn wealth(&self) -> i128 {
-        let account = self.chain.reader().account(&key(PLAYER).node_id()).unwrap().unwrap();
-        i128::from(account.balance.get()) + i128::from(account.bond.get())
+        let account = |n: u8| self.chain.reader().account(&key(n).node_id()).unwrap().unwrap();
+        let players = (1..=self.strategy.players()).map(account);
+        players.map(|account| i128::from(account.balance.get()) + i128::from(account.bond.get())).sum()
     }
 
     /// A block with what is due: attestations of all, and these orders.
     fn block(&mut self, answers: bool, orders: Vec<VerifiedTransaction>) {
-        let proofs = if answers { (1..=NODES).map(|n| self.answer(n)).collect() } else { Vec::new() };
+        let mut proofs = Vec::new();
+        if answers {
+            proofs.extend((1..=NODES).map(|n| self.answer(n, REQUESTER, FEE)));
+            if let Strategy::AsksItself(fee) | Strategy::Cartel(fee) = self.strategy {
+                proofs.extend((1..=self.strategy.players()).map(|n| self.answer(n, n, fee)));
+            }
+        }
         self.chain.attestations = (1..=NODES).flat_map(|n| self.duties(n)).collect();
         self.chain.transactions = orders;
         let is_empty = proofs.is_empty() && self.chain.attestations.is_empty() && self.chain.transactions.is_empty();
@@ -115,7 +135,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, n: u8) -> aria_chain::proof::VerifiedProof {
+    fn answer(&mut self, n: u8, requester: u8, fee: u64) -> aria_chain::proof::VerifiedProof {
         self.spend(n, if self.plays(n, Strategy::WrongModel) { 33 } else { 100 });
         let claimed = match self.strategy {
             Strategy::EnergyLiar if n == PLAYER => TOKEN_UJ / 4,
@@ -126,6 +146,8 @@ impl World {
             claim.record.stages = vec![Stage { node_id: key(n).node_id(), layer_start: 0, layer_end: LAYERS }];
             claim.record.energy_uj = Microjoules::new(claimed * TOKENS);
             claim.stage_keys = vec![n];
+            claim.requester_key = requester;
+            claim.request.max_fee = NanoAria::new(fee);
         })
     }
 
@@ -284,6 +306,11 @@ fn honesty_earns_most_for_a_joule() {
         Strategy::WrongModel,
         Strategy::EnergyLiar,
         Strategy::Withholder,
+        Strategy::AsksItself(0),
+        Strategy::AsksItself(FEE),
+        Strategy::Cartel(0),
+        Strategy::Cartel(1_000_000),
+        Strategy::Cartel(FEE),
     ];
     for strategy in others {
         let (earned, _) = play(strategy);

@@ -145,12 +145,12 @@ fn a_validator_has_an_account_even_if_none_is_listed() {
 #[test]
 fn unreadable_text_is_refused() {
     for (from, to) in [
-        ("version = 4", "version = "),
+        ("version = 5", "version = "),
         ("power = 1", "power = -1"),
         ("power = 1", "power = 1\nstake = 5"),
         ("heartbeat_ms = 60_000", "hartbeat_ms = 60_000"),
         ("stamp_zero_digits = 2 ", "stamp_zero_digits = 256 "),
-        ("version = 4", "version = 4\nstake_ppm = 5"),
+        ("version = 5", "version = 5\nstake_ppm = 5"),
     ] {
         assert!(matches!(changed(from, to), Err(GenesisError::Toml(_))), "{to}");
     }
@@ -158,7 +158,7 @@ fn unreadable_text_is_refused() {
 
 #[test]
 fn versions_and_names_are_checked() {
-    refused("version = 4", "version = 5", &GenesisError::Version(5));
+    refused("version = 5", "version = 6", &GenesisError::Version(6));
     let older = Genesis::from_toml("version = 1\nfield = \"of another time\"", None);
     assert_eq!(older, Err(GenesisError::Version(1)), "before anything else is read");
     assert!(
@@ -190,7 +190,7 @@ fn keys_and_digests_are_hex() {
 #[test]
 fn validators_are_some_and_powerful() {
     let without = DEVNET.replace("[[validators]]\nkey = \"local\"\npower = 1\n", "");
-    let text = without.replacen("version = 4", "version = 4\nvalidators = []", 1);
+    let text = without.replacen("version = 5", "version = 5\nvalidators = []", 1);
     assert_eq!(Genesis::from_toml(&text, Some(node(1))), Err(CertificateError::SetSize { got: 0 }.into()));
     refused("power = 1", "power = 0", &CertificateError::NoPower { node: node(0xab) }.into());
     refused("power = 1", "power = 2_000_000_000_000_000_000", &CertificateError::PowerTotal.into());

@@ -109,9 +109,9 @@ fn play(steps: &[Step]) -> (Scenario, Ledger) {
             assert_eq!(again, executed);
             for settlement in &executed.settlements {
                 ledger.included += 1;
-                if let Settlement::SelfAudited { work, reward } = settlement {
-                    ledger.work += work.get();
-                    ledger.rewards += reward.get();
+                if let Settlement::SelfAudited(earned) = settlement {
+                    ledger.work += earned.work.get();
+                    ledger.rewards += earned.reward.get();
                 }
             }
             chain.state.apply(&executed.changes.entries);
@@ -135,7 +135,8 @@ proptest! {
         let paid: u64 = accounts.iter().map(|(_, account)| account.rewards_total.get()).sum();
         prop_assert_eq!(paid, ledger.rewards);
 
-        let work: u64 = chain.reader().work_of_epoch(Epoch::ZERO, 10).unwrap().iter().map(|(_, work)| work.get()).sum();
+        let done = chain.reader().work_of_epoch(Epoch::ZERO, 10).unwrap();
+        let work: u64 = done.iter().map(|(_, work)| work.served.get()).sum();
         prop_assert_eq!(work, ledger.work);
         let totals = chain.reader().epoch_totals(Epoch::ZERO).unwrap();
         prop_assert_eq!(totals.work.get(), ledger.work);

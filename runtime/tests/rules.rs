@@ -13,9 +13,9 @@ use aria_chain::units::{Epoch, Microjoules, Millis, NanoAria, Round, Timestamp, 
 use aria_runtime::execute::{BlockFault, ExecuteError, check_clock, execute};
 use aria_runtime::propose::ProposeError;
 use aria_runtime::rules::record::RecordFault;
-use aria_runtime::rules::settle::{Settlement, Unsettled};
-use aria_runtime::state::{MemoryState, ReadError, Sobriety, Spent, StateError, View, key as state_key};
-use scenario::{LAYERS, Scenario, Unsigned, height, key};
+use aria_runtime::rules::settle::{Earned, Settlement, Unsettled};
+use aria_runtime::state::{MemoryState, ReadError, Sobriety, Spent, StateError, View, Work, key as state_key};
+use scenario::{LAYERS, REQUESTER, Scenario, Unsigned, height, key};
 
 /// Operations of one token of the registered model.
 const OPS: u64 = 11_534_336;
@@ -344,19 +344,24 @@ fn a_canonical_record_of_the_only_validator_settles_at_once() {
 
     // 200 ms + 50 x 20 ms, 28 mJ per token: the list's 1200 ms row.
     let (work, reward) = (WorkUnits::new(71 * OPS), NanoAria::new(1_900_000));
-    assert_eq!(executed.settlements, [Settlement::SelfAudited { work, reward }]);
+    assert_eq!(executed.settlements, [self_audited(work, reward)]);
     let account = chain.reader().account(&key(1).node_id()).unwrap().unwrap();
     assert_eq!(account.balance.get(), before.balance.get() + 1_900_000);
     assert_eq!(account.rewards_total, reward);
     assert_eq!(account.bond, before.bond);
     assert_eq!(chain.reader().supply().unwrap().issued, reward);
-    assert_eq!(chain.reader().work(Epoch::ZERO, &key(1).node_id()), Ok(work));
+    assert_eq!(chain.reader().work(Epoch::ZERO, &key(1).node_id()), Ok(Work { served: work, ..Work::default() }));
 
     let totals = chain.reader().epoch_totals(Epoch::ZERO).unwrap();
     assert_eq!((totals.blocks, totals.records, totals.settled), (1, 1, 1));
     assert_eq!((totals.prompt_tokens, totals.generated_tokens), (20, 51));
     assert_eq!(totals.energy_uj, Microjoules::new(28_000 * 51));
     assert_eq!((totals.work, totals.rewards), (work, reward));
+}
+
+/// What the only validator earns by a request for which nobody pays.
+fn self_audited(work: WorkUnits, reward: NanoAria) -> Settlement {
+    Settlement::SelfAudited(Earned { work, reward, ..Earned::default() })
 }
 
 /// A record that is included and earns nothing, for this reason.
@@ -387,8 +392,70 @@ fn other_backends_earn_nothing() {
 }
 
 #[test]
+fn the_only_validator_gets_the_fee_that_is_left_and_the_whole_reward() {
+    let mut chain = Scenario::with(&Scenario::requester());
+    let before = chain.held();
+    let proof = chain.proof(|claim| claim.request.max_fee = NanoAria::new(5_000_001));
+    chain.advance(chain.soon(), vec![proof]);
+    let earned = chain.reader().account(&key(1).node_id()).unwrap().unwrap().rewards_total.get();
+    assert_eq!(earned, 1_900_000 + 2_500_001, "rounding is for the payee: what is destroyed is rounded down");
+    let supply = chain.reader().supply().unwrap();
+    assert_eq!((supply.issued.get(), supply.burned.get(), supply.held), (1_900_000, 2_500_000, NanoAria::ZERO));
+    assert_eq!(chain.held(), before + 1_900_000 - 2_500_000);
+    let paid = chain.reader().account(&key(REQUESTER).node_id()).unwrap().unwrap().balance.get();
+    assert_eq!(paid, 1_000_000_000_000 - 5_000_001);
+    assert_eq!(chain.reader().epoch_totals(Epoch::ZERO).unwrap().paid.get(), 5_000_001);
+}
+
+#[test]
+fn an_answer_that_nobody_can_run_again_is_paid_by_who_signed_for_it() {
+    let mut chain = Scenario::with(&Scenario::requester());
+    let external = |claim: &mut Unsigned| {
+        claim.request.max_fee = NanoAria::new(4_000_000);
+        claim.record.backend = BackendClass::External;
+        claim.record.transcript_root = Digest::ZERO;
+    };
+    let proof = chain.proof(external);
+    let (_, executed) = chain.advance(chain.soon(), vec![proof]);
+    assert_eq!(executed.settlements, [Settlement::Paid(NanoAria::new(4_000_000))]);
+    assert_eq!((executed.changes.statuses, chain.reader().supply().unwrap().issued), (vec![], NanoAria::ZERO));
+    let earned = chain.reader().account(&key(1).node_id()).unwrap().unwrap().rewards_total.get();
+    assert_eq!(earned, 2_000_000);
+    let work = chain.reader().work(Epoch::ZERO, &key(1).node_id()).unwrap();
+    assert_eq!((work.served, work.audited), (WorkUnits::ZERO, WorkUnits::ZERO), "and gives no power");
+    earns_nothing(Scenario::devnet(), external, Unsettled::Unpaid);
+    let made_up = |claim: &mut Unsigned| {
+        external(claim);
+        claim.record.backend = BackendClass::Simulation;
+    };
+    earns_nothing(Scenario::with(&Scenario::requester()), made_up, Unsettled::NotCanonical);
+}
+
+#[test]
+fn who_cannot_pay_what_it_signed_for_has_a_record_that_earns_nothing() {
+    let fee = |nano: u64| move |claim: &mut Unsigned| claim.request.max_fee = NanoAria::new(nano);
+    earns_nothing(Scenario::devnet(), fee(1), Unsettled::Unpaid);
+    let poor = Scenario::with(&Scenario::requester().replace("1_000_000_000_000", "4_999_999"));
+    earns_nothing(poor, fee(5_000_000), Unsettled::Unpaid);
+    // Two in one block, of whom it can pay one.
+    let mut chain = Scenario::with(&Scenario::requester().replace("1_000_000_000_000", "9_999_999"));
+    let both = [chain.proof(fee(5_000_000)), chain.proof(fee(5_000_000))].to_vec();
+    let (_, executed) = chain.advance(chain.soon(), both);
+    assert!(matches!(executed.settlements[0], Settlement::SelfAudited(_)));
+    assert_eq!(executed.settlements[1], Settlement::Included(Unsettled::Unpaid));
+
+    let mut chain = Scenario::with(&Scenario::requester());
+    let (max_fee, most) = (NanoAria::new(10_000_001), NanoAria::new(10_000_000));
+    let proof = chain.proof(fee(max_fee.get()));
+    refused_on(&chain, proof, &RecordFault::FeeTooHigh { max_fee, most });
+}
+
+#[test]
 fn what_nobody_may_see_earns_nothing() {
-    earns_nothing(Scenario::devnet(), |claim| claim.request.audit = AuditMode::None, Unsettled::Private);
+    let hidden = |claim: &mut Unsigned| {
+        (claim.request.audit, claim.request.max_fee) = (AuditMode::None, NanoAria::new(1_000_000));
+    };
+    earns_nothing(Scenario::with(&Scenario::requester()), hidden, Unsettled::Private);
     let two = format!("[[validators]]\nkey = \"{}\"\npower = 1\n", key(2).node_id());
     let mut chain = Scenario::with(&two);
     let proof = chain.proof(|claim| claim.request.audit = AuditMode::None);
@@ -408,7 +475,7 @@ fn an_estimate_is_paid_without_a_bonus() {
     let proof = chain.proof(|claim| claim.record.energy_source = EnergySource::Estimated);
     let (_, executed) = chain.advance(chain.soon(), vec![proof]);
     let work = WorkUnits::new(71 * OPS);
-    assert_eq!(executed.settlements, [Settlement::SelfAudited { work, reward: NanoAria::new(950_000) }]);
+    assert_eq!(executed.settlements, [self_audited(work, NanoAria::new(950_000))]);
 }
 
 #[test]
@@ -450,7 +517,7 @@ fn stages_share_work_and_reward_by_their_layers() {
     });
     chain.advance(chain.soon(), vec![proof]);
 
-    let work = |n: u8| chain.reader().work(Epoch::ZERO, &key(n).node_id()).unwrap().get();
+    let work = |n: u8| chain.reader().work(Epoch::ZERO, &key(n).node_id()).unwrap().served.get();
     assert_eq!([work(1), work(2), work(3)].iter().sum::<u64>(), 71 * OPS, "nothing is lost in rounding");
     assert_eq!(work(3), 71 * OPS / 2);
     assert!(work(2).abs_diff(71 * OPS / 3) <= 1);
@@ -472,7 +539,7 @@ fn work_is_counted_by_epoch() {
         chain.advance(chain.soon(), vec![proof]);
     }
     assert_eq!(chain.tip.height, height(101));
-    let work = |epoch| chain.reader().work(Epoch::new(epoch), &key(1).node_id()).unwrap().get();
+    let work = |epoch| chain.reader().work(Epoch::new(epoch), &key(1).node_id()).unwrap().served.get();
     assert_eq!([work(0), work(1), work(2)], [71 * OPS, 2 * 71 * OPS, 0]);
     let blocks = |epoch| chain.reader().epoch_totals(Epoch::new(epoch)).unwrap().blocks;
     assert_eq!([blocks(0), blocks(1)], [99, 2], "genesis is no block of anyone's");

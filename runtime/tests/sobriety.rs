@@ -25,6 +25,7 @@ fn chain() -> Scenario {
             "\n[[validators]]\nkey = \"{id}\"\npower = 1\n[[accounts]]\nkey = \"{id}\"\nbalance_nano = 1_000_000_000\nbond_nano = 1_000_000_000_000\n"
         ));
     }
+    text.push_str(&Scenario::requester());
     Scenario::new(&text)
 }
 
@@ -34,6 +35,7 @@ fn answer(chain: &mut Scenario, n: u8, uj_per_token: u64, source: EnergySource) 
         claim.record.stages = vec![Stage { node_id: key(n).node_id(), layer_start: 0, layer_end: LAYERS }];
         claim.record.energy_uj = Microjoules::new(uj_per_token * u64::from(claim.record.tokens_generated));
         claim.record.energy_source = source;
+        claim.request.max_fee = NanoAria::new(10_000_000);
         claim.stage_keys = vec![n];
     });
     let (_, executed) = chain.advance(chain.soon(), vec![proof]);

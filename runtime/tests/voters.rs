@@ -92,7 +92,7 @@ fn verified_work_takes_over_power_as_far_as_its_bond_backs_it() {
         chain.advance(chain.soon(), vec![proof]);
     }
     let work = |chain: &Scenario| chain.reader().work(aria_chain::units::Epoch::ZERO, &node(2)).unwrap();
-    assert!(work(&chain).get() > 4_000_000_000);
+    assert!(work(&chain).served.get() > 4_000_000_000);
     run_to(&mut chain, 2 * EPOCH - 1);
     assert_eq!(power(&chain, 2), POWER_TOTAL / 3 - 333, "a third of the power in the first epoch");
     run_to(&mut chain, 3 * EPOCH - 1);
@@ -108,6 +108,34 @@ fn verified_work_takes_over_power_as_far_as_its_bond_backs_it() {
 
     let unbacked = chain_without_backing();
     assert_eq!((power(&unbacked, 1), power(&unbacked, 2)), (POWER_TOTAL, 0), "work without a bond gives no power");
+}
+
+#[test]
+fn fees_destroyed_for_answers_back_work_as_a_bond_does() {
+    // The bond of key 2 backs a thousandth of its work.
+    let replace = [
+        ("base_work = 1_000_000_000_000_000", "base_work = 4_000_000_000"),
+        ("work_per_bond_nano = 1_000 ", "work_per_bond_nano = 1 "),
+    ];
+    let power_at = |fee: u64| {
+        let lines = bonded(2).replace("bond_nano = 1_000_000_000_000", "bond_nano = 1_000_000_000");
+        let mut chain = chain(&(lines + &Scenario::requester()), &replace);
+        for _ in 0..EPOCH - 1 {
+            let proof = chain.proof(|claim| {
+                claim.record.stages = vec![Stage { node_id: node(2), layer_start: 0, layer_end: LAYERS }];
+                claim.stage_keys = vec![2];
+                claim.request.max_fee = aria_chain::units::NanoAria::new(fee);
+            });
+            chain.advance(chain.soon(), vec![proof]);
+        }
+        run_to(&mut chain, 3 * EPOCH - 1);
+        power(&chain, 2)
+    };
+    let (free, paid) = (power_at(0), power_at(10_000_000));
+    assert!(free > 0 && free.abs_diff(POWER_TOTAL / 4) < 1_000, "as far as its bond goes: {free}");
+    let burned = (EPOCH - 1) * 5_000_000;
+    let expected = POWER_TOTAL / 4_000 * (1_000_000_000 + burned) / 1_000_000;
+    assert!(paid.abs_diff(expected) < 1_000, "{paid}, not {expected}");
 }
 
 fn chain_without_backing() -> Scenario {

@@ -15,6 +15,9 @@ use crate::http;
 use crate::node::{PATIENCE, aria, command, command_with_log};
 use crate::wires::{Wire, Wires};
 
+/// What each node pays for an answer to its clients, in ARIA.
+const CLIENT_FEE: &str = "0.003";
+
 /// A running network; all of its processes are killed when it is dropped.
 #[derive(Debug)]
 pub struct Devnet {
@@ -180,7 +183,8 @@ impl Devnet {
         let mut command = command_with_log(&member.data_dir, "info");
         let log = File::options().append(true).create(true).open(member.data_dir.join("node.log"));
         command.stderr(log.expect("the log can be written"));
-        command.args(["--json", "node", "start", "--threads", "1", "--genesis"]).arg(genesis);
+        command.args(["--json", "node", "start", "--threads", "1", "--client-fee", CLIENT_FEE, "--genesis"]);
+        command.arg(genesis);
         if !bootstrap.is_empty() {
             command.args(["--bootstrap", bootstrap]);
         }

@@ -121,12 +121,39 @@ fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let paid: u64 = rewards["records"].as_array().unwrap().iter().map(|record| nano(record, "paid")).sum();
     let fees = nano(&account(first, &nodes[0]), "rewards_total") - paid;
     assert!(paid > 0 && fees > 0, "{rewards}");
+    // The fee of a request is spent: half of it destroyed, most of the rest its auditors'. Nobody gets what nobody pays.
+    let last = &rewards["records"][0];
+    assert_eq!(
+        (nano(last, "fee"), nano(last, "of_fee"), nano(last, "audit_fee")),
+        (3_000_000, 150_000, 270_000),
+        "{last}"
+    );
+    assert!((1..=1_350_000).contains(&nano(last, "minted")), "{last}");
+    let supply = first.result("chain_getSupply", json!([]));
+    assert!(nano(&supply, "issued") < nano(&supply, "burned"), "{supply}");
+    let offered = |max_fee: u64| {
+        let question = json!([{"role": "user", "content": "Is it free?"}]);
+        let body = json!({"model": "aria-tiny", "messages": question, "aria": {"max_fee": max_fee}});
+        let door = format!("127.0.0.1:{}", first.base_port + 1);
+        aria_tests::http::post(&door, "/v1/chat/completions", &body)
+    };
+    let free = offered(0).json()["aria"]["record_id"].as_str().unwrap().to_owned();
+    assert_eq!(settled(first, &free), "verified");
+    let listed = first.result("chain_getRewards", json!([nodes[0]]));
+    let free = listed["records"].as_array().unwrap().iter().find(|one| one["record_id"] == json!(free)).unwrap();
+    assert_eq!((nano(free, "paid"), nano(free, "audit_fee")), (0, 0), "{free}");
+    assert!(nano(free, "work") > 0 && nano(free, "reward") > 0, "{free}");
+    let refused = offered(3_000_001);
+    let (code, refusal) = (refused.status, refused.json());
+    assert_eq!((code, refusal["error"]["param"].as_str()), (400, Some("aria.max_fee")), "{refusal}");
+    assert!(refusal["error"]["message"].as_str().unwrap().contains("--client-fee"), "{refusal}");
+
     let told = aria_tests::aria(&first.data_dir, &["ledger", "audit", &honest[0]]);
     assert!(String::from_utf8_lossy(&told.stdout).contains("verified"), "{told:?}");
     let told = aria_tests::aria(&first.data_dir, &["ledger", "election"]);
     assert!(nodes.iter().all(|node| String::from_utf8_lossy(&told.stdout).contains(node)), "{told:?}");
     let told = aria_tests::aria(&first.data_dir, &["ledger", "rewards"]);
-    assert_eq!(String::from_utf8_lossy(&told.stdout).lines().count(), 5, "{told:?}");
+    assert_eq!(String::from_utf8_lossy(&told.stdout).lines().count(), 6, "{told:?}");
     let score = |node: usize| first.result("chain_getReputation", json!([nodes[node]]))["score_ppm"].as_u64().unwrap();
     assert!((0..4).all(|node| score(node) > 500_000));
 

@@ -219,7 +219,7 @@ mod tests {
     use aria_chain::keys::NodeKey;
     use aria_chain::record::{BackendClass, EnergySource, Stage};
     use aria_chain::request::{AuditMode, TaskType};
-    use aria_chain::units::{Height, Microjoules, Millis, Timestamp};
+    use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Timestamp};
 
     use super::*;
     use crate::services::gateway::{Terms, admit, bias_ppm};
@@ -241,7 +241,7 @@ mod tests {
     fn answered() -> (InferenceRequest, InferenceRecord, Payload) {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
         let (asked, secrets) = (asked(), Secrets::draw().expect("randomness"));
-        let terms = Terms { audit: AuditMode::Committee, task: TaskType::Any };
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::Any, max_fee: NanoAria::ZERO };
         let request = admit(&key, &chain, ModelId::new([2; 32]), Height::new(5), (&asked, terms), secrets).request;
         let outputs = vec![vec![5, 6, 7, 8], vec![9]];
         let record = InferenceRecord {

@@ -25,6 +25,8 @@ const PORTS_PER_NODE: u16 = 4;
 const NODES_MAX: u16 = 32;
 /// Longest wait for all nodes to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
+/// What each node pays for an answer to its clients: the least by which the usual answer is minted its whole reward.
+const CLIENT_FEE: &str = "0.003";
 /// How often the table is made anew.
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for a node that was told to stop.
@@ -94,7 +96,7 @@ fn start(folder: &Path, args: &DevnetArgs) -> anyhow::Result<Vec<Member>> {
         let log = File::create(dir.path().join("node.log")).context("the log of a node")?;
         let mut command = Command::new(&program);
         command.arg("--data-dir").arg(dir.path()).args(["node", "start", "--genesis"]).arg(&genesis);
-        command.args(["--threads", &args.threads.to_string()]);
+        command.args(["--threads", &args.threads.to_string(), "--client-fee", CLIENT_FEE]);
         if args.nodes > 1 {
             command.args(["--bootstrap", &peers.collect::<Vec<_>>().join(",")]);
         }

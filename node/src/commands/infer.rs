@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::{Setting, print_json};
 use crate::{
+    amount::Amount,
     cli::{BackendChoice, InferArgs},
     client::chat,
     data_dir::RunningNode,
@@ -58,6 +59,10 @@ fn messages(args: &InferArgs) -> Vec<ChatMessage> {
 async fn ask(setting: &Setting, node: &RunningNode, args: &InferArgs) -> anyhow::Result<Value> {
     let messages: Vec<Value> =
         messages(args).iter().map(|message| json!({"role": message.role, "content": message.content})).collect();
+    let mut own = json!({"audit": if args.private { "none" } else { "committee" }});
+    if let Some(Amount(fee)) = args.max_fee {
+        own["max_fee"] = json!(fee.get());
+    }
     let body = json!({
         "model": args.model.as_deref().unwrap_or(&node.model),
         "messages": messages,
@@ -67,7 +72,7 @@ async fn ask(setting: &Setting, node: &RunningNode, args: &InferArgs) -> anyhow:
         "seed": args.seed,
         "stream": true,
         "stream_options": {"include_usage": true},
-        "aria": {"audit": if args.private { "none" } else { "committee" }},
+        "aria": own,
     });
     let key = setting.existing().api_keys()?.into_iter().next();
     let (mut text, mut finish, mut usage, mut aria) = (String::new(), Value::Null, Value::Null, Value::Null);

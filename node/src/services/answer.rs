@@ -22,7 +22,7 @@ use aria_rpc::services::{
     AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent, Logprob, Prompt,
     TokenChance,
 };
-use aria_runtime::state::Reader;
+use aria_runtime::{rules::fee::could_earn, state::Reader};
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
@@ -31,6 +31,7 @@ use tokio::{
 use super::{
     Served,
     gateway::{self, Admitted, Secrets, Terms},
+    payment,
 };
 use crate::{
     audit::payload::Payload,
@@ -47,7 +48,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// Starts an answer; the rest happens on a task of its own.
 pub(super) fn start(
     (chain, governor): (&Arc<Chain>, &Arc<Governor>),
-    served: &Served,
+    (served, client_fee): (&Served, NanoAria),
     spawner: &Spawner,
     call: GenerateCall,
 ) -> Result<Generation, GenerateError> {
@@ -61,7 +62,7 @@ pub(super) fn start(
         });
     }
     let secrets = Secrets::draw().map_err(no_randomness)?;
-    let terms = Terms { audit: call.audit, task: call.task };
+    let terms = Terms { audit: call.audit, task: call.task, max_fee: payment::fee(chain, client_fee, &call)? };
     let ram_mb = call.ram_mb;
     let request = generation_request((served, governor), call, &secrets)?;
     let model_id = ModelId::new(served.backend.model().digest.0);
@@ -108,16 +109,18 @@ fn wanted(
     // What is longer than the context is for the engine to refuse.
     let positions = request.positions().min(info.context) as u64;
     let kv_bytes = u64::from(request.choices) * positions * info.kv_shape().bytes_per_position() as u64;
-    let reward = earnings(chain, served, &ModelId::new(info.digest.0), terms.audit)?;
+    let reward = earnings(chain, served, &ModelId::new(info.digest.0), terms)?;
     Ok(Wanted { at: Timestamp::new(chain.clock.now_ms()), task: terms.task, ram_mb, kv_bytes, reward })
 }
 
-/// What an answer can earn: the chain's rate, for a model that it knows, run exactly, that auditors may check.
-fn earnings(chain: &Chain, served: &Served, model: &ModelId, audit: AuditMode) -> Result<NanoAria, GenerateError> {
-    let is_payable = audit == AuditMode::Committee && served.backend.kind() == BackendKind::Builtin;
+/// What an answer can earn, by a model that the chain knows, run exactly, that auditors may check.
+fn earnings(chain: &Chain, served: &Served, model: &ModelId, terms: Terms) -> Result<NanoAria, GenerateError> {
+    let is_payable = terms.audit == AuditMode::Committee && served.backend.kind() == BackendKind::Builtin;
     let known = Reader(&chain.view()).model(model).map_err(|error| GenerateError::Engine(error.to_string()))?;
-    let rate = NanoAria::new(chain.genesis.params().base_rate_nano);
-    Ok(if is_payable && known.is_some() { rate } else { NanoAria::ZERO })
+    if !is_payable || known.is_none() {
+        return Ok(NanoAria::ZERO);
+    }
+    Ok(could_earn(terms.max_fee, chain.is_audited(), chain.genesis.params()))
 }
 
 fn no_randomness(error: getrandom::Error) -> GenerateError {

@@ -66,6 +66,8 @@ pub struct Terms {
     pub audit: AuditMode,
     /// What kind of task it is.
     pub task: TaskType,
+    /// What its requester pays.
+    pub max_fee: NanoAria,
 }
 
 /// A signed request, with what only its parties know.
@@ -86,7 +88,7 @@ pub fn admit(
     chain_id: &ChainId,
     model_id: ModelId,
     tip: Height,
-    (generation, Terms { audit, task }): (&GenerationRequest, Terms),
+    (generation, Terms { audit, task, max_fee }): (&GenerationRequest, Terms),
     secrets: Secrets,
 ) -> Admitted {
     let GenerationRequest { sampling, .. } = generation;
@@ -109,7 +111,7 @@ pub fn admit(
         stop_commitment: commit_stop(&secrets.options, &generation.stop),
         task_type: task,
         audit,
-        max_fee: NanoAria::ZERO,
+        max_fee,
         requester: key.node_id(),
         nonce: secrets.nonce,
         expiry: Height::new(tip.get().saturating_add(EXPIRY_BLOCKS)),
@@ -254,7 +256,7 @@ mod tests {
 
     fn admitted(key: &NodeKey, chain: &ChainId) -> Admitted {
         let secrets = Secrets::draw().expect("randomness");
-        let terms = Terms { audit: AuditMode::Committee, task: TaskType::CodeGeneration };
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::CodeGeneration, max_fee: NanoAria::new(5) };
         admit(key, chain, ModelId::new([2; 32]), Height::new(5), (&generation(), terms), secrets)
     }
 
@@ -267,6 +269,7 @@ mod tests {
         assert_eq!(proof.record().tokens_generated, 2);
         assert_eq!(proof.request().temperature_ppm, 700_000);
         assert_eq!(proof.request().task_type, TaskType::CodeGeneration, "as the client said");
+        assert_eq!(proof.request().max_fee, NanoAria::new(5));
         assert!(
             proof.clone().into_signed().verify(&"aria-other".parse().expect("a name")).is_err(),
             "bound to its chain"

@@ -188,6 +188,7 @@ impl Session {
             sampling,
             is_seeded: false,
             logprobs: None,
+            max_fee: None,
         };
         let mut generation = self.services.generate(call).map_err(|error| refused(&error))?;
         let mut output = String::new();
@@ -229,7 +230,7 @@ fn refused(error: &GenerateError) -> Refusal {
         GenerateError::Consent(denied) => refusal(Code::Forbidden).with("clause", denied.clause().to_string()),
         GenerateError::UnknownModel(_) => refusal(Code::NotFound).with("field", "data.model_id"),
         GenerateError::Engine(_) => refusal(Code::InternalError),
-        GenerateError::Request(_) | GenerateError::Messages(_) => refusal(Code::InvalidMessage),
+        GenerateError::Fee(_) | GenerateError::Request(_) | GenerateError::Messages(_) => refusal(Code::InvalidMessage),
     }
 }
 

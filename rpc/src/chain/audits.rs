@@ -75,8 +75,11 @@ fn view(audit: &Audit, (height, index): (Height, u32), status: RecordStatus) -> 
         "auditors": audit.members.iter().map(member).collect::<Vec<Value>>(),
         "first_verdicts": audit.first.iter().map(said).collect::<Vec<Value>>(),
         "settled_at": audit.outcome.map(|(_, height)| height),
-        "work": audit.work.get().to_string(),
-        "reward": audit.reward.to_string(),
+        "requester": audit.requester,
+        "fee": audit.earned.fee.to_string(),
+        "audit_fee": audit.earned.audit_fee.to_string(),
+        "work": audit.earned.work.get().to_string(),
+        "reward": audit.earned.reward.to_string(),
         "providers": audit.stages.iter().map(|stage| stage.node_id).collect::<Vec<_>>(),
     })
 }

@@ -25,7 +25,7 @@ fn unreadable(error: StateError) -> ErrorObjectOwned {
     unavailable(&error)
 }
 
-/// What exists: given out at genesis, minted since, destroyed, and held as security.
+/// What exists: given out at genesis, minted since, destroyed, held until an audit or a doubt has ended, and held as security.
 pub(super) fn get_supply(services: &dyn Services, _: &Arguments) -> Answer {
     let store = services.store();
     let tip = store.tip().map_err(|error| unavailable(&error))?;
@@ -43,6 +43,7 @@ pub(super) fn get_supply(services: &dyn Services, _: &Arguments) -> Answer {
         "genesis": supply.genesis.to_string(),
         "issued": supply.issued.to_string(),
         "burned": supply.burned.to_string(),
+        "held": supply.held.to_string(),
         "total": total.to_string(),
         "bonded": bonded.to_string(),
     }))
@@ -100,7 +101,14 @@ pub(super) fn get_work(services: &dyn Services, arguments: &Arguments) -> Answer
     let reader = Reader(&view);
     let one = |epoch: Epoch| {
         let (own, all) = (reader.work(epoch, &node)?, reader.epoch_totals(epoch)?.work);
-        Ok(json!({"epoch": epoch, "work": own.get().to_string(), "network": all.get().to_string()}))
+        Ok(json!({
+            "epoch": epoch,
+            "work": own.total().to_string(),
+            "served": own.served.get().to_string(),
+            "audited": own.audited.get().to_string(),
+            "burned": own.burned.to_string(),
+            "network": all.get().to_string(),
+        }))
     };
     let listed = epochs.into_iter().map(one).collect::<Result<Vec<Value>, StateError>>().map_err(unreadable)?;
     Ok(json!({"at": at, "node_id": node, "epochs": listed}))
@@ -194,7 +202,7 @@ pub(super) fn get_network_stats(services: &dyn Services, arguments: &Arguments) 
     let view = StoreView(&*store);
     let reader = Reader(&view);
     let baseline = energy_baseline_uj(services)?;
-    let (mut listed, mut sums, mut spent) = (Vec::new(), [0_u128; 10], Spendings::default());
+    let (mut listed, mut sums, mut spent) = (Vec::new(), [0_u128; 11], Spendings::default());
     for epoch in epochs {
         let totals = reader.epoch_totals(epoch).map_err(unreadable)?;
         let numbers = numbers(&totals);
@@ -212,7 +220,7 @@ pub(super) fn get_network_stats(services: &dyn Services, arguments: &Arguments) 
     Ok(json!({"at": at, "validators": validators, "total": total, "epochs": listed}))
 }
 
-fn numbers(totals: &EpochTotals) -> [u128; 10] {
+fn numbers(totals: &EpochTotals) -> [u128; 11] {
     [
         u128::from(totals.blocks),
         u128::from(totals.records),
@@ -224,11 +232,14 @@ fn numbers(totals: &EpochTotals) -> [u128; 10] {
         u128::from(totals.rewards.get()),
         u128::from(totals.transactions),
         u128::from(totals.fees.get()),
+        u128::from(totals.paid.get()),
     ]
 }
 
 /// Counts are numbers; energy, work and amounts may be beyond what a client's numbers hold, and are text.
-fn stats([blocks, records, settled, prompt, generated, energy_uj, work, rewards, orders, fees]: &[u128; 10]) -> Value {
+fn stats(
+    [blocks, records, settled, prompt, generated, energy_uj, work, rewards, orders, fees, paid]: &[u128; 11],
+) -> Value {
     let count = |number: &u128| u64::try_from(*number).unwrap_or(u64::MAX);
     json!({
         "blocks": count(blocks),
@@ -241,5 +252,6 @@ fn stats([blocks, records, settled, prompt, generated, energy_uj, work, rewards,
         "rewards": rewards.to_string(),
         "transactions": count(orders),
         "fees": fees.to_string(),
+        "paid": paid.to_string(),
     })
 }

@@ -4,8 +4,11 @@ use aria_chain::attestation::Verdict;
 use aria_chain::ids::NodeId;
 use aria_chain::record::{RecordEntry, RecordStatus};
 use aria_chain::store::{Page, RecordFilter, Store, StoreError};
+use aria_chain::units::NanoAria;
+
 use aria_runtime::params::Params;
 use aria_runtime::reward::{Effort, efficiency, quality, reward};
+use aria_runtime::rules::fee::{burned, mint_max};
 use aria_runtime::state::{Audit, Reader, StoreView};
 use aria_runtime::work::stage_share;
 use jsonrpsee::types::ErrorObjectOwned;
@@ -55,15 +58,21 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
     let ops = model.and_then(|model| model.shape.ops_per_token().ok()).unwrap_or(0);
     let audit = store.audit(&entry.id)?.as_deref().and_then(Audit::from_bytes);
     let plain = Effort::of(record, ops, params);
-    // Whether somebody vouched for its energy then shows in what its audit says that it is worth; alone, a node does so itself.
+    let fee = store.proof(&entry.id)?.map_or(NanoAria::ZERO, |proof| proof.request.max_fee);
+    let is_alone = entry.status == RecordStatus::SelfAudited;
+    // Whether somebody vouched for its energy then shows in what its audit says that it mints; alone, a node does so itself.
     let is_vouched = match &audit {
-        Some(audit) => audit.reward != reward(&plain, params),
-        None => entry.status == RecordStatus::SelfAudited,
+        Some(audit) => audit.earned.reward > reward(&plain, params).min(mint_max(fee, params)),
+        None => is_alone,
     };
     let effort = Effort { is_vouched, ..plain };
-    let is_paid = matches!(entry.status, RecordStatus::Verified | RecordStatus::Accepted | RecordStatus::SelfAudited);
-    let reward = reward(&effort, params).get();
-    let right = audit.as_ref().map_or(0, right);
+    let is_paid = is_alone || matches!(entry.status, RecordStatus::Verified | RecordStatus::Accepted);
+    let reward = reward(&effort, params);
+    let (minted, kept) = match &audit {
+        Some(audit) => (audit.earned.reward, audit.earned.kept),
+        None if is_alone => (reward, fee.minus_or_zero(burned(fee, params))),
+        None => (NanoAria::ZERO, NanoAria::ZERO),
+    };
     let share = |whole: u64| -> u64 {
         let own = record.stages.iter().filter(|stage| stage.node_id == *node);
         own.map(|stage| stage_share(whole, stage.layer_start, stage.layer_end, record.layers())).sum()
@@ -76,8 +85,12 @@ fn view(entry: &RecordEntry, node: &NodeId, store: &dyn Store, params: &Params) 
         "quality_ppm": quality(&effort, params).ppm(),
         "efficiency_ppm": efficiency(&effort, params).ppm(),
         "reward": reward.to_string(),
-        "auditors": right,
-        "paid": settled(reward),
+        "fee": fee.to_string(),
+        "minted": settled(minted.get()),
+        "of_fee": settled(kept.get()),
+        "auditors": audit.as_ref().map_or(0, right),
+        "audit_fee": audit.as_ref().map_or(NanoAria::ZERO, |audit| audit.earned.audit_fee).to_string(),
+        "paid": settled(minted.get().saturating_add(kept.get())),
         "work": settled(effort.ops),
     }))
 }

@@ -79,6 +79,7 @@ impl ApiError {
                 ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
             },
             GenerateError::Consent(refusal) => ApiError::consent(refusal, message),
+            GenerateError::Fee(_) => ApiError { message, ..ApiError::value("aria.max_fee", "") },
             GenerateError::Request(aria_inference::generation::RequestError::TooLong { .. }) => ApiError {
                 param: Some(prompt.into()),
                 code: Some("context_length_exceeded"),

@@ -3,6 +3,7 @@
 //! name. Unknown fields are accepted: client libraries add new ones every month.
 
 use aria_chain::request::{AuditMode, TaskType};
+use aria_chain::units::NanoAria;
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use serde_json::Value;
 
@@ -88,7 +89,7 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
             .map_err(|_| ApiError::value("stream_options", "must be an object"))?
             .bool("include_usage")?,
     };
-    let (audit, task) = own(fields)?;
+    let (audit, task, max_fee) = own(fields)?;
     let call = GenerateCall {
         model: model.to_owned(),
         prompt,
@@ -101,13 +102,14 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
         audit,
         task,
         ram_mb: 0,
+        max_fee,
     };
     Ok(Asked { call, is_stream, includes_usage })
 }
 
-/// Our own object: `{"aria": {"audit": "none", "task_type": "code_gen"}}`.
-fn own(fields: &Fields) -> Result<(AuditMode, TaskType), ApiError> {
-    let Some(own) = fields.get("aria") else { return Ok((AuditMode::Committee, TaskType::Any)) };
+/// Our own object: `{"aria": {"audit": "none", "task_type": "code_gen", "max_fee": 5000000}}`.
+fn own(fields: &Fields) -> Result<(AuditMode, TaskType, Option<NanoAria>), ApiError> {
+    let Some(own) = fields.get("aria") else { return Ok((AuditMode::Committee, TaskType::Any, None)) };
     let own = Fields::new(own.clone()).map_err(|_| ApiError::value("aria", "must be an object"))?;
     let fault = || ApiError::value("aria.audit", "must be `committee` or `none`");
     let audit = match own.str("audit").map_err(|_| fault())? {
@@ -121,7 +123,9 @@ fn own(fields: &Fields) -> Result<(AuditMode, TaskType), ApiError> {
         None => TaskType::Any,
         Some(name) => name.parse().map_err(|()| fault())?,
     };
-    Ok((audit, task))
+    let fault = || ApiError::value("aria.max_fee", "must be a whole number of nano-ARIA");
+    let max_fee = own.get("max_fee").map(|nano| nano.as_u64().map(NanoAria::new).ok_or_else(fault)).transpose()?;
+    Ok((audit, task, max_fee))
 }
 
 fn refuse_unsupported_of_chat(fields: &Fields) -> Result<(), ApiError> {

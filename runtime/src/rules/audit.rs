@@ -23,9 +23,9 @@ use aria_chain::record::RecordStatus;
 use aria_chain::units::Height;
 
 use self::ends::{lapse, pay};
-use super::doubt;
 use super::record::Place;
 use super::settle::Earned;
+use super::{doubt, fee};
 use crate::params::{PPM, Params};
 use crate::state::{Audit, Member, Overlay, Phase, StateError, View, entry, key};
 
@@ -101,9 +101,9 @@ pub(crate) type Ended = (RecordId, RecordStatus, Audit);
 pub(super) fn wait(proof: &VerifiedProof, earned: Earned, place: Place<'_>, index: u32, overlay: &mut Overlay<'_>) {
     let audit = Audit {
         record: proof.record_id(),
+        requester: proof.request().requester,
         stages: proof.record().stages.clone(),
-        work: earned.work,
-        reward: earned.reward,
+        earned,
         seed: Digest::ZERO,
         phase: Phase::Waiting,
         members: Vec::new(),
@@ -146,6 +146,7 @@ pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>)
             others.retain(|voter| trusted.contains(&voter.node_id));
         }
         if others.is_empty() {
+            fee::give_back(&audit.requester, audit.earned.fee, overlay)?;
             overlay.delete(key);
             continue;
         }
@@ -327,7 +328,7 @@ fn conclude(
         Phase::Drawn => {
             let (valid, invalid) = (count(&audit, Verdict::Valid), count(&audit, Verdict::Invalid));
             if valid > 0 && invalid > 0 {
-                dispute(at, audit, place, overlay)?;
+                dispute(at, audit, overlay)?;
                 return Ok(None);
             }
             let half = audit.members.len().div_euclid(2);
@@ -378,8 +379,8 @@ fn count(audit: &Audit, verdict: Verdict) -> usize {
 }
 
 /// Rule 4: the strongest voters judge; what the committee said is kept for what it deserves.
-fn dispute(at: (Height, u32), mut audit: Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    lapse(&audit, place, overlay)?;
+fn dispute(at: (Height, u32), mut audit: Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    lapse(&audit, overlay)?;
     doubt::forget(at, overlay);
     audit.first = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))).collect();
     audit.members = judges(overlay, |node| is_own(&audit, node))?;

@@ -9,11 +9,12 @@
 use aria_chain::attestation::{Opening, Verdict};
 use aria_chain::ids::{Digest, NodeId};
 use aria_chain::limits::BLOCK_RECORDS_MAX;
-use aria_chain::units::{Height, NanoAria, WorkUnits};
+use aria_chain::units::{Height, NanoAria};
 
 use super::audit::{self, DRAW_AFTER, JUDGES_MAX, back, decided, judges};
+use super::fee;
 use super::record::Place;
-use super::settle;
+use super::settle::Earned;
 use super::transaction::{OrderError, TransactionFault, credit_balance};
 use crate::params::Params;
 use crate::reputation::Outcome;
@@ -26,8 +27,12 @@ pub const SPANS: u64 = 4;
 
 /// What a doubt is backed with: what its judges are paid, if they find no ground for it.
 pub fn deposit(params: &Params) -> NanoAria {
-    let fees = settle::audit_fee(params).get().saturating_mul(u64::from(JUDGES_MAX));
-    NanoAria::new(fees)
+    NanoAria::new(judge_fee(params).get().saturating_mul(u64::from(JUDGES_MAX)))
+}
+
+/// What a judge of a doubt gets for a right verdict: as much as the auditors of the best paid answer.
+fn judge_fee(params: &Params) -> NanoAria {
+    fee::audit_fee(params.request_fee_max(), params)
 }
 
 /// Up to this height an auditor's root on a record of a block may be doubted.
@@ -90,12 +95,15 @@ pub(super) fn raise(
     let accused = opened.roots.swap_remove(at);
     let members = judges(overlay, |node| *node == accused.node)?;
     let deposit = deposit(place.params());
-    pledge(doubter, deposit, overlay)?;
+    if !fee::hold(doubter, deposit, overlay)? {
+        let balance = overlay.read().account(doubter)?.unwrap_or_default().balance;
+        return Err(TransactionFault::BalanceTooLow { balance, needed: deposit }.into());
+    }
     let audit = Audit {
         record: opened.record,
+        requester: *doubter,
         stages: Vec::new(),
-        work: WorkUnits::ZERO,
-        reward: NanoAria::ZERO,
+        earned: Earned { audit_fee: judge_fee(place.params()), ..Earned::default() },
         seed: Digest::ZERO,
         phase: Phase::Doubted,
         members,
@@ -105,19 +113,6 @@ pub(super) fn raise(
     overlay.put(key::opened(height, index), &opened);
     overlay.put(key::audit(height, index), &audit);
     overlay.put(key::doubt(height, index), &Doubt { by: *doubter, deposit, accused });
-    Ok(())
-}
-
-/// Takes what a doubt is backed with out of the world; who was right gets as much anew.
-fn pledge(doubter: &NodeId, deposit: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
-    let mut account = overlay.read().account(doubter)?.unwrap_or_default();
-    let balance = account.balance;
-    account.balance =
-        balance.checked_sub(deposit).map_err(|_| TransactionFault::BalanceTooLow { balance, needed: deposit })?;
-    overlay.put(key::account(doubter), &account);
-    let mut supply = overlay.read().supply()?;
-    supply.burned = supply.burned.checked_add(deposit)?;
-    overlay.put(key::SUPPLY.to_vec(), &supply);
     Ok(())
 }
 
@@ -136,12 +131,11 @@ pub(super) fn settle(
         Some(Verdict::Invalid) => {
             let lost = audit::punish(&doubt.accused.node, place, overlay)?;
             audit::remember(&doubt.accused.node, Outcome::Misjudged, overlay)?;
-            let half = NanoAria::new(lost.get().div_euclid(2));
-            mint(&doubt.by, half, overlay)?;
-            mint(&doubt.by, doubt.deposit, overlay)?;
+            mint(&doubt.by, NanoAria::new(lost.get().div_euclid(2)), overlay)?;
+            fee::give_back(&doubt.by, doubt.deposit, overlay)?;
         }
-        Some(_) => {}
-        None => mint(&doubt.by, doubt.deposit, overlay)?,
+        Some(_) => fee::release(doubt.deposit, doubt.deposit, overlay)?,
+        None => fee::give_back(&doubt.by, doubt.deposit, overlay)?,
     }
     if let Some(truth) = found {
         audit::pay_judges(audit, truth, place, overlay)?;

@@ -9,12 +9,12 @@ use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::InferenceRecord;
 use aria_chain::request::InferenceRequest;
-use aria_chain::units::{Epoch, Height, Microjoules, Millis, Overflow, Timestamp};
+use aria_chain::units::{Epoch, Height, Microjoules, Millis, NanoAria, Overflow, Timestamp};
 
 use crate::genesis::Genesis;
 use crate::params::Params;
-use crate::rules::audit;
 use crate::rules::settle::{self, Settlement, Unsettled};
+use crate::rules::{audit, fee};
 use crate::state::{Model, Overlay, StateError, View, key};
 
 /// Why a block may not include a record. One variant per rule.
@@ -45,6 +45,14 @@ pub enum RecordFault {
         height: Height,
         /// See [`Params::request_expiry_blocks_max`].
         max: u64,
+    },
+    /// Whoever answers falsely must lose more than it can gain, so there is a largest fee: [`Params::request_fee_max_nano`].
+    #[error("max_fee {max_fee} is above {most} nano-ARIA, the most that a request may pay on this chain; lower it")]
+    FeeTooHigh {
+        /// Of the request.
+        max_fee: NanoAria,
+        /// The largest.
+        most: NanoAria,
     },
     /// A record is included soon or never.
     #[error("the record is of {timestamp}, more than {max_ms} ms before the block's {block}")]
@@ -171,6 +179,9 @@ pub(crate) fn include(
         settlement = Settlement::Included(Unsettled::NotBonded);
     }
     let mut effects = Overlay::new(overlay);
+    if !fee::hold(&request.requester, settlement.fee(), &mut effects)? {
+        settlement = Settlement::Included(Unsettled::Unpaid);
+    }
     settle::write(proof, settlement, model.as_ref(), place, &mut effects)?;
     if let Settlement::Awaiting(earned) = settlement {
         audit::wait(proof, earned, place, index, &mut effects);
@@ -192,6 +203,10 @@ fn check_request(
     }
     if expiry.blocks_since(height) > max {
         return Err(RecordFault::ExpiryTooFar { expiry, height, max }.into());
+    }
+    let (max_fee, most) = (request.max_fee, place.params().request_fee_max());
+    if max_fee > most {
+        return Err(RecordFault::FeeTooHigh { max_fee, most }.into());
     }
     match overlay.read().request_height(expiry, &id)? {
         Some(height) => Err(RecordFault::RequestCounted { request: id, height }.into()),

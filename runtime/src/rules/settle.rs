@@ -8,38 +8,42 @@ use aria_chain::proof::VerifiedProof;
 use aria_chain::record::{BackendClass, InferenceRecord, RecordStatus, Stage};
 use aria_chain::request::AuditMode;
 use aria_chain::units::{Microjoules, NanoAria, WorkUnits};
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::fixed::part;
-use crate::params::Params;
 use crate::reward::{Effort, counted_energy_uj, reward};
+use crate::rules::fee;
 use crate::rules::record::{InclusionError, Place, RecordFault};
 use crate::rules::sobriety;
-use crate::state::{Model, Overlay, Sobriety, StateError, key};
+use crate::state::{Model, Overlay, Sobriety, StateError, Work, key};
 use crate::work::stage_share;
 
 /// How a record leaves its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// The validator set has one member, which vouches for itself: work and reward are credited, and the record says so.
-    SelfAudited {
-        /// Credited to the stages by layers.
-        work: WorkUnits,
-        /// Paid to the stages by layers.
-        reward: NanoAria,
-    },
+    /// The validator set has one member, which vouches for itself: this is credited, and the record says so.
+    SelfAudited(Earned),
     /// Other validators have to audit it first. This is what it would earn.
     Awaiting(Earned),
+    /// Nobody can run it again. Its requester has signed that it got the answer, and pays this for it.
+    Paid(NanoAria),
     /// Provenance only: nothing is ever credited.
     Included(Unsettled),
 }
 
 /// What a record earns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Earned {
     /// Credited to the stages by layers.
     pub work: WorkUnits,
-    /// Paid to the stages by layers.
+    /// Minted for the stages by layers.
     pub reward: NanoAria,
+    /// What the requester pays. What of it nobody gets is destroyed.
+    pub fee: NanoAria,
+    /// Of the fee to the stages by layers.
+    pub kept: NanoAria,
+    /// Of the fee to each auditor who is right, and lost from the bond of each who says nothing.
+    pub audit_fee: NanoAria,
 }
 
 /// Why a record earned nothing at inclusion.
@@ -53,14 +57,25 @@ pub enum Unsettled {
     Private,
     /// One of its nodes has less of a bond than it could lose by a false answer.
     NotBonded,
+    /// Its requester has not the fee that it signed for.
+    Unpaid,
 }
 
 impl Settlement {
     /// The status that the chain shows.
     pub fn status(&self) -> RecordStatus {
         match self {
-            Settlement::SelfAudited { .. } => RecordStatus::SelfAudited,
-            Settlement::Awaiting(_) | Settlement::Included(_) => RecordStatus::Included,
+            Settlement::SelfAudited(_) => RecordStatus::SelfAudited,
+            Settlement::Awaiting(_) | Settlement::Paid(_) | Settlement::Included(_) => RecordStatus::Included,
+        }
+    }
+
+    /// What its requester has to have.
+    pub(super) fn fee(&self) -> NanoAria {
+        match self {
+            Settlement::SelfAudited(earned) | Settlement::Awaiting(earned) => earned.fee,
+            Settlement::Paid(fee) => *fee,
+            Settlement::Included(_) => NanoAria::ZERO,
         }
     }
 }
@@ -72,12 +87,13 @@ pub(super) fn decide(
     place: Place<'_>,
     overlay: &Overlay<'_>,
 ) -> Result<Settlement, StateError> {
-    let record = proof.record();
+    let (record, fee) = (proof.record(), proof.request().max_fee);
     if proof.request().audit == AuditMode::None {
         return Ok(Settlement::Included(Unsettled::Private));
     }
     match record.backend {
         BackendClass::Canonical => {}
+        BackendClass::External if fee > NanoAria::ZERO => return Ok(Settlement::Paid(fee)),
         BackendClass::External | BackendClass::Simulation => {
             return Ok(Settlement::Included(Unsettled::NotCanonical));
         }
@@ -89,10 +105,11 @@ pub(super) fn decide(
     let ops = model.shape.ops_per_token().expect("a registered shape was checked");
     let effort = sobriety::believed(Effort::of(record, ops, params), record, place, overlay)?;
     let (work, reward) = (WorkUnits::new(effort.ops), reward(&effort, params));
+    let earned = Earned { work, reward, fee, ..Earned::default() };
     if place.is_one_alone {
-        return Ok(Settlement::SelfAudited { work, reward });
+        return Ok(Settlement::SelfAudited(earned.at_once(params)));
     }
-    Ok(Settlement::Awaiting(Earned { work, reward }))
+    Ok(Settlement::Awaiting(earned.if_found_right(params)))
 }
 
 /// Whether each node of a record has enough of a bond to lose.
@@ -123,10 +140,14 @@ pub(super) fn write(
     totals.energy_uj = totals.energy_uj.checked_add(record.energy_uj)?;
     spend(record, (model, settlement), &mut totals.sobriety, place, overlay)?;
     overlay.put(key::epoch(place.epoch()), &totals);
-    if let Settlement::SelfAudited { work, reward } = settlement {
-        credit(&record.stages, Earned { work, reward }, &[], true, place, overlay)?;
+    match settlement {
+        Settlement::SelfAudited(earned) => credit(&record.stages, earned, &[], true, place, overlay),
+        Settlement::Paid(fee) => {
+            let earned = Earned { fee, ..Earned::default() }.at_once(place.params());
+            credit_stages(&record.stages, earned, NanoAria::ZERO, place, overlay)
+        }
+        Settlement::Awaiting(_) | Settlement::Included(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Counts what an answer took, for all and for each node that ran a stage of it.
@@ -164,12 +185,6 @@ fn spend(
     Ok(())
 }
 
-/// What an auditor gets for a right verdict, and loses where it is drawn and says nothing. It does not depend on what the record
-/// is paid: a slow answer, and a false one, take as much to check.
-pub fn audit_fee(params: &Params) -> NanoAria {
-    NanoAria::new(part(params.base_rate_nano, params.audit_fee_ppm))
-}
-
 /// Credits what a record earned to those who ran it, if they earned it, and what its audit earned to those who were right.
 pub(super) fn credit(
     stages: &[Stage],
@@ -179,46 +194,69 @@ pub(super) fn credit(
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), InclusionError> {
-    let params = place.params();
-    let (mut work, mut paid) = (WorkUnits::ZERO, NanoAria::ZERO);
-    let mut give = |node: &NodeId, (done, reward): (u64, u64), overlay: &mut Overlay<'_>| {
-        let (done, reward) = (WorkUnits::new(done), NanoAria::new(reward));
-        work = work.checked_add(done)?;
-        paid = paid.checked_add(reward)?;
-        credit_node(node, done, reward, place, overlay)
-    };
-    let each_fee = audit_fee(params).get();
-    let each_work = part(earned.work.get(), params.audit_work_ppm);
+    let audited = WorkUnits::new(part(earned.work.get(), place.params().audit_work_ppm));
+    let (mut work, mut fees) = (WorkUnits::ZERO, NanoAria::ZERO);
     for auditor in auditors {
-        give(auditor, (each_work, each_fee), overlay)?;
+        credit_node(auditor, &Work { audited, ..Work::default() }, earned.audit_fee, place, overlay)?;
+        work = work.checked_add(audited)?;
+        fees = fees.checked_add(earned.audit_fee)?;
     }
+    // Judges, and auditors of an answer for which nobody pays in the end, are paid anew: a lie was found, and costs more.
+    let places = u64::from(place.params().committee_size);
+    let from_fee = NanoAria::new(earned.audit_fee.get().saturating_mul(places)).min(fees);
+    let mut minted = fees;
     if is_earned {
-        let layers = stages.last().map_or(0, |stage| stage.layer_end);
-        for stage in stages {
-            let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, layers);
-            give(&stage.node_id, (share(earned.work.get()), share(earned.reward.get())), overlay)?;
-        }
+        credit_stages(stages, earned, from_fee, place, overlay)?;
+        work = work.checked_add(earned.work)?;
+        minted = fees.checked_sub(from_fee)?.checked_add(earned.reward)?;
     }
     let mut totals = overlay.read().epoch_totals(place.epoch())?;
     totals.settled = add(totals.settled, u64::from(is_earned))?;
     totals.work = totals.work.checked_add(work)?;
-    totals.rewards = totals.rewards.checked_add(paid)?;
+    totals.rewards = totals.rewards.checked_add(minted)?;
     overlay.put(key::epoch(place.epoch()), &totals);
-    issue(paid, overlay)
+    issue(minted, overlay)
+}
+
+/// Gives each stage its share by layers, of the work, of the reward, and of the fee. What of the fee neither stages nor auditors get is
+/// destroyed; the part that is destroyed in any case backs work.
+fn credit_stages(
+    stages: &[Stage],
+    earned: Earned,
+    auditors: NanoAria,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), InclusionError> {
+    let Earned { work, reward, fee, kept, .. } = earned;
+    let (burned, paid) = (fee::burned(fee, place.params()), kept.checked_add(reward)?);
+    if fee > NanoAria::ZERO {
+        fee::release(fee, fee.checked_sub(kept)?.checked_sub(auditors)?, overlay)?;
+        let mut totals = overlay.read().epoch_totals(place.epoch())?;
+        totals.paid = totals.paid.checked_add(fee)?;
+        overlay.put(key::epoch(place.epoch()), &totals);
+    }
+    let layers = stages.last().map_or(0, |stage| stage.layer_end);
+    for stage in stages {
+        let share = |whole: u64| stage_share(whole, stage.layer_start, stage.layer_end, layers);
+        let (served, burned) = (WorkUnits::new(share(work.get())), NanoAria::new(share(burned.get())));
+        let done = Work { served, burned, ..Work::default() };
+        credit_node(&stage.node_id, &done, NanoAria::new(share(paid.get())), place, overlay)?;
+    }
+    Ok(())
 }
 
 fn credit_node(
     node: &NodeId,
-    work: WorkUnits,
-    reward: NanoAria,
+    work: &Work,
+    amount: NanoAria,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), InclusionError> {
-    let done = overlay.read().work(place.epoch(), node)?.checked_add(work)?;
+    let done = overlay.read().work(place.epoch(), node)?.plus(work)?;
     overlay.put(key::work(place.epoch(), node), &done);
     let mut account = overlay.read().account(node)?.unwrap_or_default();
-    account.balance = account.balance.checked_add(reward)?;
-    account.rewards_total = account.rewards_total.checked_add(reward)?;
+    account.balance = account.balance.checked_add(amount)?;
+    account.rewards_total = account.rewards_total.checked_add(amount)?;
     overlay.put(key::account(node), &account);
     Ok(())
 }

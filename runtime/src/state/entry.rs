@@ -3,13 +3,15 @@
 use aria_chain::attestation::Verdict;
 use aria_chain::consent::Consent;
 use aria_chain::ids::{Digest, NodeId, RecordId};
-use aria_chain::limits::{MODEL_NAME_BYTES_MAX, STATE_VALUE_BYTES_MAX, VALIDATORS_MAX};
+use aria_chain::limits::{MODEL_NAME_BYTES_MAX, STAGES_MAX, STATE_VALUE_BYTES_MAX, VALIDATORS_MAX};
 use aria_chain::model::Shape;
 use aria_chain::record::{RecordStatus, Stage};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow, WorkUnits};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::params::Params;
+use crate::params::{COMMITTEE_MAX, Params};
+use crate::rules::audit::JUDGES_MAX;
+use crate::rules::settle::Earned;
 
 /// Version of every value's bytes. A later version reads this one.
 const VERSION: u8 = 1;
@@ -25,7 +27,7 @@ pub struct Account {
     pub unbonding: NanoAria,
     /// Next nonce of a transaction of this account.
     pub nonce: u64,
-    /// All rewards ever paid to it.
+    /// All that answers and audits ever earned it, fees included.
     pub rewards_total: NanoAria,
 }
 
@@ -33,6 +35,32 @@ impl Account {
     /// The part of its bond that backs work.
     pub fn backing(&self) -> NanoAria {
         self.bond.minus_or_zero(self.unbonding)
+    }
+}
+
+/// What a node did in an epoch that counts for its power.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Work {
+    /// By answers.
+    pub served: WorkUnits,
+    /// By audits, for which others drew it.
+    pub audited: WorkUnits,
+    /// What requesters paid for those answers and nobody got.
+    pub burned: NanoAria,
+}
+
+impl Work {
+    /// Both kinds together.
+    pub fn total(&self) -> u128 {
+        u128::from(self.served.get()).saturating_add(u128::from(self.audited.get()))
+    }
+
+    pub(crate) fn plus(&self, more: &Work) -> Result<Work, Overflow> {
+        Ok(Work {
+            served: self.served.checked_add(more.served)?,
+            audited: self.audited.checked_add(more.audited)?,
+            burned: self.burned.checked_add(more.burned)?,
+        })
     }
 }
 
@@ -88,7 +116,7 @@ impl ModelProposal {
     }
 }
 
-/// Amounts in existence. Invariant: balances and bonds of all accounts add up to `genesis + issued - burned`.
+/// Amounts in existence. Invariant: balances and bonds of all accounts, and what is held, add up to `genesis + issued - burned`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Supply {
     /// Given out at genesis.
@@ -97,6 +125,8 @@ pub struct Supply {
     pub issued: NanoAria,
     /// Taken from bonds and fees and destroyed since.
     pub burned: NanoAria,
+    /// Taken from balances until it is open no more what becomes of it: fees of records that are audited, and what doubts are backed with.
+    pub held: NanoAria,
 }
 
 /// A node that may get power: a validator of genesis, or one with a bond.
@@ -155,12 +185,12 @@ pub enum Phase {
 pub struct Audit {
     /// The record.
     pub record: RecordId,
+    /// Whose fee is held for it.
+    pub requester: NodeId,
     /// Who ran it.
     pub stages: Vec<Stage>,
-    /// Work that it would be credited with.
-    pub work: WorkUnits,
-    /// What it would be paid.
-    pub reward: NanoAria,
+    /// What it would earn.
+    pub earned: Earned,
     /// What drew the committee; zero before.
     pub seed: Digest,
     /// How far it has come.
@@ -184,6 +214,11 @@ impl Audit {
         encode(self)
     }
 }
+
+const _: () = assert!(
+    256 + 36 * STAGES_MAX + 107 * JUDGES_MAX as usize + 33 * COMMITTEE_MAX as usize <= STATE_VALUE_BYTES_MAX,
+    "the largest dispute about the longest pipeline fits one value"
+);
 
 /// An auditor of a record.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -292,8 +327,10 @@ pub struct EpochTotals {
     pub sobriety: Sobriety,
     /// Work credited.
     pub work: WorkUnits,
-    /// Rewards paid.
+    /// Minted for answers and audits.
     pub rewards: NanoAria,
+    /// What requesters paid for answers, burned parts included.
+    pub paid: NanoAria,
     /// Transactions included.
     pub transactions: u64,
     /// Their fees, burned parts included.

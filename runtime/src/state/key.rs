@@ -8,7 +8,7 @@
 //! | `02` | [`Supply`](crate::state::Supply) |
 //! | `03` node | [`Account`](crate::state::Account) |
 //! | `04` model | [`Model`](crate::state::Model) |
-//! | `05` epoch (8) node | [`WorkUnits`](aria_chain::units::WorkUnits) of the node in the epoch |
+//! | `05` epoch (8) node | [`Work`](crate::state::Work) of the node in the epoch |
 //! | `06` epoch (8) | [`EpochTotals`](crate::state::EpochTotals) |
 //! | `07` expiry height (8) request | height (8) of the block that holds the record of this request |
 //! | `08` | [`ValidatorSet`](aria_chain::certificate::ValidatorSet) that votes in this epoch |

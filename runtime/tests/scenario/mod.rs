@@ -29,6 +29,9 @@ pub(crate) const DEVNET: &str = include_str!("../../../genesis/devnet.toml");
 /// Layers of the registered model.
 pub(crate) const LAYERS: u16 = 6;
 
+/// Whose key signs requests.
+pub(crate) const REQUESTER: u8 = 40;
+
 /// Key number `n` of the scenario.
 pub(crate) fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])
@@ -57,6 +60,8 @@ pub(crate) struct Unsigned {
     pub(crate) record: InferenceRecord,
     /// Keys of the stages, in order.
     pub(crate) stage_keys: Vec<u8>,
+    /// Key of the requester.
+    pub(crate) requester_key: u8,
 }
 
 impl Scenario {
@@ -128,7 +133,7 @@ impl Scenario {
             task_type: TaskType::TextGeneration,
             audit: AuditMode::Committee,
             max_fee: NanoAria::ZERO,
-            requester: key(9).node_id(),
+            requester: key(REQUESTER).node_id(),
             nonce: self.nonce,
             expiry: self.tip.height.plus(1_000).unwrap(),
         };
@@ -148,7 +153,7 @@ impl Scenario {
             backend: BackendClass::Canonical,
             transcript_root: Digest::new([7; 32]),
         };
-        Unsigned { request, record, stage_keys: vec![1] }
+        Unsigned { request, record, stage_keys: vec![1], requester_key: REQUESTER }
     }
 
     /// A claim with one change, signed and verified.
@@ -160,15 +165,17 @@ impl Scenario {
 
     /// Signs a claim as it stands; the record takes over what the request says.
     pub(crate) fn sign(&self, claim: Unsigned) -> VerifiedProof {
-        let Unsigned { request, mut record, stage_keys } = claim;
+        let Unsigned { mut request, mut record, stage_keys, requester_key } = claim;
+        let requester = key(requester_key);
+        request.requester = requester.node_id();
         let chain = self.genesis.chain_id();
         record.request_id = request.id();
         record.model_id = request.model_id;
         let id = record.id();
         let signed = SignedProof {
             stage_signatures: (0..).zip(stage_keys).map(|(stage, n)| key(n).sign_stage(chain, &id, stage)).collect(),
-            request_signature: key(9).sign_request(chain, &request.id()),
-            receipt_signature: key(9).sign_receipt(chain, &id),
+            request_signature: requester.sign_request(chain, &request.id()),
+            receipt_signature: requester.sign_receipt(chain, &id),
             request,
             record,
         };
@@ -282,10 +289,16 @@ impl Scenario {
         self.advance(self.after_ms(self.genesis.params().heartbeat_ms), Vec::new())
     }
 
-    /// Balances and bonds of all accounts.
+    /// Balances and bonds of all accounts, and what is held of them.
     pub(crate) fn held(&self) -> u64 {
         let accounts = self.reader().accounts(usize::MAX).unwrap();
-        accounts.iter().map(|(_, account)| account.balance.get() + account.bond.get()).sum()
+        let sum: u64 = accounts.iter().map(|(_, account)| account.balance.get() + account.bond.get()).sum();
+        sum + self.reader().supply().unwrap().held.get()
+    }
+
+    /// Lines of a genesis that give the requester money.
+    pub(crate) fn requester() -> String {
+        format!("\n[[accounts]]\nkey = \"{}\"\nbalance_nano = 1_000_000_000_000\n", key(REQUESTER).node_id())
     }
 }
 

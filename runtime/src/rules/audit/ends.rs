@@ -11,7 +11,7 @@ use super::count;
 use crate::reputation::Outcome;
 use crate::rules::evidence::{forfeit, slash};
 use crate::rules::record::{InclusionError, Place};
-use crate::rules::settle::{self, Earned};
+use crate::rules::{fee, settle};
 use crate::state::{Audit, Member, Overlay, StateError, key};
 
 /// Pays and punishes, by the status that a record ends with.
@@ -38,7 +38,10 @@ pub(super) fn pay(
                 punish(&stage.node_id, place, overlay)?;
             }
         }
-        _ => {}
+        RecordStatus::Included | RecordStatus::Unavailable | RecordStatus::SelfAudited => {}
+    }
+    if !matches!(status, RecordStatus::Verified | RecordStatus::Accepted) {
+        fee::give_back(&audit.requester, audit.earned.fee, overlay)?;
     }
     let outcome = match status {
         RecordStatus::Verified => Some(Outcome::Verified),
@@ -68,14 +71,14 @@ pub(super) fn pay(
         punish(node, place, overlay)?;
         remember(node, Outcome::Misjudged, overlay)?;
     }
-    if truth.is_some() { lapse(audit, place, overlay) } else { Ok(()) }
+    if truth.is_some() { lapse(audit, overlay) } else { Ok(()) }
 }
 
 /// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee.
-pub(super) fn lapse(audit: &Audit, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+pub(super) fn lapse(audit: &Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     let is_silent = |member: &&Member| matches!(member.verdict, None | Some(Verdict::Missing));
     for member in audit.members.iter().filter(is_silent) {
-        forfeit(&member.node, settle::audit_fee(place.params()), overlay)?;
+        forfeit(&member.node, audit.earned.audit_fee, overlay)?;
     }
     Ok(())
 }
@@ -95,7 +98,7 @@ pub(in crate::rules) fn pay_judges(
             remember(&member.node, Outcome::Misjudged, overlay)?;
         }
     }
-    lapse(audit, place, overlay)
+    lapse(audit, overlay)
 }
 
 pub(in crate::rules) fn remember(node: &NodeId, outcome: Outcome, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
@@ -111,8 +114,7 @@ fn credit(
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), StateError> {
-    let earned = Earned { work: audit.work, reward: audit.reward };
-    settle::credit(&audit.stages, earned, auditors, is_earned, place, overlay).map_err(|error| match error {
+    settle::credit(&audit.stages, audit.earned, auditors, is_earned, place, overlay).map_err(|error| match error {
         InclusionError::State(error) => error,
         // Admission saw to it that one record's amounts fit; all of a chain together do not reach 64 bits.
         InclusionError::Fault(_) => StateError::Damaged { key: key::SUPPLY.to_vec() },
