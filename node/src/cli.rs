@@ -316,9 +316,15 @@ pub struct InferArgs {
     /// Nobody is shown the question and its answer, not even auditors; the record earns nothing
     #[arg(long)]
     pub private: bool,
-    /// What the running node is to pay for the answer; at most what it was started with (--client-fee)
+    /// What is paid for the answer: by the running node, at most its --client-fee; with --at by the account of this machine's key
     #[arg(long, value_name = "ARIA")]
-    pub max_fee: Option<Amount>,
+    pub pay: Option<Amount>,
+    /// Ask a node elsewhere, and sign for it with this machine's key: its OpenAI API, as in http://127.0.0.1:3000/v1
+    #[arg(long, value_name = "URL")]
+    pub at: Option<String>,
+    /// Key of that API, where it needs one
+    #[arg(long, env = "ARIA_API_KEY", value_name = "KEY", requires = "at", hide_env_values = true)]
+    pub api_key: Option<String>,
     /// Threads, when no node is running
     #[arg(long)]
     pub threads: Option<usize>,

@@ -100,6 +100,13 @@ pub async fn admin(socket: &Path, method: &str, params: Value) -> Result<Value, 
     result_of(read_json(post(stream, "localhost", "/", None, &request).await?).await?)
 }
 
+/// Posts to a door and returns status and answer, refusals included. `key` is the API key, where one is needed.
+pub async fn post_json(url: &str, key: Option<&str>, body: &Value) -> Result<(u16, Value), ClientError> {
+    let (stream, host, path) = connect(url).await?;
+    let response = post(stream, &host, &path, key, body).await?;
+    Ok((response.status().as_u16(), read_json(response).await?))
+}
+
 /// Streams a chat completion: `on_chunk` sees every chunk as it comes. `key` is the API key, where one is needed.
 pub async fn chat(
     api: &str,

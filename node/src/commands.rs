@@ -25,6 +25,7 @@ mod look;
 mod model;
 mod network;
 mod node;
+mod paid;
 mod registry;
 mod shown;
 mod wallet;

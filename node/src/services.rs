@@ -8,7 +8,8 @@ use std::{
 
 use aria_chain::{
     consent::Consent,
-    ids::{ModelId, NodeId, TransactionId},
+    ids::{ModelId, NodeId, RecordId, TransactionId},
+    keys::Signature,
     store::{Health, Store, StoreError},
     transaction::VerifiedTransaction,
     units::{Height, NanoAria, Timestamp},
@@ -16,7 +17,7 @@ use aria_chain::{
 use aria_inference::backend::Backend;
 use aria_rpc::services::{
     AccountView, BanView, ConsentView, FaultView, GenerateCall, GenerateError, Generation, MempoolView, ModelCard,
-    NodeStatus, PeerView, Readiness, Services, Submission, VerifyView, WaitingProof, WaitingTransaction,
+    NodeStatus, Owed, PeerView, Readiness, Services, Submission, VerifyView, WaitingProof, WaitingTransaction,
 };
 use aria_runtime::{
     state::Reader,
@@ -26,6 +27,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use self::{answer::Place, orders::Orders};
 use crate::{
     chain::Chain,
     config::NodeConfig,
@@ -34,9 +36,10 @@ use crate::{
     supervisor::Spawner,
 };
 
-pub mod answer;
+mod answer;
 pub mod gateway;
 pub mod legacy;
+mod orders;
 mod payment;
 
 /// A model that is loaded.
@@ -60,6 +63,7 @@ pub struct NodeServices {
     metrics: PrometheusHandle,
     queue_max: usize,
     client_fee: NanoAria,
+    orders: Arc<Orders>,
 }
 
 impl NodeServices {
@@ -73,7 +77,8 @@ impl NodeServices {
         config: &NodeConfig,
     ) -> NodeServices {
         let (queue_max, client_fee) = (config.queue_max, config.client_fee);
-        NodeServices { chain, served, governor, spawner, stop, started: Instant::now(), metrics, queue_max, client_fee }
+        let (started, orders) = (Instant::now(), Arc::default());
+        NodeServices { chain, served, governor, spawner, stop, started, metrics, queue_max, client_fee, orders }
     }
 
     /// Why nothing is written any more, if that is so.
@@ -123,7 +128,17 @@ impl Services for NodeServices {
         }
         let served =
             self.served.get().ok_or_else(|| GenerateError::NotReady { reason: "the model is being loaded".into() })?;
-        answer::start((&self.chain, &self.governor), (served, self.client_fee), &self.spawner, call)
+        let place = Place { chain: &self.chain, governor: &self.governor, served, orders: &self.orders };
+        place.start(&self.spawner, self.client_fee, call)
+    }
+
+    fn owed(&self, requester: &NodeId) -> Vec<Owed> {
+        self.orders.owed(requester, Timestamp::new(self.chain.clock.now_ms()))
+    }
+
+    fn receive(&self, record: &RecordId, receipt: Signature) -> Result<(), String> {
+        let (proof, payload) = self.orders.receive(record, receipt)?;
+        answer::acknowledge(&self.chain, proof, payload.as_ref())
     }
 
     fn consent(&self) -> Option<ConsentView> {

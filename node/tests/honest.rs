@@ -18,7 +18,7 @@ use aria_node::audit::judge::run_again;
 use aria_node::audit::payload::{Payload, Shown};
 use aria_node::cli::BackendChoice;
 use aria_node::model::{EMBEDDED_NAME, locate};
-use aria_node::services::gateway::{Secrets, Terms, admit, bias_ppm, prove, settle, transcript_salt};
+use aria_node::services::gateway::{Secrets, Terms, admit, bias_ppm, prove, request, settle, transcript_salt};
 
 /// How many in an ordinary run.
 const AUDITS: u32 = 150;
@@ -94,12 +94,13 @@ fn no_honest_record_is_refuted_and_no_false_one_passes() {
         let secrets = Secrets::draw().expect("randomness");
         let asked = dice.request(&secrets);
         let terms = Terms { audit: AuditMode::Committee, task: TaskType::TextGeneration, max_fee: NanoAria::ZERO };
-        let admitted = admit(&key, &chain, model_id, Height::new(5), (&asked, terms), secrets);
+        let wanted = request(key.node_id(), (&chain, model_id), Height::new(5), (&asked, terms), &secrets);
+        let admitted = admit(&key, wanted, secrets);
         let begun = Instant::now();
         let outcome = answer(&*provider, &asked);
         generating += begun.elapsed();
         let layers = u16::try_from(provider.model().hyper.layers).expect("few");
-        let proof = prove(&key, admitted, &outcome, provider.kind(), layers, Timestamp::new(9)).expect("sound");
+        let proof = prove(&key, admitted, &outcome, (provider.kind(), layers), Timestamp::new(9)).expect("sound");
         let outputs: Vec<Vec<u32>> = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
         let payload = Payload::new(&asked, outputs, bias_ppm(&asked.sampling), &secrets);
 

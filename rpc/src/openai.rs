@@ -1,7 +1,7 @@
 //! The OpenAI door: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, and beside them `/health` and `/metrics`.
 //!
 //! In reading order: `request` (JSON to an order), `answer` (a generation to a response), `shape` (the JSON of an
-//! answer), `fields` and [`error`].
+//! answer), `receipts` (of clients that pay by themselves), `fields` and [`error`].
 
 use std::{
     sync::Arc,
@@ -27,6 +27,7 @@ use crate::services::{ModelCard, Readiness, Services};
 mod answer;
 pub mod error;
 mod fields;
+mod receipts;
 mod request;
 mod shape;
 
@@ -48,6 +49,8 @@ pub fn router(services: Arc<dyn Services>) -> Router {
         .route("/v1/models/{*id}", get(model))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
+        .route("/v1/aria/receipts", post(receipts::receive))
+        .route("/v1/aria/receipts/{requester}", get(receipts::owed))
         .route("/health", get(health))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics))

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use aria_chain::{
     consent::{Consent, Refusal},
+    ids::{NodeId, RecordId, RequestId},
+    keys::Signature,
+    request::InferenceRequest,
     store::{Store, StoreError},
-    units::Height,
+    units::{Height, NanoAria},
 };
 use aria_inference::{
     backend::CancelToken,
@@ -28,6 +31,13 @@ pub trait Services: Send + Sync + 'static {
 
     /// Starts an answer. What goes wrong later comes as an event.
     fn generate(&self, call: GenerateCall) -> Result<Generation, GenerateError>;
+
+    /// What a requester has to sign for.
+    fn owed(&self, requester: &NodeId) -> Vec<Owed>;
+
+    /// Takes a requester's signature for a record, which is then on its way into a block, on disk. The error says which rule it
+    /// breaks. *Blocks.*
+    fn receive(&self, record: &RecordId, receipt: Signature) -> Result<(), String>;
 
     /// The consent contract in force, if one was stated.
     fn consent(&self) -> Option<ConsentView>;
@@ -169,6 +179,26 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+/// Whose money pays for an answer, and who signs the request.
+#[derive(Debug, Clone)]
+pub enum Payer {
+    /// The node, at most so much; where the client says nothing, what it pays for every client.
+    Node(Option<NanoAria>),
+    /// A client with a key of its own. Its request is offered, for it to sign.
+    Client(NodeId, NanoAria),
+    /// The same, with the signature of what was offered.
+    Signed(RequestId, Signature),
+}
+
+/// A record that its requester has not signed for yet.
+#[derive(Debug, Clone)]
+pub struct Owed {
+    /// Its id: what is to be signed.
+    pub record_id: RecordId,
+    /// Its bytes.
+    pub record: Vec<u8>,
+}
+
 /// An order for an answer, its parameters in range as far as the door can tell.
 #[derive(Debug, Clone)]
 pub struct GenerateCall {
@@ -192,8 +222,8 @@ pub struct GenerateCall {
     pub task: aria_chain::request::TaskType,
     /// Memory that the client says its task takes, in megabytes; zero if it says nothing.
     pub ram_mb: u32,
-    /// What the node is to pay for it from its own account; where the client says nothing, what it pays for every client.
-    pub max_fee: Option<aria_chain::units::NanoAria>,
+    /// Whose money pays for it.
+    pub payer: Payer,
     /// Report logarithms of probabilities, and this many alternatives.
     pub logprobs: Option<u8>,
 }
@@ -284,6 +314,9 @@ pub struct Finished {
 pub struct AriaExtension {
     /// The record on its way into a block; nothing if the answer cannot be recorded, and then the log says why.
     pub record_id: Option<String>,
+    /// The record as hex, where its requester is to sign for it first; it is on its way after that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt_for: Option<String>,
     /// The signed request.
     pub request_id: String,
     /// Nodes that ran it, in order.
@@ -331,9 +364,23 @@ pub enum GenerateError {
     /// The node's consent contract forbids it.
     #[error(transparent)]
     Consent(#[from] Refusal),
-    /// The node does not pay for it.
+    /// The fee cannot be paid.
     #[error("{0}")]
     Fee(String),
+    /// Its requester is to sign it first.
+    #[error("sign the request and send it again with aria.request_id and aria.signature; see docs/rpc.md")]
+    Unsigned(Box<InferenceRequest>),
+    /// A signature or what it is over is not what was offered.
+    #[error("{0}")]
+    Signature(String),
+    /// Who does not sign for answers is given no more.
+    #[error("{requester} owes receipts for {owed} answers; see /v1/aria/receipts/{requester}")]
+    ReceiptOwed {
+        /// The requester.
+        requester: NodeId,
+        /// How many.
+        owed: usize,
+    },
     /// A parameter cannot work with this model.
     #[error(transparent)]
     Request(#[from] RequestError),

@@ -13,7 +13,7 @@ use std::{
 use aria_chain::consent::{Consent, Refusal};
 use aria_chain::request::TaskType;
 use aria_chain::units::{NanoAria, Timestamp};
-use aria_rpc::services::Prompt;
+use aria_rpc::services::{Payer, Prompt};
 use scripted::{Script, Scripted, ask, open, post, send};
 use serde_json::{Value, json};
 
@@ -258,6 +258,39 @@ async fn the_task_is_read_by_all_its_names() {
         let refused = post(address, CHAT, &body(json!({"aria": {"task_type": wrong}})));
         assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("aria.task_type")));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_pays_is_read_and_what_is_wrong_is_named() {
+    let node = Scripted::new(WORDS);
+    let (address, _stop) = open(&node, &[]).await;
+    let (key, signature) = ("ab".repeat(32), "cd".repeat(64));
+    let payer = |own: Value| {
+        assert_eq!(post(address, CHAT, &body(json!({"aria": own}))).status, 200, "{own}");
+        node.asked.lock().unwrap().take().unwrap().payer
+    };
+    assert!(matches!(payer(json!({})), Payer::Node(None)));
+    assert!(matches!(payer(json!({"max_fee": 7})), Payer::Node(Some(fee)) if fee.get() == 7));
+    assert!(matches!(payer(json!({"max_fee": 7, "requester": key})), Payer::Client(_, fee) if fee.get() == 7));
+    assert!(matches!(payer(json!({"request_id": key, "signature": signature})), Payer::Signed(..)));
+    for (wrong, field) in [
+        (json!({"max_fee": -1}), "aria.max_fee"),
+        (json!({"max_fee": "0.003"}), "aria.max_fee"),
+        (json!({"requester": "ab"}), "aria.requester"),
+        (json!({"requester": 5}), "aria.requester"),
+        (json!({"signature": "ab", "request_id": key}), "aria.signature"),
+        (json!({"signature": signature}), "aria.request_id"),
+    ] {
+        let refused = post(address, CHAT, &body(json!({"aria": wrong})));
+        assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!(field)), "{wrong}");
+    }
+    let receipt = |body: Value| {
+        let answer = post(address, "/v1/aria/receipts", &body);
+        (answer.status, answer.json()["error"]["param"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(receipt(json!({"signature": signature})), (400, "record_id".into()));
+    assert_eq!(receipt(json!({"record_id": key})), (400, "signature".into()));
+    assert_eq!(receipt(json!({"record_id": key, "signature": signature})), (400, "record_id".into()), "none is owed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ fn status(member: &Member, record: &str) -> String {
 }
 
 /// Waits until a record is more than included; how it ended.
-fn settled(member: &Member, record: &str) -> String {
+pub(crate) fn settled(member: &Member, record: &str) -> String {
     let begun = Instant::now();
     loop {
         let status = status(member, record);
@@ -37,7 +37,7 @@ fn settled(member: &Member, record: &str) -> String {
     }
 }
 
-fn node_id(member: &Member) -> String {
+pub(crate) fn node_id(member: &Member) -> String {
     member.result("net_info", json!([]))["node_id"].as_str().unwrap().to_owned()
 }
 
@@ -45,7 +45,7 @@ fn account(member: &Member, node: &str) -> Value {
     member.result("chain_getAccount", json!([node]))
 }
 
-fn nano(view: &Value, field: &str) -> u64 {
+pub(crate) fn nano(view: &Value, field: &str) -> u64 {
     view[field].as_str().unwrap().parse().unwrap()
 }
 
@@ -63,11 +63,11 @@ fn taken(member: &Member, record: &str) -> (Payload, SignedProof) {
     }
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

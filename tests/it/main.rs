@@ -11,6 +11,7 @@ mod epochs;
 mod hostile;
 mod models;
 mod network;
+mod paid;
 mod slice;
 mod snapshot;
 mod stranger;

@@ -222,7 +222,7 @@ mod tests {
     use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Timestamp};
 
     use super::*;
-    use crate::services::gateway::{Terms, admit, bias_ppm};
+    use crate::services::gateway::{Terms, bias_ppm, request};
 
     fn asked() -> GenerationRequest {
         let sampling =
@@ -242,7 +242,8 @@ mod tests {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
         let (asked, secrets) = (asked(), Secrets::draw().expect("randomness"));
         let terms = Terms { audit: AuditMode::Committee, task: TaskType::Any, max_fee: NanoAria::ZERO };
-        let request = admit(&key, &chain, ModelId::new([2; 32]), Height::new(5), (&asked, terms), secrets).request;
+        let here = (&chain, ModelId::new([2; 32]));
+        let request = request(key.node_id(), here, Height::new(5), (&asked, terms), &secrets);
         let outputs = vec![vec![5, 6, 7, 8], vec![9]];
         let record = InferenceRecord {
             request_id: request.id(),

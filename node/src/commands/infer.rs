@@ -16,12 +16,11 @@ use aria_inference::{
 };
 use serde_json::{Value, json};
 
-use super::{Setting, print_json};
+use super::{Setting, paid::ask_at, print_json};
 use crate::{
     amount::Amount,
     cli::{BackendChoice, InferArgs},
     client::chat,
-    data_dir::RunningNode,
     model::{EMBEDDED_NAME, locate},
     node::kernel_of,
 };
@@ -34,9 +33,13 @@ pub(super) async fn infer(setting: &Setting, mut args: InferArgs) -> anyhow::Res
         args.prompt.clear();
         io::stdin().take(PROMPT_BYTES_MAX).read_to_string(&mut args.prompt).context("standard input cannot be read")?;
     }
-    let answer = match setting.existing().running() {
-        Some(node) => ask(setting, &node, &args).await?,
-        None => answer_here(setting, &args)?,
+    let answer = match (&args.at, setting.existing().running()) {
+        (Some(api), _) => ask_at(setting, api, &args).await?.view(),
+        (None, Some(node)) => {
+            let key = setting.existing().api_keys()?.into_iter().next();
+            stream(setting, &node.api, key.as_deref(), &body(&args, &node.model)).await?.view()
+        }
+        (None, None) => answer_here(setting, &args)?,
     };
     if setting.json {
         print_json(&answer);
@@ -56,15 +59,16 @@ fn messages(args: &InferArgs) -> Vec<ChatMessage> {
     system.into_iter().chain([message("user", &args.prompt)]).collect()
 }
 
-async fn ask(setting: &Setting, node: &RunningNode, args: &InferArgs) -> anyhow::Result<Value> {
+/// What a node is asked.
+pub(super) fn body(args: &InferArgs, model: &str) -> Value {
     let messages: Vec<Value> =
         messages(args).iter().map(|message| json!({"role": message.role, "content": message.content})).collect();
     let mut own = json!({"audit": if args.private { "none" } else { "committee" }});
-    if let Some(Amount(fee)) = args.max_fee {
+    if let Some(Amount(fee)) = args.pay {
         own["max_fee"] = json!(fee.get());
     }
-    let body = json!({
-        "model": args.model.as_deref().unwrap_or(&node.model),
+    json!({
+        "model": args.model.as_deref().unwrap_or(model),
         "messages": messages,
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,
@@ -73,38 +77,62 @@ async fn ask(setting: &Setting, node: &RunningNode, args: &InferArgs) -> anyhow:
         "stream": true,
         "stream_options": {"include_usage": true},
         "aria": own,
-    });
-    let key = setting.existing().api_keys()?.into_iter().next();
-    let (mut text, mut finish, mut usage, mut aria) = (String::new(), Value::Null, Value::Null, Value::Null);
-    chat(&node.api, key.as_deref(), &body, |chunk| {
+    })
+}
+
+/// An answer as it came.
+#[derive(Default)]
+pub(super) struct Answer {
+    model: Value,
+    text: String,
+    finish: Value,
+    pub(super) usage: Value,
+    pub(super) aria: Value,
+}
+
+impl Answer {
+    fn take(&mut self, chunk: &Value) {
         let choice = &chunk["choices"][0];
-        if let Some(piece) = choice["delta"]["content"].as_str() {
-            show(setting, piece);
-            text.push_str(piece);
-        }
-        for (slot, value) in
-            [(&mut finish, &choice["finish_reason"]), (&mut usage, &chunk["usage"]), (&mut aria, &chunk["aria"])]
-        {
+        self.text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+        for (slot, value) in [
+            (&mut self.finish, &choice["finish_reason"]),
+            (&mut self.usage, &chunk["usage"]),
+            (&mut self.aria, &chunk["aria"]),
+        ] {
             if !value.is_null() {
                 *slot = value.clone();
             }
         }
+    }
+
+    fn view(&self) -> Value {
+        let Answer { model, text, finish, usage, aria } = self;
+        json!({
+            "text": text,
+            "finish_reason": finish,
+            "record_id": aria["record_id"],
+            "request_id": aria["request_id"],
+            "transcript_root": aria["transcript_root"],
+            "model": model,
+            "prompt_tokens": usage["prompt_tokens"],
+            "tokens_generated": usage["completion_tokens"],
+            "latency_ms": aria["latency_ms"],
+            "first_token_ms": aria["first_token_ms"],
+            "energy_mj": aria["energy_mj"],
+            "energy_source": aria["energy_source"],
+        })
+    }
+}
+
+/// Shows an answer while it comes.
+pub(super) async fn stream(setting: &Setting, api: &str, key: Option<&str>, body: &Value) -> anyhow::Result<Answer> {
+    let mut answer = Answer { model: body["model"].clone(), ..Answer::default() };
+    chat(api, key, body, |chunk| {
+        show(setting, chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
+        answer.take(chunk);
     })
     .await?;
-    Ok(json!({
-        "text": text,
-        "finish_reason": finish,
-        "record_id": aria["record_id"],
-        "request_id": aria["request_id"],
-        "transcript_root": aria["transcript_root"],
-        "model": body["model"],
-        "prompt_tokens": usage["prompt_tokens"],
-        "tokens_generated": usage["completion_tokens"],
-        "latency_ms": aria["latency_ms"],
-        "first_token_ms": aria["first_token_ms"],
-        "energy_mj": aria["energy_mj"],
-        "energy_source": aria["energy_source"],
-    }))
+    Ok(answer)
 }
 
 /// Shows a piece of the answer at once, unless a script is reading.

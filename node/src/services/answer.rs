@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use aria_chain::{
-    ids::ModelId,
+    ids::{ModelId, RecordId},
+    proof::VerifiedProof,
     request::AuditMode,
     units::{NanoAria, Timestamp},
 };
@@ -19,8 +20,8 @@ use aria_inference::{
     verify::{Claim, Verdict},
 };
 use aria_rpc::services::{
-    AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent, Logprob, Prompt,
-    TokenChance,
+    AriaExtension, CancelGuard, Finished, GenerateCall, GenerateError, Generation, GenerationEvent, Logprob, Owed,
+    Payer, Prompt, TokenChance,
 };
 use aria_runtime::{rules::fee::could_earn, state::Reader};
 use tokio::{
@@ -31,12 +32,13 @@ use tokio::{
 use super::{
     Served,
     gateway::{self, Admitted, Secrets, Terms},
+    orders::{Order, Orders},
     payment,
 };
 use crate::{
     audit::payload::Payload,
     chain::Chain,
-    consent::{Governor, Wanted},
+    consent::{Governor, Permit, Wanted},
     supervisor::Spawner,
 };
 
@@ -45,72 +47,108 @@ const CLIENT_EVENTS: usize = 64;
 /// When it is worth asking a busy node again.
 const RETRY_AFTER_S: u64 = 1;
 
-/// Starts an answer; the rest happens on a task of its own.
-pub(super) fn start(
-    (chain, governor): (&Arc<Chain>, &Arc<Governor>),
-    (served, client_fee): (&Served, NanoAria),
-    spawner: &Spawner,
-    call: GenerateCall,
-) -> Result<Generation, GenerateError> {
-    if call.model != served.name {
-        return Err(GenerateError::UnknownModel(call.model));
-    }
-    if !chain.mempool().has_room(&chain.key.node_id()) {
-        return Err(GenerateError::Busy {
-            reason: "too many records wait for a block".into(),
-            retry_after_s: RETRY_AFTER_S,
-        });
-    }
-    let secrets = Secrets::draw().map_err(no_randomness)?;
-    let terms = Terms { audit: call.audit, task: call.task, max_fee: payment::fee(chain, client_fee, &call)? };
-    let ram_mb = call.ram_mb;
-    let request = generation_request((served, governor), call, &secrets)?;
-    let model_id = ModelId::new(served.backend.model().digest.0);
-    let permit = governor.admit(&wanted(chain, served, &request, (terms, ram_mb))?)?;
-    let admitted =
-        gateway::admit(&chain.key, chain.genesis.chain_id(), model_id, chain.tip_height(), (&request, terms), secrets);
-
-    let cancel = CancelToken::new();
-    // One place for every event there can be: the engine's thread never waits.
-    let places = request.choices as usize * (request.max_tokens as usize + 1) + 2;
-    let (sink, engine_events) = mpsc::channel(places);
-    let overflow = cancel.clone();
-    let sink = Box::new(move |event| {
-        if sink.try_send(event).is_err() {
-            overflow.cancel();
-        }
-    });
-    served.backend.submit(request.clone(), cancel.clone(), sink).map_err(refusal)?;
-    metrics::counter!("aria_requests_total").increment(1);
-
-    let (to_client, events) = mpsc::channel(CLIENT_EVENTS);
-    let generation = Generation {
-        request_id: admitted.id.to_string(),
-        prompt_tokens: u32::try_from(request.prompt.len()).unwrap_or(u32::MAX),
-        events,
-        guard: CancelGuard(cancel.clone()),
-    };
-    let recorder = Recorder { chain: Arc::clone(chain), backend: Arc::clone(&served.backend), admitted, request };
-    spawner.spawn(async move {
-        forward(recorder, engine_events, to_client, cancel).await;
-        drop(permit);
-    });
-    Ok(generation)
+/// Where answers are made.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) chain: &'a Arc<Chain>,
+    pub(super) governor: &'a Arc<Governor>,
+    pub(super) served: &'a Served,
+    pub(super) orders: &'a Arc<Orders>,
 }
 
-/// What a request asks of this node's consent.
-fn wanted(
-    chain: &Chain,
-    served: &Served,
-    request: &GenerationRequest,
-    (terms, ram_mb): (Terms, u32),
-) -> Result<Wanted, GenerateError> {
-    let info = served.backend.model();
-    // What is longer than the context is for the engine to refuse.
-    let positions = request.positions().min(info.context) as u64;
-    let kv_bytes = u64::from(request.choices) * positions * info.kv_shape().bytes_per_position() as u64;
-    let reward = earnings(chain, served, &ModelId::new(info.digest.0), terms)?;
-    Ok(Wanted { at: Timestamp::new(chain.clock.now_ms()), task: terms.task, ram_mb, kv_bytes, reward })
+impl Place<'_> {
+    /// Starts an answer, or offers its request to the client that pays for it; the rest happens on a task of its own.
+    pub(super) fn start(
+        self,
+        spawner: &Spawner,
+        client_fee: NanoAria,
+        call: GenerateCall,
+    ) -> Result<Generation, GenerateError> {
+        let now = Timestamp::new(self.chain.clock.now_ms());
+        let (order, admitted, receipts) = match call.payer {
+            Payer::Signed(id, signature) => {
+                let (order, admitted) = self.orders.redeem(&id, signature, now)?;
+                (order, admitted, Some(Arc::clone(self.orders)))
+            }
+            Payer::Client(..) => return Err(self.orders.offer(self.order(client_fee, call)?, now)),
+            Payer::Node(_) => {
+                let order = self.order(client_fee, call)?;
+                let admitted = gateway::admit(&self.chain.key, order.request.clone(), order.secrets);
+                (order, admitted, None)
+            }
+        };
+        let permit = self.governor.admit(&self.wanted(&order)?)?;
+        self.run(spawner, order.generation, (admitted, receipts), permit)
+    }
+
+    /// What a call comes to: tokens, parameters, fee, and the request that is to be signed.
+    fn order(self, client_fee: NanoAria, call: GenerateCall) -> Result<Order, GenerateError> {
+        if call.model != self.served.name {
+            return Err(GenerateError::UnknownModel(call.model));
+        }
+        let (requester, max_fee) = payment::payer(self.chain, client_fee, &call)?;
+        if !self.chain.mempool().has_room(&requester) {
+            let reason = "too many records wait for a block".into();
+            return Err(GenerateError::Busy { reason, retry_after_s: RETRY_AFTER_S });
+        }
+        let secrets = Secrets::draw().map_err(no_randomness)?;
+        let (terms, ram_mb) = (Terms { audit: call.audit, task: call.task, max_fee }, call.ram_mb);
+        let generation = generation_request((self.served, self.governor), call, &secrets)?;
+        let info = self.served.backend.model();
+        // What cannot be run is not offered.
+        generation.check(info.hyper.vocab, info.context)?;
+        let here = (self.chain.genesis.chain_id(), ModelId::new(info.digest.0));
+        let request = gateway::request(requester, here, self.chain.tip_height(), (&generation, terms), &secrets);
+        Ok(Order { request, generation, terms, ram_mb, secrets })
+    }
+
+    /// What a request asks of this node's consent.
+    fn wanted(self, order: &Order) -> Result<Wanted, GenerateError> {
+        let (request, info) = (&order.generation, self.served.backend.model());
+        // What is longer than the context is for the engine to refuse.
+        let positions = request.positions().min(info.context) as u64;
+        let kv_bytes = u64::from(request.choices) * positions * info.kv_shape().bytes_per_position() as u64;
+        let reward = earnings(self.chain, self.served, &order.request.model_id, order.terms)?;
+        let at = Timestamp::new(self.chain.clock.now_ms());
+        Ok(Wanted { at, task: order.terms.task, ram_mb: order.ram_mb, kv_bytes, reward })
+    }
+
+    /// Runs what was admitted. `receipts`: where the record waits for its requester to sign for it.
+    fn run(
+        self,
+        spawner: &Spawner,
+        request: GenerationRequest,
+        (admitted, receipts): (Admitted, Option<Arc<Orders>>),
+        permit: Permit,
+    ) -> Result<Generation, GenerateError> {
+        let cancel = CancelToken::new();
+        // One place for every event there can be: the engine's thread never waits.
+        let places = request.choices as usize * (request.max_tokens as usize + 1) + 2;
+        let (sink, engine_events) = mpsc::channel(places);
+        let overflow = cancel.clone();
+        let sink = Box::new(move |event| {
+            if sink.try_send(event).is_err() {
+                overflow.cancel();
+            }
+        });
+        self.served.backend.submit(request.clone(), cancel.clone(), sink).map_err(refusal)?;
+        metrics::counter!("aria_requests_total").increment(1);
+
+        let (to_client, events) = mpsc::channel(CLIENT_EVENTS);
+        let generation = Generation {
+            request_id: admitted.id.to_string(),
+            prompt_tokens: u32::try_from(request.prompt.len()).unwrap_or(u32::MAX),
+            events,
+            guard: CancelGuard(cancel.clone()),
+        };
+        let (chain, backend) = (Arc::clone(self.chain), Arc::clone(&self.served.backend));
+        let recorder = Recorder { chain, backend, admitted, request, receipts };
+        spawner.spawn(async move {
+            forward(recorder, engine_events, to_client, cancel).await;
+            drop(permit);
+        });
+        Ok(generation)
+    }
 }
 
 /// What an answer can earn, by a model that the chain knows, run exactly, that auditors may check.
@@ -234,6 +272,25 @@ struct Recorder {
     backend: Arc<dyn aria_inference::backend::Backend>,
     admitted: Admitted,
     request: GenerationRequest,
+    /// Where the record waits for its requester to sign for it; none where that is this node.
+    receipts: Option<Arc<Orders>>,
+}
+
+/// What became of a record.
+enum Recorded {
+    /// It waits for a block.
+    Waiting(RecordId),
+    /// It waits for its requester.
+    Owed(Owed),
+}
+
+/// Makes a whole proof wait for a block, on disk, and keeps what its auditors may ask for. Blocks for a disk sync.
+pub(super) fn acknowledge(chain: &Chain, proof: VerifiedProof, payload: Option<&Payload>) -> Result<(), String> {
+    chain.check_includable(&proof)?;
+    if let Some(payload) = payload.filter(|_| chain.is_audited()) {
+        chain.payloads.keep(&proof.record_id(), payload).map_err(|error| error.to_string())?;
+    }
+    chain.acknowledge(proof).map_err(|error| error.to_string())
 }
 
 impl Recorder {
@@ -256,8 +313,12 @@ impl Recorder {
         }
         let (prompt_tokens, completion_tokens) = (outcome.prompt_tokens, outcome.generated_tokens);
         let cached_tokens = outcome.cached_tokens;
-        match self.acknowledge(outcome).await {
-            Ok(record_id) => aria.record_id = Some(record_id),
+        match self.record(outcome).await {
+            Ok(Recorded::Waiting(record_id)) => aria.record_id = Some(record_id.to_string()),
+            Ok(Recorded::Owed(owed)) => {
+                aria.record_id = Some(owed.record_id.to_string());
+                aria.receipt_for = Some(hex::encode(owed.record));
+            }
             Err(reason) => tracing::error!(request = aria.request_id, %reason, "the answer has no record"),
         }
         GenerationEvent::Done(Box::new(Finished { prompt_tokens, cached_tokens, completion_tokens, aria }))
@@ -280,24 +341,25 @@ impl Recorder {
         }
     }
 
-    /// Signs the record and keeps it until a block has it.
-    async fn acknowledge(self, outcome: Outcome) -> Result<String, String> {
-        let Recorder { chain, backend, admitted, request } = self;
+    /// Signs the record and keeps it until a block has it, or until its requester has signed for it.
+    async fn record(self, outcome: Outcome) -> Result<Recorded, String> {
+        let Recorder { chain, backend, admitted, request, receipts } = self;
         let work = move || {
             let outputs = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
             let payload = Payload::new(&request, outputs, gateway::bias_ppm(&request.sampling), &admitted.secrets);
-            let is_shown = admitted.request.audit == AuditMode::Committee;
+            let is_shown = admitted.request.audit == AuditMode::Committee && backend.kind() == BackendKind::Builtin;
             let layers = u16::try_from(backend.model().hyper.layers).unwrap_or(u16::MAX);
-            let now = Timestamp::new(chain.clock.now_ms());
-            let proof = gateway::prove(&chain.key, admitted, &outcome, backend.kind(), layers, now)
-                .map_err(|error| error.to_string())?;
-            let record = proof.record_id();
-            chain.check_includable(&proof)?;
-            if is_shown && backend.kind() == BackendKind::Builtin && chain.is_audited() {
-                chain.payloads.keep(&record, &payload).map_err(|error| error.to_string())?;
+            let (engine, now) = ((backend.kind(), layers), Timestamp::new(chain.clock.now_ms()));
+            let payload = is_shown.then_some(payload);
+            if let Some(orders) = receipts {
+                let unreceipted = gateway::record(&chain.key, admitted, &outcome, engine, now);
+                return Ok(Recorded::Owed(orders.owe(unreceipted, payload, now)));
             }
-            chain.acknowledge(proof).map_err(|error| error.to_string())?;
-            Ok(record.to_string())
+            let proof = gateway::prove(&chain.key, admitted, &outcome, engine, now);
+            let proof = proof.map_err(|error| error.to_string())?;
+            let record = proof.record_id();
+            acknowledge(&chain, proof, payload.as_ref())?;
+            Ok(Recorded::Waiting(record))
         };
         spawn_blocking(work).await.map_err(|error| error.to_string())?
     }
@@ -306,6 +368,7 @@ impl Recorder {
     fn extension(&self, outcome: &Outcome) -> AriaExtension {
         AriaExtension {
             record_id: None,
+            receipt_for: None,
             request_id: self.admitted.id.to_string(),
             node_ids: vec![self.chain.key.node_id().to_string()],
             backend: self.backend.kind().name(),

@@ -1,4 +1,5 @@
-//! The local gateway: clients of the OpenAI door have no key, so this node signs their requests for them.
+//! The local gateway: most clients of the OpenAI door have no key, so this node signs their requests for them. Those that have one
+//! sign the same request and the same record by themselves.
 //!
 //! Sampling parameters are rounded to parts per million first, because that is what the signed request binds; the engine
 //! runs with exactly those numbers.
@@ -82,18 +83,24 @@ pub struct Admitted {
     pub secrets: Secrets,
 }
 
-/// Signs `generation` as its requester, for a block above `tip`.
-pub fn admit(
-    key: &NodeKey,
-    chain_id: &ChainId,
-    model_id: ModelId,
+impl Admitted {
+    /// A request that its requester signed.
+    pub fn new(request: InferenceRequest, signature: Signature, secrets: Secrets) -> Admitted {
+        Admitted { id: request.id(), request, signature, secrets }
+    }
+}
+
+/// What a requester is to sign for `generation`, for a block above `tip`.
+pub fn request(
+    requester: NodeId,
+    (chain_id, model_id): (&ChainId, ModelId),
     tip: Height,
     (generation, Terms { audit, task, max_fee }): (&GenerationRequest, Terms),
-    secrets: Secrets,
-) -> Admitted {
+    secrets: &Secrets,
+) -> InferenceRequest {
     let GenerationRequest { sampling, .. } = generation;
     let bias = bias_ppm(sampling);
-    let request = InferenceRequest {
+    InferenceRequest {
         chain_id: chain_id.clone(),
         model_id,
         prompt_commitment: commit_prompt(&secrets.prompt, &generation.prompt),
@@ -112,26 +119,56 @@ pub fn admit(
         task_type: task,
         audit,
         max_fee,
-        requester: key.node_id(),
+        requester,
         nonce: secrets.nonce,
         expiry: Height::new(tip.get().saturating_add(EXPIRY_BLOCKS)),
-    };
-    let id = request.id();
-    Admitted { id, signature: key.sign_request(chain_id, &id), request, secrets }
+    }
 }
 
-/// Signs the record of a finished answer, as the only stage and as the requester that received it.
-///
-/// # Errors
-/// If the proof breaks a rule of `docs/proof.md`: then the request should not have been admitted.
-pub fn prove(
+/// Signs a request as its requester.
+pub fn admit(key: &NodeKey, request: InferenceRequest, secrets: Secrets) -> Admitted {
+    let signature = key.sign_request(&request.chain_id, &request.id());
+    Admitted::new(request, signature, secrets)
+}
+
+/// A record that its only stage signed, and its requester not yet.
+#[derive(Debug, Clone)]
+pub struct Unreceipted {
+    /// What was asked.
+    pub request: InferenceRequest,
+    /// What is claimed.
+    pub record: InferenceRecord,
+    stage: Signature,
+    requester: Signature,
+}
+
+impl Unreceipted {
+    /// With the requester's signature over the record.
+    ///
+    /// # Errors
+    /// If it is not the requester's, or the proof breaks another rule of `docs/proof.md`.
+    pub fn receipted(self, receipt: Signature) -> Result<VerifiedProof, ProofError> {
+        let chain_id = self.request.chain_id.clone();
+        let Unreceipted { request, record, stage, requester } = self;
+        let proof = SignedProof {
+            request,
+            record,
+            stage_signatures: vec![stage],
+            request_signature: requester,
+            receipt_signature: receipt,
+        };
+        proof.verify(&chain_id)
+    }
+}
+
+/// Signs the record of a finished answer as its only stage.
+pub fn record(
     key: &NodeKey,
     admitted: Admitted,
     outcome: &Outcome,
-    backend: BackendKind,
-    layers: u16,
+    (backend, layers): (BackendKind, u16),
     now: Timestamp,
-) -> Result<VerifiedProof, ProofError> {
+) -> Unreceipted {
     let Admitted { request, id, signature, secrets } = admitted;
     let outputs: Vec<Vec<u32>> = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
     let (class, root) = match backend {
@@ -157,15 +194,24 @@ pub fn prove(
         backend: class,
         transcript_root: root,
     };
-    let (chain_id, record_id) = (request.chain_id.clone(), record.id());
-    let proof = SignedProof {
-        stage_signatures: vec![key.sign_stage(&chain_id, &record_id, 0)],
-        request_signature: signature,
-        receipt_signature: key.sign_receipt(&chain_id, &record_id),
-        request,
-        record,
-    };
-    proof.verify(&chain_id)
+    let stage = key.sign_stage(&request.chain_id, &record.id(), 0);
+    Unreceipted { request, record, stage, requester: signature }
+}
+
+/// The same, and as the requester that received it.
+///
+/// # Errors
+/// If the proof breaks a rule of `docs/proof.md`: then the request should not have been admitted.
+pub fn prove(
+    key: &NodeKey,
+    admitted: Admitted,
+    outcome: &Outcome,
+    engine: (BackendKind, u16),
+    now: Timestamp,
+) -> Result<VerifiedProof, ProofError> {
+    let unreceipted = record(key, admitted, outcome, engine, now);
+    let receipt = key.sign_receipt(&unreceipted.request.chain_id, &unreceipted.record.id());
+    unreceipted.receipted(receipt)
 }
 
 /// The same parameters as the signed request can say them.
@@ -257,13 +303,14 @@ mod tests {
     fn admitted(key: &NodeKey, chain: &ChainId) -> Admitted {
         let secrets = Secrets::draw().expect("randomness");
         let terms = Terms { audit: AuditMode::Committee, task: TaskType::CodeGeneration, max_fee: NanoAria::new(5) };
-        admit(key, chain, ModelId::new([2; 32]), Height::new(5), (&generation(), terms), secrets)
+        let asked = (&generation(), terms);
+        admit(key, request(key.node_id(), (chain, ModelId::new([2; 32])), Height::new(5), asked, &secrets), secrets)
     }
 
     #[test]
     fn a_finished_answer_becomes_a_proof_that_verifies() {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
-        let proof = prove(&key, admitted(&key, &chain), &outcome(), BackendKind::Builtin, 6, Timestamp::new(77))
+        let proof = prove(&key, admitted(&key, &chain), &outcome(), (BackendKind::Builtin, 6), Timestamp::new(77))
             .expect("verifies");
         assert!(is_ours(&proof, &key.node_id()));
         assert_eq!(proof.record().tokens_generated, 2);
@@ -279,7 +326,7 @@ mod tests {
     #[test]
     fn a_simulated_answer_is_marked_and_has_no_transcript() {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
-        let proof = prove(&key, admitted(&key, &chain), &outcome(), BackendKind::Simulation, 6, Timestamp::new(77))
+        let proof = prove(&key, admitted(&key, &chain), &outcome(), (BackendKind::Simulation, 6), Timestamp::new(77))
             .expect("verifies");
         assert_eq!((proof.record().backend, proof.record().transcript_root), (BackendClass::Simulation, Digest::ZERO));
     }

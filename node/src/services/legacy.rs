@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use aria_rpc::consent::show;
-use aria_rpc::services::{GenerateCall, GenerateError, GenerationEvent, Prompt, Services};
+use aria_rpc::services::{GenerateCall, GenerateError, GenerationEvent, Payer, Prompt, Services};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
@@ -188,7 +188,7 @@ impl Session {
             sampling,
             is_seeded: false,
             logprobs: None,
-            max_fee: None,
+            payer: Payer::Node(None),
         };
         let mut generation = self.services.generate(call).map_err(|error| refused(&error))?;
         let mut output = String::new();
@@ -230,7 +230,12 @@ fn refused(error: &GenerateError) -> Refusal {
         GenerateError::Consent(denied) => refusal(Code::Forbidden).with("clause", denied.clause().to_string()),
         GenerateError::UnknownModel(_) => refusal(Code::NotFound).with("field", "data.model_id"),
         GenerateError::Engine(_) => refusal(Code::InternalError),
-        GenerateError::Fee(_) | GenerateError::Request(_) | GenerateError::Messages(_) => refusal(Code::InvalidMessage),
+        GenerateError::Fee(_)
+        | GenerateError::Unsigned(_)
+        | GenerateError::Signature(_)
+        | GenerateError::ReceiptOwed { .. }
+        | GenerateError::Request(_)
+        | GenerateError::Messages(_) => refusal(Code::InvalidMessage),
     }
 }
 

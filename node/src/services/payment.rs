@@ -1,29 +1,60 @@
-//! What this node pays for the requests of its own clients: they have no account, so it is this node's money.
+//! Who pays for a request. Most clients have no account: then it is this node's money, as far as its operator allows.
 
-use aria_chain::{request::AuditMode, units::NanoAria};
-use aria_rpc::services::{GenerateCall, GenerateError};
+use aria_chain::{ids::NodeId, request::AuditMode, units::NanoAria};
+use aria_rpc::services::{GenerateCall, GenerateError, Payer};
 use aria_runtime::state::Reader;
 
 use crate::{amount::Amount, chain::Chain};
 
-/// The fee of a call. `most` is what the operator pays for each answer: a client may ask for less, and never for more.
-pub(super) fn fee(chain: &Chain, most: NanoAria, call: &GenerateCall) -> Result<NanoAria, GenerateError> {
-    let fee = call.max_fee.unwrap_or(most);
+/// The requester of a call and its fee. `most` is what the operator pays for each answer.
+pub(super) fn payer(chain: &Chain, most: NanoAria, call: &GenerateCall) -> Result<(NodeId, NanoAria), GenerateError> {
+    match call.payer {
+        Payer::Node(asked) => Ok((chain.key.node_id(), own(chain, most, call.audit, asked)?)),
+        Payer::Client(requester, fee) => Ok((requester, clients(chain, &requester, fee)?)),
+        Payer::Signed(..) => Err(GenerateError::Engine("what is signed already is not priced again".into())),
+    }
+}
+
+/// What a client with an account of its own offers, if it has it.
+fn clients(chain: &Chain, requester: &NodeId, fee: NanoAria) -> Result<NanoAria, GenerateError> {
+    let most = chain.genesis.params().request_fee_max();
+    if fee > most {
+        let text =
+            format!("aria.max_fee {fee} is above {most} nano-ARIA, the most that a request may pay on this chain");
+        return Err(GenerateError::Fee(text));
+    }
+    let balance = balance(chain, requester)?;
+    if balance < fee {
+        let (fee, balance) = (Amount(fee), Amount(balance));
+        return Err(GenerateError::Fee(format!(
+            "aria.max_fee {fee} is more than the requester's account has, {balance}"
+        )));
+    }
+    Ok(fee)
+}
+
+fn balance(chain: &Chain, node: &NodeId) -> Result<NanoAria, GenerateError> {
+    let account = Reader(&chain.view()).account(node).map_err(|error| GenerateError::Engine(error.to_string()))?;
+    Ok(account.unwrap_or_default().balance)
+}
+
+/// What this node pays for a client, which may ask for less than its operator allows, and never for more.
+fn own(chain: &Chain, most: NanoAria, audit: AuditMode, asked: Option<NanoAria>) -> Result<NanoAria, GenerateError> {
+    let fee = asked.unwrap_or(most);
     if fee > most {
         return Err(GenerateError::Fee(format!(
             "aria.max_fee {fee} is above {most} nano-ARIA, the most that this node pays for its clients; ask for less, or its operator raises --client-fee"
         )));
     }
-    if fee == NanoAria::ZERO || call.audit == AuditMode::None {
+    if fee == NanoAria::ZERO || audit == AuditMode::None {
         // What nobody may check earns nothing, so nothing is paid.
         return Ok(NanoAria::ZERO);
     }
-    let account = Reader(&chain.view()).account(&chain.key.node_id());
-    let balance = account.map_err(|error| GenerateError::Engine(error.to_string()))?.unwrap_or_default().balance;
+    let balance = balance(chain, &chain.key.node_id())?;
     if balance >= fee {
         return Ok(fee);
     }
-    if call.max_fee.is_some() {
+    if asked.is_some() {
         let (fee, balance) = (Amount(fee), Amount(balance));
         return Err(GenerateError::Fee(format!("aria.max_fee {fee} is more than this node's account has, {balance}")));
     }

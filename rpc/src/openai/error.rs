@@ -1,6 +1,6 @@
 //! Errors in OpenAI's shape: every status carries `{"error": {"message", "type", "param", "code"}}`.
 
-use aria_chain::consent::Refusal;
+use aria_chain::{codec::Versioned, consent::Refusal};
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -28,12 +28,14 @@ pub struct ApiError {
     pub code: Option<&'static str>,
     /// Whole seconds until another try is worthwhile.
     pub retry_after_s: Option<u64>,
+    /// What is ours alone.
+    pub aria: Option<Value>,
 }
 
 impl ApiError {
     /// A refusal of this status, without more.
     pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
-        ApiError { status, message: message.into(), param: None, code: None, retry_after_s: None }
+        ApiError { status, message: message.into(), param: None, code: None, retry_after_s: None, aria: None }
     }
 
     /// A field with a value that cannot be.
@@ -79,6 +81,18 @@ impl ApiError {
                 ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
             },
             GenerateError::Consent(refusal) => ApiError::consent(refusal, message),
+            GenerateError::Unsigned(request) => ApiError {
+                param: Some("aria.signature".into()),
+                code: Some("sign_request"),
+                aria: Some(json!({"request_id": request.id(), "request": hex::encode(request.encode())})),
+                ..ApiError::new(StatusCode::PAYMENT_REQUIRED, message)
+            },
+            GenerateError::ReceiptOwed { .. } => ApiError {
+                param: Some("aria.requester".into()),
+                code: Some("receipt_owed"),
+                ..ApiError::new(StatusCode::PAYMENT_REQUIRED, message)
+            },
+            GenerateError::Signature(_) => ApiError { message, ..ApiError::value("aria.signature", "") },
             GenerateError::Fee(_) => ApiError { message, ..ApiError::value("aria.max_fee", "") },
             GenerateError::Request(aria_inference::generation::RequestError::TooLong { .. }) => ApiError {
                 param: Some(prompt.into()),
@@ -120,12 +134,18 @@ impl ApiError {
     pub fn body(&self) -> Value {
         let kind = match self.status.as_u16() {
             401 => "authentication_error",
+            402 => "payment_required",
             403 => "permission_error",
             429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
-        json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}})
+        let mut body =
+            json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}});
+        if let Some(aria) = &self.aria {
+            body["aria"] = aria.clone();
+        }
+        body
     }
 }
 

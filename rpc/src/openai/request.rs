@@ -2,13 +2,14 @@
 //! `service_tier`, `safety_identifier`, `prompt_cache_key`, `parallel_tool_calls`, `logit_bias` of nothing), or is refused by
 //! name. Unknown fields are accepted: client libraries add new ones every month.
 
+use aria_chain::keys::Signature;
 use aria_chain::request::{AuditMode, TaskType};
 use aria_chain::units::NanoAria;
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use serde_json::Value;
 
 use super::{error::ApiError, fields::Fields};
-use crate::services::{GenerateCall, Prompt};
+use crate::services::{GenerateCall, Payer, Prompt};
 
 /// Answers to one request.
 const CHOICES_MAX: u32 = 8;
@@ -89,7 +90,7 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
             .map_err(|_| ApiError::value("stream_options", "must be an object"))?
             .bool("include_usage")?,
     };
-    let (audit, task, max_fee) = own(fields)?;
+    let (audit, task, payer) = own(fields)?;
     let call = GenerateCall {
         model: model.to_owned(),
         prompt,
@@ -102,14 +103,14 @@ fn asked(fields: &Fields, prompt: Prompt, max_tokens: Option<u32>, logprobs: Opt
         audit,
         task,
         ram_mb: 0,
-        max_fee,
+        payer,
     };
     Ok(Asked { call, is_stream, includes_usage })
 }
 
 /// Our own object: `{"aria": {"audit": "none", "task_type": "code_gen", "max_fee": 5000000}}`.
-fn own(fields: &Fields) -> Result<(AuditMode, TaskType, Option<NanoAria>), ApiError> {
-    let Some(own) = fields.get("aria") else { return Ok((AuditMode::Committee, TaskType::Any, None)) };
+fn own(fields: &Fields) -> Result<(AuditMode, TaskType, Payer), ApiError> {
+    let Some(own) = fields.get("aria") else { return Ok((AuditMode::Committee, TaskType::Any, Payer::Node(None))) };
     let own = Fields::new(own.clone()).map_err(|_| ApiError::value("aria", "must be an object"))?;
     let fault = || ApiError::value("aria.audit", "must be `committee` or `none`");
     let audit = match own.str("audit").map_err(|_| fault())? {
@@ -123,9 +124,32 @@ fn own(fields: &Fields) -> Result<(AuditMode, TaskType, Option<NanoAria>), ApiEr
         None => TaskType::Any,
         Some(name) => name.parse().map_err(|()| fault())?,
     };
+    Ok((audit, task, payer(&own)?))
+}
+
+/// Who pays: `max_fee`, and for clients with a key `requester`, then `request_id` and `signature`.
+fn payer(own: &Fields) -> Result<Payer, ApiError> {
     let fault = || ApiError::value("aria.max_fee", "must be a whole number of nano-ARIA");
     let max_fee = own.get("max_fee").map(|nano| nano.as_u64().map(NanoAria::new).ok_or_else(fault)).transpose()?;
-    Ok((audit, task, max_fee))
+    if let Some(signature) = signature(own, "aria.signature")? {
+        let fault = || ApiError::value("aria.request_id", "must be the 64 hex digits of the offer that is signed");
+        let id = own.str("request_id").ok().flatten().and_then(|id| id.parse().ok()).ok_or_else(fault)?;
+        return Ok(Payer::Signed(id, signature));
+    }
+    let fault = || ApiError::value("aria.requester", "must be a public key of 64 hex digits");
+    match own.str("requester").map_err(|_| fault())? {
+        None => Ok(Payer::Node(max_fee)),
+        Some(key) => Ok(Payer::Client(key.parse().map_err(|_| fault())?, max_fee.unwrap_or(NanoAria::ZERO))),
+    }
+}
+
+/// The field `signature`, named as `param` where it is none.
+pub(super) fn signature(fields: &Fields, param: &str) -> Result<Option<Signature>, ApiError> {
+    let fault = || ApiError::value(param, "must be a signature of 128 hex digits");
+    let Some(text) = fields.str("signature").map_err(|_| fault())? else { return Ok(None) };
+    let mut bytes = [0; 64];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| fault())?;
+    Ok(Some(Signature::new(bytes)))
 }
 
 fn refuse_unsupported_of_chat(fields: &Fields) -> Result<(), ApiError> {

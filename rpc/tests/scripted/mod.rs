@@ -16,7 +16,7 @@ use aria_chain::{
     certificate::{CommitCertificate, Vote},
     consent::{Consent, Refusal},
     ids::{Digest, ModelId, NodeId, RecordId, TransactionId},
-    keys::NodeKey,
+    keys::{NodeKey, Signature},
     proof::{SignedProof, VerifiedProof},
     record::{BackendClass, EnergySource, InferenceRecord, Stage},
     request::{AuditMode, InferenceRequest, TaskType},
@@ -33,7 +33,7 @@ use aria_rpc::{
     chain, openai, server,
     services::{
         AccountView, AriaExtension, BanView, CancelGuard, ConsentView, Finished, GenerateCall, GenerateError,
-        Generation, GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, PeerView, Prompt, Readiness,
+        Generation, GenerationEvent, Logprob, MempoolView, ModelCard, NodeStatus, Owed, PeerView, Prompt, Readiness,
         Services, Submission, TokenChance, VerifyView, WaitingProof, WaitingTransaction,
     },
 };
@@ -232,6 +232,7 @@ fn proof(genesis: &Genesis, parent: &Header, place: u64, node: u8) -> VerifiedPr
 fn done() -> GenerationEvent {
     let aria = AriaExtension {
         record_id: Some("ab".repeat(32)),
+        receipt_for: None,
         request_id: "cd".repeat(32),
         node_ids: vec!["ef".repeat(32)],
         backend: "builtin",
@@ -324,6 +325,14 @@ impl Services for Scripted {
         let (to, events) = mpsc::channel(4);
         tokio::spawn(tell(script, call, cancel.clone(), to, Arc::clone(&self.running)));
         Ok(Generation { request_id: "cd".repeat(32), prompt_tokens: 7, events, guard: CancelGuard(cancel) })
+    }
+
+    fn owed(&self, _: &NodeId) -> Vec<Owed> {
+        Vec::new()
+    }
+
+    fn receive(&self, _: &RecordId, _: Signature) -> Result<(), String> {
+        Err("no receipt is owed".into())
     }
 
     fn consent(&self) -> Option<ConsentView> {

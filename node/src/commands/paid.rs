@@ -1,0 +1,92 @@
+//! `aria infer --at`: an answer of a node elsewhere, asked for and paid by the account of this machine's key. That node puts the
+//! question into a request; this program looks at what it signs, before the answer and after.
+
+use anyhow::{Context, bail, ensure};
+use aria_chain::codec::Versioned;
+use aria_chain::keys::NodeKey;
+use aria_chain::record::InferenceRecord;
+use aria_chain::request::{AuditMode, InferenceRequest};
+use aria_chain::units::NanoAria;
+use serde_json::{Value, json};
+
+use super::Setting;
+use super::infer::{Answer, body, stream};
+use crate::amount::Amount;
+use crate::cli::InferArgs;
+use crate::client::post_json;
+use crate::model::EMBEDDED_NAME;
+
+/// HTTP's name for: sign first.
+const PAYMENT_REQUIRED: u16 = 402;
+
+/// Asks, signs, listens, and signs for what came.
+pub(super) async fn ask_at(setting: &Setting, api: &str, args: &InferArgs) -> anyhow::Result<Answer> {
+    let (key, fee) =
+        (NodeKey::load_or_create(&setting.existing().key_file())?, args.pay.map_or(NanoAria::ZERO, |pay| pay.0));
+    ensure!(
+        !args.private || fee == NanoAria::ZERO,
+        "nobody may check a --private answer, so nothing is paid for it; leave out --pay"
+    );
+    let api = api.trim_end_matches('/');
+    let mut body = body(args, EMBEDDED_NAME);
+    body["aria"]["requester"] = json!(key.node_id());
+    let door = |path: &str| format!("{api}{path}");
+    let (status, offer) = post_json(&door("/chat/completions"), args.api_key.as_deref(), &body).await?;
+    if status != PAYMENT_REQUIRED || offer["aria"]["request"].is_null() {
+        let reason = offer["error"]["message"].as_str().unwrap_or("it has no request to sign; is it an ARIA node?");
+        bail!("{api}: {reason}");
+    }
+    let request = InferenceRequest::decode(&bytes(&offer["aria"]["request"])?).context("the request to sign")?;
+    check_request(&request, &key, fee, args)?;
+    let id = request.id();
+    body["aria"] = json!({"request_id": id, "signature": key.sign_request(&request.chain_id, &id).to_string()});
+    let answer = stream(setting, api, args.api_key.as_deref(), &body).await?;
+    let record = InferenceRecord::decode(&bytes(&answer.aria["receipt_for"])?).context("the record to sign for")?;
+    check_record(&record, &request, &answer)?;
+    let receipt = key.sign_receipt(&request.chain_id, &record.id()).to_string();
+    let receipt = json!({"record_id": record.id(), "signature": receipt});
+    let (status, taken) = post_json(&door("/aria/receipts"), args.api_key.as_deref(), &receipt).await?;
+    if !(200..300).contains(&status) {
+        bail!("the receipt was not taken: {}", taken["error"]["message"].as_str().unwrap_or("no reason is given"));
+    }
+    if !setting.json {
+        eprint!("\n(paid {} on {}, if it is found right) ", Amount(request.max_fee), request.chain_id);
+    }
+    Ok(answer)
+}
+
+fn bytes(hex_digits: &Value) -> anyhow::Result<Vec<u8>> {
+    hex::decode(hex_digits.as_str().unwrap_or_default()).context("the node sent what is no hex")
+}
+
+/// What can be seen of a request without its model: a node must not have more signed than was asked for.
+fn check_request(request: &InferenceRequest, key: &NodeKey, fee: NanoAria, args: &InferArgs) -> anyhow::Result<()> {
+    request.check().context("the request to sign")?;
+    let audit = if args.private { AuditMode::None } else { AuditMode::Committee };
+    let is_asked = [
+        ("requester", request.requester == key.node_id()),
+        ("max_fee", request.max_fee == fee),
+        ("audit", request.audit == audit),
+        ("max_tokens", request.max_tokens == args.max_tokens && request.choices == 1),
+        ("seed", args.seed.is_none_or(|seed| seed == request.seed)),
+    ];
+    match is_asked.into_iter().find(|(_, is_right)| !is_right) {
+        Some((field, _)) => bail!("the node wants another {field} signed than was asked for; nothing was signed"),
+        None => Ok(()),
+    }
+}
+
+/// A receipt is for the answer that came.
+fn check_record(record: &InferenceRecord, request: &InferenceRequest, answer: &Answer) -> anyhow::Result<()> {
+    let came = answer.usage["completion_tokens"].as_u64();
+    ensure!(
+        record.request_id == request.id() && record.model_id == request.model_id,
+        "the node wants a receipt for another request; none was given, and nothing is paid"
+    );
+    ensure!(
+        came == Some(u64::from(record.tokens_generated)),
+        "the record says {} tokens and the answer {came:?}; no receipt was given, and nothing is paid",
+        record.tokens_generated
+    );
+    Ok(())
+}
