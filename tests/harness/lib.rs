@@ -11,4 +11,4 @@ pub mod node;
 pub mod wires;
 
 pub use devnet::Devnet;
-pub use node::{Node, aria};
+pub use node::{Node, START, aria, refused, told};

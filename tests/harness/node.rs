@@ -39,6 +39,31 @@ pub fn aria(data_dir: &Path, arguments: &[&str]) -> Output {
     command(data_dir).args(arguments).output().expect("aria runs")
 }
 
+/// What a command prints as JSON.
+///
+/// # Panics
+/// If it fails, or prints something else.
+pub fn told(data_dir: &Path, arguments: &[&str]) -> Value {
+    let output = aria(data_dir, &[&["--json"], arguments].concat());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {error}"))
+}
+
+/// What a command that fails says.
+///
+/// # Panics
+/// If it succeeds.
+pub fn refused(data_dir: &Path, arguments: &[&str]) -> String {
+    let output = aria(data_dir, arguments);
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    String::from_utf8(output.stderr).expect("what is said is text")
+}
+
+/// What starts a node on free ports.
+pub const START: [&str; 10] =
+    ["node", "start", "--port", "0", "--api-port", "0", "--rpc-port", "0", "--dashboard-port", "0"];
+
 pub(crate) fn command(data_dir: &Path) -> Command {
     command_with_log(data_dir, "error")
 }
@@ -111,19 +136,7 @@ impl Node {
     }
 
     fn spawn(mut command: Command, data_dir: &Path, flags: &[&str]) -> Node {
-        command.args([
-            "--json",
-            "node",
-            "start",
-            "--port",
-            "0",
-            "--api-port",
-            "0",
-            "--rpc-port",
-            "0",
-            "--dashboard-port",
-            "0",
-        ]);
+        command.arg("--json").args(START);
         let mut child = command.args(flags).stdout(Stdio::piped()).spawn().expect("aria starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("standard output is piped");

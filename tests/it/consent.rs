@@ -2,30 +2,14 @@
 //! through kill -9, and held to while it computes.
 
 use std::io::{Read, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aria_tests::http::{self, Answer};
-use aria_tests::{Node, aria};
+use aria_tests::{Node, START, aria, refused, told};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
-
-/// What a command prints as JSON.
-fn told(data_dir: &Path, arguments: &[&str]) -> Value {
-    let output = aria(data_dir, &[&["--json"], arguments].concat());
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {error}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {error}"))
-}
-
-/// What a command that fails says.
-fn refused(data_dir: &Path, arguments: &[&str]) -> String {
-    let output = aria(data_dir, arguments);
-    assert!(!output.status.success(), "{arguments:?} succeeded");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 /// States a contract on the running node alone.
 fn set(node: &Node, terms: &[&str]) {
@@ -213,23 +197,7 @@ fn what_cannot_be_is_said_before_the_node_starts() {
         (["--tasks", "poetry"], "task_types must be of text_gen"),
         (["--ram", "40"], "consent allows 40 MB (clause ram)"),
     ] {
-        let said = refused(
-            here,
-            &[
-                "node",
-                "start",
-                "--port",
-                "0",
-                "--api-port",
-                "0",
-                "--rpc-port",
-                "0",
-                "--dashboard-port",
-                "0",
-                flags[0],
-                flags[1],
-            ],
-        );
+        let said = refused(here, &[START.as_slice(), &flags].concat());
         assert_eq!(said.matches(words).count(), 1, "once, {flags:?}: {said}");
     }
     // Without a node the contract is kept for its start.

@@ -1,6 +1,5 @@
 //! Models that a running network takes up: proposed by one, looked into by all who have them, paid from then on.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aria_chain::codec::Versioned;
@@ -11,7 +10,7 @@ use aria_chain::transaction::{Action, SignedTransaction, Transaction};
 use aria_chain::units::{Height, NanoAria};
 use aria_inference::synthetic;
 use aria_tests::devnet::Member;
-use aria_tests::{Devnet, aria};
+use aria_tests::{Devnet, aria, refused, told};
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
@@ -20,20 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const TINY: &str = "56fc921370e640c07d286b1c51a234c26166af582fdc86936b584bee64b2d4d7";
 /// Thirty times as wide as it is.
 const INFLATED: Shape = Shape { layers: 6, dim: 7_680, ffn: 768, heads: 4, kv_heads: 2, head_dim: 64, vocab: 4_096 };
-
-/// What a command prints as JSON.
-fn told(data_dir: &Path, arguments: &[&str]) -> Value {
-    let output = aria(data_dir, &[&["--json"], arguments].concat());
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {error}"))
-}
-
-/// What a command that fails says.
-fn refused(data_dir: &Path, arguments: &[&str]) -> String {
-    let output = aria(data_dir, arguments);
-    assert!(!output.status.success(), "{arguments:?} succeeded");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 fn wait_for(what: &str, member: &Member, is_so: impl Fn() -> bool) {
     let begun = Instant::now();

@@ -1,13 +1,11 @@
 //! Clients that pay by themselves: they sign the request before the answer and the record after it.
 
-use std::path::Path;
-
 use aria_chain::codec::Versioned;
 use aria_chain::keys::NodeKey;
 use aria_chain::request::InferenceRequest;
 use aria_tests::devnet::Member;
 use aria_tests::http::{self, Answer};
-use aria_tests::{Devnet, aria};
+use aria_tests::{Devnet, aria, told};
 use serde_json::{Value, json};
 
 use crate::audits::{hex, nano, node_id, settled};
@@ -43,11 +41,6 @@ fn receipt(member: &Member, record: &str, request: &InferenceRequest, key: &Node
     let signature = key.sign_receipt(&request.chain_id, &record.parse().unwrap());
     let body = json!({"record_id": record, "signature": signature.to_string()});
     http::post(&door(member), "/v1/aria/receipts", &body).status
-}
-
-fn told(data_dir: &Path, arguments: &[&str]) -> Value {
-    let output = aria(data_dir, &[&["--json"], arguments].concat());
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {output:?}"))
 }
 
 fn balance(member: &Member, key: &NodeKey) -> u64 {

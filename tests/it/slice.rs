@@ -105,6 +105,9 @@ fn amounts_and_work_add_up() {
         node.sealed(node.ask(question)["aria"]["record_id"].as_str().unwrap());
     }
     let number = |value: &Value| value.as_str().unwrap().parse::<u128>().unwrap();
+    let params = node.result("chain_getParams", json!([]));
+    assert!(params["base_rate_nano"].is_u64() && node.result("chain_getParams", json!([0])) == params, "{params}");
+    assert_eq!(node.result("chain_getParams", json!([999_999])), Value::Null, "there is no such block");
     let supply = node.result("chain_getSupply", json!([]));
     let (mut sum, mut bonded, mut cursor) = (0, 0, Value::Null);
     loop {

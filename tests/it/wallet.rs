@@ -1,21 +1,7 @@
 //! Orders of accounts: typed at the command line, gossiped, sealed, kept through kill -9.
 
-use aria_tests::{Devnet, Node, aria};
+use aria_tests::{Devnet, Node, refused, told};
 use serde_json::{Value, json};
-
-/// What a command prints as JSON.
-fn told(data_dir: &std::path::Path, arguments: &[&str]) -> Value {
-    let output = aria(data_dir, &[&["--json"], arguments].concat());
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {error}"))
-}
-
-/// What a command that fails says.
-fn refused(data_dir: &std::path::Path, arguments: &[&str]) -> String {
-    let output = aria(data_dir, arguments);
-    assert!(!output.status.success(), "{arguments:?} succeeded");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 fn nano(view: &Value, field: &str) -> u64 {
     view[field].as_str().unwrap().parse().unwrap()

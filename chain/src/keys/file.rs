@@ -50,7 +50,7 @@ pub enum KeyError {
         reason: String,
     },
     /// The file system refused.
-    #[error("cannot {action} key file {path}: {source}")]
+    #[error("cannot {action} key file {path}")]
     Io {
         /// What was tried.
         action: &'static str,

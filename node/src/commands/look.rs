@@ -128,15 +128,19 @@ pub(super) async fn rewards(setting: &Setting, node: Option<NodeId>) -> anyhow::
         print_json(&view);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<64}  {:<12}  {:>7}  {:>10}  {:>18}", "record", "status", "quality", "efficiency", "paid");
+    println!(
+        "{:<64}  {:<12}  {:>7}  {:>10}  {:>16}  {:>18}",
+        "record", "status", "quality", "efficiency", "fee", "paid"
+    );
     for record in each(&view, "records") {
         let part = |field: &str| percent(record[field].as_u64().unwrap_or(0));
         println!(
-            "{}  {:<12}  {:>6.1}%  {:>9.1}%  {:>18}",
+            "{}  {:<12}  {:>6.1}%  {:>9.1}%  {:>16}  {:>18}",
             text(record, "record_id"),
             text(record, "status"),
             part("quality_ppm"),
             part("efficiency_ppm"),
+            aria_of(record, "fee"),
             aria_of(record, "paid"),
         );
     }

@@ -3,12 +3,38 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
+use aria_chain::units::NanoAria;
 use serde_json::{Map, Value, json};
 
 use super::look::{ask, node_or_own};
 use super::{Setting, print_json};
+use crate::amount::Amount;
 use crate::cli::ShownCommand;
 
+/// Fields that hold amounts, which are shown in ARIA.
+const AMOUNTS: [&str; 21] = [
+    "amount",
+    "audit_fee",
+    "balance",
+    "bond",
+    "bonded",
+    "burned",
+    "deposit",
+    "fee",
+    "fee_burned",
+    "fee_to_proposer",
+    "fees",
+    "genesis",
+    "held",
+    "issued",
+    "max_fee",
+    "paid",
+    "price",
+    "rewards",
+    "rewards_total",
+    "total",
+    "unbonding",
+];
 /// Longest cell of a table. A digest is shown whole.
 const CELL_MAX: usize = 64;
 
@@ -69,14 +95,18 @@ fn collect<'v>(
                 tables.push((name, items.iter().filter_map(Value::as_object).collect()));
             }
             Value::Array(items) => lines.push((name, items.iter().map(plain).collect::<Vec<_>>().join(", "))),
-            value => lines.push((name, plain(value))),
+            value => {
+                let shown = cell(&name, value);
+                lines.push((name, shown));
+            }
         }
     }
 }
 
 fn table(rows: &[&Map<String, Value>]) -> String {
     let names: Vec<&String> = rows.first().map(|row| row.keys().collect()).unwrap_or_default();
-    let cell = |row: &Map<String, Value>, name: &String| row.get(name).map_or_else(String::new, plain);
+    let cell =
+        |row: &Map<String, Value>, name: &String| row.get(name).map_or_else(String::new, |value| cell(name, value));
     let width = |name: &&String| rows.iter().map(|row| cell(row, name).chars().count()).chain([name.len()]).max();
     let widths: Vec<usize> = names.iter().map(|name| width(name).unwrap_or(0)).collect();
     let line = |cells: Vec<String>| {
@@ -86,6 +116,13 @@ fn table(rows: &[&Map<String, Value>]) -> String {
     let head = line(names.iter().map(|name| (*name).clone()).collect());
     let body = rows.iter().map(|row| line(names.iter().map(|name| cell(row, name)).collect()));
     head + &body.collect::<String>()
+}
+
+/// A value under its name: amounts are whole numbers of nano-ARIA in text.
+fn cell(name: &str, value: &Value) -> String {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let nano = value.as_str().filter(|_| AMOUNTS.contains(&last)).and_then(|text| text.parse().ok());
+    nano.map_or_else(|| plain(value), |nano| Amount(NanoAria::new(nano)).to_string())
 }
 
 /// A value in a line. What is inside of a cell of a table is shown as JSON.
@@ -107,13 +144,14 @@ mod tests {
     fn fields_are_lines_and_lists_are_tables() {
         let view = json!({
             "at": {"height": 7, "hash": "ab"},
+            "held": "1500000000",
             "nothing": null,
             "names": ["x", "y"],
             "rows": [{"epoch": 3, "work": "12"}, {"epoch": 12, "work": "1"}],
             "long": "z".repeat(80),
         });
         let expected = format!(
-            "at.height  7\nat.hash    ab\nnothing    -\nnames      x, y\nlong       {}…\n\nrows\nepoch  work\n3      12\n12     1\n",
+            "at.height  7\nat.hash    ab\nheld       1.5 ARIA\nnothing    -\nnames      x, y\nlong       {}…\n\nrows\nepoch  work\n3      12\n12     1\n",
             "z".repeat(64)
         );
         assert_eq!(page(&view), expected);

@@ -64,7 +64,7 @@ pub const METHODS: &[(&str, &[&str], Method)] = &[
     ("chain_getSobriety", &["node", "epochs"], ledger::get_sobriety),
     ("chain_getNetworkStats", &["epochs"], ledger::get_network_stats),
     ("chain_listModels", &["status", "limit", "cursor"], models::list_models),
-    ("chain_getParams", &[], get_params),
+    ("chain_getParams", &["block"], get_params),
     ("chain_verify", &["from", "to"], verify),
     ("mempool_status", &[], mempool_status),
     ("mempool_list", &["limit", "cursor", "kind"], transactions::mempool_list),
@@ -268,8 +268,10 @@ fn get_account(services: &dyn Services, arguments: &Arguments) -> Answer {
     Ok(json!(account))
 }
 
-fn get_params(services: &dyn Services, _: &Arguments) -> Answer {
-    Ok(services.params())
+/// Those of genesis: they are the same at every block that there is.
+fn get_params(services: &dyn Services, arguments: &Arguments) -> Answer {
+    let is_known = arguments.get("block").is_none() || wanted_block(services, arguments)?.is_some();
+    Ok(if is_known { services.params() } else { Value::Null })
 }
 
 fn verify(services: &dyn Services, arguments: &Arguments) -> Answer {
