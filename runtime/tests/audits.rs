@@ -8,6 +8,8 @@ mod scenario;
 mod doubts;
 #[path = "audits/fees.rs"]
 mod fees;
+#[path = "audits/overruled.rs"]
+mod overruled;
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict, VerifiedAttestation};
 use aria_chain::block::ProposedBlock;

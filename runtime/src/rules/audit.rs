@@ -4,10 +4,11 @@
 //!    drawn, and whom of the voters, by power, without its own nodes and those of little repute, as its committee.
 //! 2. Each member commits to a verdict. When all have, or half of the time is over, they open.
 //! 3. When all have opened, or the time is over: more than half found it valid, and it is verified; more than half found it
-//!    invalid, and it is refuted; else nobody could tell, and it is unavailable.
-//! 4. Verdicts that contradict each other are not settled by the committee: one of them is objectively false. The strongest
+//!    invalid, and it is refuted.
+//! 4. Verdicts that contradict each other are not settled by the committee: one of them is objectively false. Nor is a committee of
+//!    which half or more say that nothing came, or say nothing: whoever may take away a provider's pay by silence would. The strongest
 //!    voters run the record again, and more than two thirds of their power decide; who said otherwise is slashed. If they do not
-//!    decide, nobody gains and nobody loses.
+//!    decide, nobody gains and nobody loses: a record that nobody could tell anything of is unavailable.
 //! 5. A record that was not drawn is accepted when the time is over.
 //! 6. Who was drawn for a record that others could judge, and said nothing of it, loses what it would have been paid.
 
@@ -22,7 +23,7 @@ use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
 use aria_chain::units::Height;
 
-use self::ends::{lapse, pay};
+use self::ends::pay;
 use super::record::Place;
 use super::settle::Earned;
 use super::{doubt, fee};
@@ -327,23 +328,27 @@ fn conclude(
         Phase::Waiting | Phase::Passed => RecordStatus::Accepted,
         Phase::Drawn => {
             let (valid, invalid) = (count(&audit, Verdict::Valid), count(&audit, Verdict::Invalid));
-            if valid > 0 && invalid > 0 {
-                dispute(at, audit, overlay)?;
-                return Ok(None);
-            }
             let half = audit.members.len().div_euclid(2);
-            if valid > half {
-                RecordStatus::Verified
-            } else if invalid > half {
-                RecordStatus::Refuted
-            } else {
-                RecordStatus::Unavailable
+            match (valid, invalid) {
+                (valid, 0) if valid > half => RecordStatus::Verified,
+                (0, invalid) if invalid > half => RecordStatus::Refuted,
+                (valid, invalid) => {
+                    let judges = judges(overlay, |node| is_own(&audit, node))?;
+                    let is_committee = |judge: &Member| audit.members.iter().any(|member| member.node == judge.node);
+                    let is_contradicted = valid > 0 && invalid > 0;
+                    if is_contradicted || !judges.iter().all(is_committee) {
+                        dispute(at, audit, judges, overlay)?;
+                        return Ok(None);
+                    }
+                    RecordStatus::Unavailable
+                }
             }
         }
         Phase::Disputed => match decided(&audit) {
             Some(Verdict::Valid) => RecordStatus::Verified,
             Some(Verdict::Invalid) => RecordStatus::Refuted,
-            Some(Verdict::Missing) | None => RecordStatus::Included,
+            Some(Verdict::Missing) | None if is_contradicted(&audit) => RecordStatus::Included,
+            Some(Verdict::Missing) | None => RecordStatus::Unavailable,
         },
         Phase::Doubted => {
             overlay.delete(key::audit(at.0, at.1));
@@ -373,17 +378,31 @@ pub(super) fn decided(audit: &Audit) -> Option<Verdict> {
     [Verdict::Valid, Verdict::Invalid].into_iter().find(decides)
 }
 
+/// Whether one of the two rounds said both.
+fn is_contradicted(audit: &Audit) -> bool {
+    let said = |verdict: Verdict| {
+        audit.first.iter().any(|(_, said)| *said == verdict)
+            || audit.members.iter().any(|member| member.verdict == Some(verdict))
+    };
+    said(Verdict::Valid) && said(Verdict::Invalid)
+}
+
 /// How many members said so.
 fn count(audit: &Audit, verdict: Verdict) -> usize {
     audit.members.iter().filter(|member| member.verdict == Some(verdict)).count()
 }
 
-/// Rule 4: the strongest voters judge; what the committee said is kept for what it deserves.
-fn dispute(at: (Height, u32), mut audit: Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    lapse(&audit, overlay)?;
+/// Rule 4: the strongest voters judge; what the committee said, and that it said nothing, is kept for what it deserves.
+fn dispute(
+    at: (Height, u32),
+    mut audit: Audit,
+    judges: Vec<Member>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
     doubt::forget(at, overlay);
-    audit.first = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))).collect();
-    audit.members = judges(overlay, |node| is_own(&audit, node))?;
+    let said = |member: &Member| (member.node, member.verdict.unwrap_or(Verdict::Missing));
+    audit.first = audit.members.iter().map(said).collect();
+    audit.members = judges;
     audit.phase = Phase::Disputed;
     overlay.put(key::audit(at.0, at.1), &audit);
     Ok(())

@@ -141,7 +141,10 @@ pub(super) fn write(
     spend(record, (model, settlement), &mut totals.sobriety, place, overlay)?;
     overlay.put(key::epoch(place.epoch()), &totals);
     match settlement {
-        Settlement::SelfAudited(earned) => credit(&record.stages, earned, &[], true, place, overlay),
+        Settlement::SelfAudited(earned) => {
+            let nobody = (&[][..], NanoAria::ZERO);
+            credit(&record.stages, earned, nobody, Some(NanoAria::ZERO), place, overlay)
+        }
         Settlement::Paid(fee) => {
             let earned = Earned { fee, ..Earned::default() }.at_once(place.params());
             credit_stages(&record.stages, earned, NanoAria::ZERO, place, overlay)
@@ -185,33 +188,32 @@ fn spend(
     Ok(())
 }
 
-/// Credits what a record earned to those who ran it, if they earned it, and what its audit earned to those who were right.
+/// Credits what a record earned to those who ran it, and what its audit earned to those who were right, so much each. `most`: what of
+/// the fee is auditors', where the record earned its fee; auditors are minted what is beyond.
 pub(super) fn credit(
     stages: &[Stage],
     earned: Earned,
-    auditors: &[NodeId],
-    is_earned: bool,
+    (auditors, each): (&[NodeId], NanoAria),
+    most: Option<NanoAria>,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), InclusionError> {
     let audited = WorkUnits::new(part(earned.work.get(), place.params().audit_work_ppm));
     let (mut work, mut fees) = (WorkUnits::ZERO, NanoAria::ZERO);
     for auditor in auditors {
-        credit_node(auditor, &Work { audited, ..Work::default() }, earned.audit_fee, place, overlay)?;
+        credit_node(auditor, &Work { audited, ..Work::default() }, each, place, overlay)?;
         work = work.checked_add(audited)?;
-        fees = fees.checked_add(earned.audit_fee)?;
+        fees = fees.checked_add(each)?;
     }
-    // Judges, and auditors of an answer for which nobody pays in the end, are paid anew: a lie was found, and costs more.
-    let places = u64::from(place.params().committee_size);
-    let from_fee = NanoAria::new(earned.audit_fee.get().saturating_mul(places)).min(fees);
     let mut minted = fees;
-    if is_earned {
+    if let Some(most) = most {
+        let from_fee = fees.min(most);
         credit_stages(stages, earned, from_fee, place, overlay)?;
         work = work.checked_add(earned.work)?;
         minted = fees.checked_sub(from_fee)?.checked_add(earned.reward)?;
     }
     let mut totals = overlay.read().epoch_totals(place.epoch())?;
-    totals.settled = add(totals.settled, u64::from(is_earned))?;
+    totals.settled = add(totals.settled, u64::from(most.is_some()))?;
     totals.work = totals.work.checked_add(work)?;
     totals.rewards = totals.rewards.checked_add(minted)?;
     overlay.put(key::epoch(place.epoch()), &totals);

@@ -1,6 +1,6 @@
 //! What an audit's end means for money, work and standing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aria_chain::attestation::Verdict;
 use aria_chain::ids::NodeId;
@@ -8,11 +8,13 @@ use aria_chain::record::RecordStatus;
 use aria_chain::units::NanoAria;
 
 use super::count;
+use crate::params::Params;
 use crate::reputation::Outcome;
 use crate::rules::evidence::{forfeit, slash};
 use crate::rules::record::{InclusionError, Place};
+use crate::rules::settle::Earned;
 use crate::rules::{fee, settle};
-use crate::state::{Audit, Member, Overlay, StateError, key};
+use crate::state::{Audit, Overlay, StateError, key};
 
 /// Pays and punishes, by the status that a record ends with.
 pub(super) fn pay(
@@ -30,10 +32,16 @@ pub(super) fn pay(
     said.extend(audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))));
     let right: Vec<NodeId> =
         said.iter().filter(|(_, verdict)| Some(**verdict) == truth).map(|(node, _)| *node).collect();
+    let liars = liars(audit, truth);
     match status {
-        RecordStatus::Verified | RecordStatus::Accepted => credit(audit, &right, true, place, overlay)?,
+        RecordStatus::Verified | RecordStatus::Accepted => {
+            let most = pool(&audit.earned, place.params());
+            // More than the fee brings is paid only where a lie was found, and costs more.
+            let each = if liars.is_empty() { shared(most, right.len(), &audit.earned) } else { audit.earned.audit_fee };
+            credit(audit, (&right, each), Some(most), place, overlay)?;
+        }
         RecordStatus::Refuted => {
-            credit(audit, &right, false, place, overlay)?;
+            credit(audit, (&right, audit.earned.audit_fee), None, place, overlay)?;
             for stage in &audit.stages {
                 punish(&stage.node_id, place, overlay)?;
             }
@@ -57,16 +65,6 @@ pub(super) fn pay(
             remember(&stage.node_id, outcome, overlay)?;
         }
     }
-    // Whoever said the opposite of the truth, in the committee or as a judge.
-    let earlier = audit.first.iter().copied();
-    let later = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?)));
-    let mut liars: Vec<NodeId> = earlier
-        .chain(later)
-        .filter(|(_, verdict)| truth.is_some_and(|truth| *verdict != Verdict::Missing && *verdict != truth))
-        .map(|(node, _)| node)
-        .collect();
-    liars.sort_unstable();
-    liars.dedup();
     for node in &liars {
         punish(node, place, overlay)?;
         remember(node, Outcome::Misjudged, overlay)?;
@@ -74,13 +72,37 @@ pub(super) fn pay(
     if truth.is_some() { lapse(audit, overlay) } else { Ok(()) }
 }
 
-/// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee.
-pub(super) fn lapse(audit: &Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    let is_silent = |member: &&Member| matches!(member.verdict, None | Some(Verdict::Missing));
-    for member in audit.members.iter().filter(is_silent) {
-        forfeit(&member.node, audit.earned.audit_fee, overlay)?;
+/// Whoever said the opposite of the truth, in the committee or as a judge.
+fn liars(audit: &Audit, truth: Option<Verdict>) -> BTreeSet<NodeId> {
+    let Some(truth) = truth else { return BTreeSet::new() };
+    let later = audit.members.iter().filter_map(|member| Some((member.node, member.verdict?)));
+    let said = audit.first.iter().copied().chain(later);
+    said.filter(|(_, said)| *said != Verdict::Missing && *said != truth).map(|(node, _)| node).collect()
+}
+
+/// What a fee brings all auditors together.
+fn pool(earned: &Earned, params: &Params) -> NanoAria {
+    NanoAria::new(earned.audit_fee.get().saturating_mul(u64::from(params.committee_size)))
+}
+
+/// An equal share of that for each who was right, at most what a place of the committee is worth.
+fn shared(most: NanoAria, right: usize, earned: &Earned) -> NanoAria {
+    let right = u64::try_from(right).unwrap_or(u64::MAX);
+    most.get().checked_div(right).map_or(earned.audit_fee, |share| earned.audit_fee.min(NanoAria::new(share)))
+}
+
+/// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee. Who found the truth as a
+/// judge has made up for it.
+fn lapse(audit: &Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
+    let missing = audit.first.iter().filter(|(_, said)| *said == Verdict::Missing);
+    let mut silent: BTreeSet<NodeId> = missing.map(|(node, _)| *node).collect();
+    for member in &audit.members {
+        match member.verdict {
+            None | Some(Verdict::Missing) => silent.insert(member.node),
+            Some(Verdict::Valid | Verdict::Invalid) => silent.remove(&member.node),
+        };
     }
-    Ok(())
+    silent.iter().try_for_each(|node| forfeit(node, audit.earned.audit_fee, overlay).map(drop))
 }
 
 /// Pays the judges of a doubt who found the truth; who is silent or wrong loses as auditors do.
@@ -91,7 +113,7 @@ pub(in crate::rules) fn pay_judges(
     overlay: &mut Overlay<'_>,
 ) -> Result<(), StateError> {
     let right = audit.members.iter().filter(|member| member.verdict == Some(truth)).map(|member| member.node);
-    credit(audit, &right.collect::<Vec<NodeId>>(), false, place, overlay)?;
+    credit(audit, (&right.collect::<Vec<NodeId>>(), audit.earned.audit_fee), None, place, overlay)?;
     for member in &audit.members {
         if member.verdict.is_some_and(|said| said != truth && said != Verdict::Missing) {
             punish(&member.node, place, overlay)?;
@@ -107,14 +129,15 @@ pub(in crate::rules) fn remember(node: &NodeId, outcome: Outcome, overlay: &mut 
     Ok(())
 }
 
+/// `most`: what the fee brings auditors, where the record earned it.
 fn credit(
     audit: &Audit,
-    auditors: &[NodeId],
-    is_earned: bool,
+    auditors: (&[NodeId], NanoAria),
+    most: Option<NanoAria>,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), StateError> {
-    settle::credit(&audit.stages, audit.earned, auditors, is_earned, place, overlay).map_err(|error| match error {
+    settle::credit(&audit.stages, audit.earned, auditors, most, place, overlay).map_err(|error| match error {
         InclusionError::State(error) => error,
         // Admission saw to it that one record's amounts fit; all of a chain together do not reach 64 bits.
         InclusionError::Fault(_) => StateError::Damaged { key: key::SUPPLY.to_vec() },
