@@ -11,8 +11,8 @@ use aria_chain::codec::Versioned as _;
 use aria_chain::ids::NodeId;
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
 use aria_chain::units::Height;
-use aria_runtime::rules::audit::opens_at;
-use aria_runtime::state::{Audit, Member, Phase, Reader, RecordPlace};
+use aria_runtime::rules::audit::takes_openings;
+use aria_runtime::state::{Audit, Phase, Reader, RecordPlace};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -198,7 +198,7 @@ impl Duty {
                     let commitment = opening.commitment(chain.genesis.chain_id(), &me, &task.audit.record);
                     commits.entry(height).or_default().push((index, commitment));
                 }
-            } else if is_open(&task.audit, height, next, &chain) && task.may_say(true) {
+            } else if takes_openings(&task.audit, height, next, chain.genesis.params()) && task.may_say(true) {
                 opens.entry(height).or_default().push((index, opening));
             }
         }
@@ -278,10 +278,4 @@ fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<Ca
     let doubt = Reader(&chain.view()).doubt(place.0, place.1);
     let doubt = doubt.map_err(|error| NodeError::Execution(error.to_string()))?;
     Ok(proof.map(|proof| Case { proof, others, doubted: doubt.map(|doubt| doubt.accused) }))
-}
-
-/// Whether the next block takes openings.
-fn is_open(audit: &Audit, record: Height, next: Height, chain: &Chain) -> bool {
-    let are_bound = |member: &Member| member.commitment.is_some();
-    audit.members.iter().all(are_bound) || next >= opens_at(record, audit.phase, chain.genesis.params())
 }
