@@ -5,6 +5,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use crate::attestation::Opening;
 use crate::codec::Versioned;
 use crate::consent::Consent;
 use crate::error::TransactionError;
@@ -87,6 +88,17 @@ pub enum Action {
     } = 7,
     /// Says what the sender's answers took in the epoch before.
     Sobriety(SobrietyAttestation) = 8,
+    /// Shows what an auditor committed to before it may be known: the auditor told somebody its secret.
+    Leak {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+        /// The accused.
+        auditor: NodeId,
+        /// What it committed to.
+        opening: Opening,
+    } = 9,
 }
 
 impl Action {
@@ -101,6 +113,7 @@ impl Action {
             Action::ConfirmModel { .. } => "confirm_model",
             Action::Doubt { .. } => "doubt",
             Action::Sobriety(_) => "sobriety",
+            Action::Leak { .. } => "leak",
         }
     }
 
@@ -112,7 +125,8 @@ impl Action {
             | Action::RegisterModel { .. }
             | Action::ConfirmModel { .. }
             | Action::Doubt { .. }
-            | Action::Sobriety(_) => None,
+            | Action::Sobriety(_)
+            | Action::Leak { .. } => None,
         }
     }
 
@@ -125,7 +139,8 @@ impl Action {
             | Action::RegisterModel { .. }
             | Action::ConfirmModel { .. }
             | Action::Doubt { .. }
-            | Action::Sobriety(_) => NanoAria::ZERO,
+            | Action::Sobriety(_)
+            | Action::Leak { .. } => NanoAria::ZERO,
         }
     }
 }

@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
 
-use aria_chain::attestation::SignedAttestation;
+use aria_chain::attestation::{Opening, SignedAttestation, Verdict};
 use aria_chain::block::{Body, Header};
 use aria_chain::certificate::{CommitCertificate, ValidatorSet};
 use aria_chain::codec::{Versioned, to_bytes};
 use aria_chain::consent::Consent;
 use aria_chain::error::CodecError;
 use aria_chain::evidence::Evidence;
-use aria_chain::ids::ModelId;
+use aria_chain::ids::{Digest, ModelId};
 use aria_chain::model::{ModelName, proposal_id};
 use aria_chain::proof::SignedProof;
 use aria_chain::record::{BackendClass, EnergySource, InferenceRecord, RecordStatus};
@@ -53,6 +53,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("attestation", attestation(1).signed().encode()),
         ("doubt", doubt().signed().encode()),
         ("sobriety", sobriety().signed().encode()),
+        ("leak", leak().signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
         ("consent", consent(1, 0, Some(Consent::default())).encode()),
@@ -70,6 +71,11 @@ fn confirmation() -> SignedTransaction {
 
 fn doubt() -> VerifiedTransaction {
     order(1, 0, Action::Doubt { height: Height::new(9), index: 3, auditor: support::node(2) })
+}
+
+fn leak() -> VerifiedTransaction {
+    let opening = Opening { secret: [4; 32], verdict: Verdict::Valid, root: Digest::new([5; 32]) };
+    order(1, 0, Action::Leak { height: Height::new(9), index: 3, auditor: support::node(2), opening })
 }
 
 fn sobriety() -> VerifiedTransaction {
@@ -159,14 +165,14 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
-        "transaction" | "doubt" | "sobriety" | "consent" | "revocation" | "model registration"
+        "transaction" | "doubt" | "sobriety" | "leak" | "consent" | "revocation" | "model registration"
         | "model confirmation" => decode::<SignedTransaction>(bytes),
         "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 16] = [
+const VERSIONED: [&str; 17] = [
     "request",
     "record",
     "proof",
@@ -179,6 +185,7 @@ const VERSIONED: [&str; 16] = [
     "attestation",
     "doubt",
     "sobriety",
+    "leak",
     "consent",
     "revocation",
     "model registration",

@@ -4,6 +4,7 @@
 //! - [`evidence`]: what it costs to be accused with proof
 //! - [`audit`]: who checks a record, and what follows
 //! - [`doubt`]: whether an auditor ran what it attested
+//! - [`leak`]: whose opening got about before its time
 //! - [`sobriety`]: whose energy is believed
 //! - [`transaction`]: what accounts order, and what it moves
 //! - [`fee`]: what requesters pay, and how much may be minted for it
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod doubt;
 pub mod evidence;
 pub mod fee;
+pub mod leak;
 pub mod model;
 pub mod record;
 pub mod settle;

@@ -8,6 +8,8 @@ mod scenario;
 mod doubts;
 #[path = "audits/fees.rs"]
 mod fees;
+#[path = "audits/leaks.rs"]
+mod leaks;
 #[path = "audits/overruled.rs"]
 mod overruled;
 
@@ -23,7 +25,7 @@ use aria_runtime::rules::audit::AttestationFault;
 use aria_runtime::rules::settle::{Earned, Settlement, Unsettled};
 use aria_runtime::state::{Audit, Phase};
 use proptest::prelude::*;
-use scenario::{Scenario, height, key};
+use scenario::{REQUESTER, Scenario, height, key};
 
 const ARIA: u64 = 1_000_000_000;
 /// What requesters pay here: enough for every reward. Half of it is destroyed.
@@ -475,6 +477,8 @@ struct Step {
     says: Vec<(u8, u8)>,
     /// Whose root key 1 doubts, if there is one.
     doubts: Option<u8>,
+    /// Whose commitment the requester shows the opening of, if there is one.
+    leaks: Option<u8>,
     /// What each requester pays.
     fee: u64,
 }
@@ -483,8 +487,9 @@ fn step() -> impl Strategy<Value = Step> {
     let providers = prop::collection::vec(1_u8..=5, 0..3);
     let says = prop::collection::vec((1_u8..=5, 0_u8..8), 0..6);
     let fee = prop::sample::select(vec![0_u64, 1, 999_999, 5_000_001, PAID]);
-    let doubts = prop::option::of(2_u8..=5);
-    (providers, says, doubts, fee).prop_map(|(providers, says, doubts, fee)| Step { providers, says, doubts, fee })
+    let (doubts, leaks) = (prop::option::of(2_u8..=5), prop::option::of(1_u8..=5));
+    let all = (providers, says, doubts, leaks, fee);
+    all.prop_map(|(providers, says, doubts, leaks, fee)| Step { providers, says, doubts, leaks, fee })
 }
 
 /// A doubt about what a node opened of any record.
@@ -499,6 +504,25 @@ fn doubt(chain: &Scenario, accused: u8) -> Option<VerifiedTransaction> {
     Some(chain.order(1, Action::Doubt { height, index, auditor }, |_| {}))
 }
 
+/// What a node committed to about any record, shown by the requester.
+fn leak(chain: &Scenario, accused: u8) -> Option<VerifiedTransaction> {
+    let auditor = key(accused).node_id();
+    let bound = chain.reader().audits(999).unwrap().into_iter().find_map(|(place, audit)| {
+        let member = audit.members.iter().find(|member| member.node == auditor && member.verdict.is_none())?;
+        Some((place, audit.record, member.commitment?))
+    });
+    let ((height, index), record, commitment) = bound?;
+    let opening = committed(chain, accused, &record, commitment);
+    Some(chain.order(REQUESTER, Action::Leak { height, index, auditor, opening }, |_| {}))
+}
+
+/// The opening of a commitment of a node.
+fn committed(chain: &Scenario, n: u8, record: &RecordId, commitment: Digest) -> Opening {
+    let all = [Verdict::Valid, Verdict::Invalid, Verdict::Missing].map(|verdict| opening(chain, n, record, verdict));
+    let is_it = |one: &Opening| one.commitment(chain.genesis.chain_id(), &key(n).node_id(), record) == commitment;
+    all.into_iter().find(is_it).unwrap()
+}
+
 /// What a node may say now of any record that it was drawn for.
 fn duties(chain: &Scenario, n: u8, mood: u8) -> Vec<VerifiedAttestation> {
     let verdict = match mood {
@@ -509,14 +533,15 @@ fn duties(chain: &Scenario, n: u8, mood: u8) -> Vec<VerifiedAttestation> {
     let mut said = Vec::new();
     for ((at, index), audit) in chain.reader().audits(999).unwrap() {
         let Some(member) = audit.members.iter().find(|member| member.node == key(n).node_id()) else { continue };
-        let of = |verdict| opening(chain, n, &audit.record, verdict);
-        let bound = |opening: Opening| opening.commitment(chain.genesis.chain_id(), &key(n).node_id(), &audit.record);
         match member.commitment {
-            None => said.push(says(chain, n, at, Statement::Commit(vec![(index, bound(of(verdict)))]))),
+            None => {
+                let opening = opening(chain, n, &audit.record, verdict);
+                let bound = opening.commitment(chain.genesis.chain_id(), &key(n).node_id(), &audit.record);
+                said.push(says(chain, n, at, Statement::Commit(vec![(index, bound)])));
+            }
             Some(commitment) if member.verdict.is_none() => {
                 // It opens what it committed to, whatever its mood is now.
-                let mine = [Verdict::Valid, Verdict::Invalid, Verdict::Missing].map(of);
-                let mine = mine.into_iter().find(|opening| bound(*opening) == commitment).unwrap();
+                let mine = committed(chain, n, &audit.record, commitment);
                 said.push(says(chain, n, at, Statement::Open(vec![(index, mine)])));
             }
             Some(_) => {}
@@ -539,7 +564,7 @@ proptest! {
             ("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 800_000"),
         ];
         let mut chain = chain(5, &short);
-        for Step { providers, says, doubts, fee } in steps {
+        for Step { providers, says, doubts, leaks, fee } in steps {
             let mut proofs = Vec::new();
             for provider in providers {
                 proofs.push(chain.proof(|claim| {
@@ -551,7 +576,9 @@ proptest! {
             let mut speakers = std::collections::BTreeMap::new();
             speakers.extend(says);
             chain.attestations = speakers.into_iter().flat_map(|(n, mood)| duties(&chain, n, mood)).collect();
-            chain.transactions = doubts.and_then(|accused| doubt(&chain, accused)).into_iter().collect();
+            let doubted = doubts.and_then(|accused| doubt(&chain, accused));
+            let leaked = leaks.and_then(|accused| leak(&chain, accused));
+            chain.transactions = doubted.into_iter().chain(leaked).collect();
             let proposal = chain.propose(chain.after_ms(60_000), proofs).unwrap();
             let (block, executed) = proposal.block.unwrap();
             let (chain_id, digits) = (chain.genesis.chain_id().clone(), chain.genesis.params().stamp_zero_digits);

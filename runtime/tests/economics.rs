@@ -13,7 +13,7 @@ use aria_chain::record::Stage;
 use aria_chain::sobriety::{Hardware, SobrietyAttestation};
 use aria_chain::transaction::{Action, VerifiedTransaction};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria};
-use aria_runtime::rules::audit::opens_at;
+use aria_runtime::rules::audit::takes_openings;
 use aria_runtime::rules::settle::Settlement;
 use aria_runtime::state::{Audit, Phase};
 use scenario::{LAYERS, REQUESTER, Scenario, key};
@@ -173,9 +173,7 @@ impl World {
                 continue;
             }
             let opening = self.opening(n, &audit);
-            let params = self.chain.genesis.params();
-            let is_open = audit.members.iter().all(|member| member.commitment.is_some())
-                || next >= opens_at(at, audit.phase, params);
+            let is_open = takes_openings(&audit, at, next, self.chain.genesis.params());
             let copied =
                 audit.members.iter().find_map(|member| member.commitment).filter(|_| self.plays(n, Strategy::Copies));
             if own.commitment.is_none() {

@@ -69,6 +69,7 @@ fn order_and_attest(corpus: &Path) {
     let (model, name) = (ModelId::new([5; 32]), ModelName::new("aria-tiny").expect("a name"));
     let shape = Shape { layers: 6, dim: 256, ffn: 768, heads: 4, kv_heads: 2, head_dim: 64, vocab: 4_096 };
     let proposal = proposal_id(&model, &name, &shape);
+    let opening = Opening { secret: [1; 32], verdict: Verdict::Valid, root: Digest::new([2; 32]) };
     let actions = [
         Action::Transfer { to: key.node_id(), amount: NanoAria::new(1) },
         Action::Consent { contract: Some(Consent::default()) },
@@ -76,6 +77,7 @@ fn order_and_attest(corpus: &Path) {
         Action::Doubt { height: Height::new(9), index: 3, auditor: key.node_id() },
         Action::RegisterModel { model, name, shape },
         Action::ConfirmModel { model, proposal },
+        Action::Leak { height: Height::new(9), index: 3, auditor: key.node_id(), opening },
     ];
     for (number, action) in actions.into_iter().enumerate() {
         let transaction = Transaction {
@@ -93,7 +95,6 @@ fn order_and_attest(corpus: &Path) {
             keep(corpus, "gossip", 3, &Gossip::Transaction(Box::new(transaction)).encode());
         }
     }
-    let opening = Opening { secret: [1; 32], verdict: Verdict::Valid, root: Digest::new([2; 32]) };
     let statements =
         [Statement::Commit(vec![(0, Digest::new([3; 32]))]), Statement::Open(vec![(0, opening), (5, opening)])];
     for (number, statement) in statements.into_iter().enumerate() {

@@ -11,8 +11,8 @@ use aria_chain::codec::Versioned as _;
 use aria_chain::ids::NodeId;
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
 use aria_chain::units::Height;
-use aria_runtime::rules::audit::opens_at;
-use aria_runtime::state::{Audit, Member, Phase, Reader, RecordPlace};
+use aria_runtime::rules::audit::takes_openings;
+use aria_runtime::state::{Audit, Phase, Reader, RecordPlace};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -41,8 +41,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 enum Known {
     /// Nothing yet.
     Nothing,
-    /// It is being run again.
-    Working,
+    /// It is being run again, by the run of this number.
+    Working(u64),
     /// The finding, which will not change.
     Found(Opening),
     /// This node cannot tell; perhaps later.
@@ -65,6 +65,8 @@ impl Task {
     /// The audit went on.
     fn update(&mut self, audit: Audit) {
         if self.audit.phase != audit.phase {
+            // What was opened before is known to all: who said it again would show its secret before its time.
+            self.known = Known::Nothing;
             self.said = [None, None];
         }
         self.audit = audit;
@@ -76,11 +78,18 @@ impl Task {
         (self.audit.phase == Phase::Drawn).then(|| Check::draw(place, &self.audit, me, &secret)).flatten()
     }
 
+    /// Takes what a run found, unless something else is asked by now.
+    fn note(&mut self, run: u64, found: Option<Opening>) {
+        if matches!(self.known, Known::Working(current) if current == run) {
+            self.known = found.map_or_else(|| Known::Unable(Instant::now()), Known::Found);
+        }
+    }
+
     fn may_begin(&self) -> bool {
         let is_free = match self.known {
             Known::Nothing => true,
             Known::Unable(since) => since.elapsed() >= TRY_AGAIN,
-            Known::Found(_) | Known::Working => false,
+            Known::Found(_) | Known::Working(_) => false,
         };
         is_free && matches!(self.audit.phase, Phase::Drawn | Phase::Disputed | Phase::Doubted)
     }
@@ -104,7 +113,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, served, tasks: None, checks: Vec::new() };
+    let mut duty = Duty { chain, served, tasks: None, runs: 0, checks: Vec::new() };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {
@@ -129,14 +138,13 @@ pub async fn run(
         for (place, job) in begun? {
             let (chain, served) = (Arc::clone(&duty.chain), Arc::clone(&duty.served));
             work.spawn(async move {
-                let found = match job {
-                    Job::Judge(case, phase) => judge(&chain, &served, &case, phase).await,
+                match job {
+                    Job::Judge(case, run) => Some((place, run, judge(&chain, &served, &case).await)),
                     Job::Check(check) => {
                         check.run(&chain, &served).await;
                         None
                     }
-                };
-                (place, found)
+                }
             });
         }
     }
@@ -144,20 +152,22 @@ pub async fn run(
 
 /// What takes a while.
 enum Job {
-    /// A record of which this node has to say something.
-    Judge(Box<Case>, Phase),
+    /// A record of which this node has to say something, and the number of the run.
+    Judge(Box<Case>, u64),
     /// Another auditor's root, which it looks at by chance.
     Check(Check),
 }
 
-/// A finding about the record at a place, if there is one.
-type Done = (RecordPlace, Option<Opening>);
+/// What the run of this number found about the record at a place, if it could tell. None: it was a look at another's root.
+type Done = Option<(RecordPlace, u64, Option<Opening>)>;
 
 struct Duty {
     chain: Arc<Chain>,
     served: Arc<std::sync::OnceLock<Served>>,
     /// Records that this node was drawn for, once the state was read; from then on blocks tell what changes.
     tasks: Option<BTreeMap<RecordPlace, Task>>,
+    /// How many runs were begun.
+    runs: u64,
     /// Roots of other auditors that are to be looked at when there is time.
     checks: Vec<Check>,
 }
@@ -165,10 +175,10 @@ struct Duty {
 impl Duty {
     fn note(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // A task that panicked is a defect of ours; its record stays as it is and runs out of time.
-        if let (Ok((place, found)), Some(tasks)) = (done, &mut self.tasks)
+        if let (Ok(Some((place, run, found))), Some(tasks)) = (done, &mut self.tasks)
             && let Some(task) = tasks.get_mut(&place)
         {
-            task.known = found.map_or_else(|| Known::Unable(Instant::now()), Known::Found);
+            task.note(run, found);
         }
     }
 
@@ -186,9 +196,8 @@ impl Duty {
             }
             let Known::Found(opening) = task.known else {
                 if begun.len() < free && task.may_begin() {
-                    begun.extend(
-                        begin(&chain, *place, task)?.map(|case| (*place, Job::Judge(Box::new(case), task.audit.phase))),
-                    );
+                    self.runs += 1;
+                    begun.extend(begin(&chain, *place, task, self.runs)?.map(|job| (*place, job)));
                 }
                 continue;
             };
@@ -198,7 +207,7 @@ impl Duty {
                     let commitment = opening.commitment(chain.genesis.chain_id(), &me, &task.audit.record);
                     commits.entry(height).or_default().push((index, commitment));
                 }
-            } else if is_open(&task.audit, height, next, &chain) && task.may_say(true) {
+            } else if takes_openings(&task.audit, height, next, chain.genesis.params()) && task.may_say(true) {
                 opens.entry(height).or_default().push((index, opening));
             }
         }
@@ -263,11 +272,11 @@ impl Duty {
     }
 }
 
-/// What is to be run again.
-fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<Case>, NodeError> {
+/// What is to be run again, by the run of this number.
+fn begin(chain: &Chain, place: RecordPlace, task: &mut Task, run: u64) -> Result<Option<Job>, NodeError> {
     let proof = chain.store.proof(&task.audit.record)?;
     task.known = if proof.is_some() {
-        Known::Working
+        Known::Working(run)
     } else {
         // Of before this store began.
         tracing::debug!(height = %place.0, index = place.1, "a record to audit is not in the store");
@@ -277,11 +286,44 @@ fn begin(chain: &Chain, place: RecordPlace, task: &mut Task) -> Result<Option<Ca
     let others: Vec<NodeId> = task.audit.members.iter().map(|member| member.node).filter(|node| *node != me).collect();
     let doubt = Reader(&chain.view()).doubt(place.0, place.1);
     let doubt = doubt.map_err(|error| NodeError::Execution(error.to_string()))?;
-    Ok(proof.map(|proof| Case { proof, others, doubted: doubt.map(|doubt| doubt.accused) }))
+    let (phase, doubted) = (task.audit.phase, doubt.map(|doubt| doubt.accused));
+    Ok(proof.map(|proof| Job::Judge(Box::new(Case { proof, others, phase, doubted }), run)))
 }
 
-/// Whether the next block takes openings.
-fn is_open(audit: &Audit, record: Height, next: Height, chain: &Chain) -> bool {
-    let are_bound = |member: &Member| member.commitment.is_some();
-    audit.members.iter().all(are_bound) || next >= opens_at(record, audit.phase, chain.genesis.params())
+#[cfg(test)]
+mod tests {
+    use aria_chain::ids::{Digest, RecordId};
+    use aria_runtime::rules::settle::Earned;
+
+    use super::*;
+
+    fn audit(phase: Phase) -> Audit {
+        Audit {
+            record: RecordId::new([1; 32]),
+            requester: NodeId::new([2; 32]),
+            stages: Vec::new(),
+            earned: Earned::default(),
+            seed: Digest::ZERO,
+            phase,
+            members: Vec::new(),
+            first: Vec::new(),
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn a_judge_says_nothing_that_it_opened_as_an_auditor() {
+        let opened = Opening { secret: [3; 32], verdict: Verdict::Valid, root: Digest::ZERO };
+        let mut task = Task::new(audit(Phase::Drawn));
+        task.known = Known::Working(1);
+        task.note(1, Some(opened));
+        task.update(audit(Phase::Drawn));
+        assert!(matches!(task.known, Known::Found(found) if found == opened));
+        task.update(audit(Phase::Disputed));
+        assert!(task.may_begin());
+        task.known = Known::Working(2);
+        // A run for what was asked before ends late.
+        task.note(1, Some(opened));
+        assert!(matches!(task.known, Known::Working(2)));
+    }
 }

@@ -29,25 +29,22 @@ pub(super) struct Case {
     pub(super) proof: SignedProof,
     /// Who else was drawn for it.
     pub(super) others: Vec<NodeId>,
+    /// What is asked of them.
+    pub(super) phase: Phase,
     pub(super) doubted: Option<OpenedRoot>,
 }
 
-impl Case {
-    /// What nobody else can know before this node opens. One for a verdict on the record, others for whatever is asked later.
-    fn secret(&self, chain: &Chain, phase: Phase) -> [u8; 32] {
-        let first = chain.key.audit_secret(chain.genesis.chain_id(), &self.proof.record.id());
-        let accused = self.doubted.as_ref().map(|doubted| doubted.node);
-        match phase {
-            Phase::Waiting | Phase::Drawn | Phase::Passed => first,
-            Phase::Disputed | Phase::Doubted => *Domain::AUDIT_SECRET.hash_of(&(first, phase, accused)).as_bytes(),
-        }
-    }
+/// What nobody else can know before this node opens: one for a verdict on the record, others for whatever is asked later. All of
+/// them follow from one that is never told, so that those that were opened tell nothing of the next.
+fn secret(untold: &[u8; 32], phase: Phase, accused: Option<NodeId>) -> [u8; 32] {
+    *Domain::AUDIT_SECRET.hash_of(&(untold, phase, accused)).as_bytes()
 }
 
 /// Fetches what a record was made of and runs it again. None: this node cannot tell.
-pub(super) async fn judge(chain: &Arc<Chain>, served: &OnceLock<Served>, case: &Case, phase: Phase) -> Option<Opening> {
+pub(super) async fn judge(chain: &Arc<Chain>, served: &OnceLock<Served>, case: &Case) -> Option<Opening> {
     let record = case.proof.record.id();
-    let secret = case.secret(chain, phase);
+    let untold = chain.key.audit_secret(chain.genesis.chain_id(), &record);
+    let secret = secret(&untold, case.phase, case.doubted.as_ref().map(|doubted| doubted.node));
     let found = |verdict: Verdict, root: Digest| Some(Opening { secret, verdict, root });
     let served = serving(served, &case.proof)?;
     let fetched = fetch(chain, case).await;
@@ -188,4 +185,25 @@ async fn ask(chain: &Arc<Chain>, record: RecordId, from: NodeId) -> Asked {
         return Asked::There(None);
     }
     Asked::There(tokio::time::timeout(ANSWER_MAX, answer).await.ok().and_then(Result::ok))
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_chain::keys::NodeKey;
+
+    use super::*;
+
+    #[test]
+    fn an_opened_secret_tells_no_other_one() {
+        let (key, accused) = (NodeKey::from_seed(&[1; 32]), NodeKey::from_seed(&[2; 32]).node_id());
+        let untold = key.audit_secret(&"aria-test".parse().expect("a name"), &RecordId::new([3; 32]));
+        let asked = [(Phase::Drawn, None), (Phase::Disputed, None), (Phase::Doubted, Some(accused))];
+        let secrets = asked.map(|(phase, accused)| secret(&untold, phase, accused));
+        for opened in secrets {
+            assert_ne!(opened, untold);
+            let follow = asked.map(|(phase, accused)| secret(&opened, phase, accused));
+            assert!(!follow.iter().any(|guess| secrets.contains(guess)));
+            assert_eq!(secrets.iter().filter(|other| **other == opened).count(), 1);
+        }
+    }
 }

@@ -87,6 +87,7 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "contract": null,
         "doubt": null,
         "sobriety": null,
+        "leak": null,
         "signature": signed.signature.to_string(),
     });
     match &transaction.action {
@@ -95,6 +96,11 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         Action::Consent { contract: Some(contract) } => view["contract"] = consent::show(contract),
         Action::Doubt { height, index, auditor } => {
             view["doubt"] = json!({"height": height, "index": index, "auditor": auditor});
+        }
+        Action::Leak { height, index, auditor, opening } => {
+            view["leak"] = shown(*index, opening);
+            view["leak"]["height"] = json!(height);
+            view["leak"]["auditor"] = json!(auditor);
         }
         Action::Sobriety(attestation) => view["sobriety"] = json!(attestation),
         Action::RegisterModel { model, name, shape } => {
@@ -111,6 +117,12 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
     view
 }
 
+/// What an auditor committed to about a record.
+fn shown(index: u32, opening: &Opening) -> Value {
+    let secret: String = opening.secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"index": index, "verdict": opening.verdict, "root": opening.root, "secret": secret})
+}
+
 /// What an auditor says of records of a block.
 pub fn attestation(signed: &SignedAttestation) -> Value {
     let said = &signed.attestation;
@@ -119,13 +131,7 @@ pub fn attestation(signed: &SignedAttestation) -> Value {
             "commit",
             items.iter().map(|(index, commitment)| json!({"index": index, "commitment": commitment})).collect(),
         ),
-        Statement::Open(items) => {
-            let item = |(index, opening): &(u32, Opening)| {
-                let secret: String = opening.secret.iter().map(|byte| format!("{byte:02x}")).collect();
-                json!({"index": index, "verdict": opening.verdict, "root": opening.root, "secret": secret})
-            };
-            ("open", items.iter().map(item).collect())
-        }
+        Statement::Open(items) => ("open", items.iter().map(|(index, opening)| shown(*index, opening)).collect()),
     };
     json!({
         "id": said.id(),
@@ -240,5 +246,32 @@ fn backend(class: BackendClass) -> &'static str {
         BackendClass::Canonical => "canonical",
         BackendClass::External => "external",
         BackendClass::Simulation => "simulation",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_chain::attestation::Verdict;
+    use aria_chain::ids::Digest;
+    use aria_chain::keys::NodeKey;
+    use aria_chain::transaction::Transaction;
+    use aria_chain::units::{Height, NanoAria};
+
+    use super::*;
+
+    #[test]
+    fn a_leak_shows_whose_it_is_and_what() {
+        let (key, chain_id) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse().expect("a name"));
+        let auditor = NodeKey::from_seed(&[2; 32]).node_id();
+        let opening = Opening { secret: [3; 32], verdict: Verdict::Valid, root: Digest::new([4; 32]) };
+        let action = Action::Leak { height: Height::new(9), index: 5, auditor, opening };
+        let (fee, expiry) = (NanoAria::new(7), Height::new(8));
+        let transaction = Transaction { chain_id, sender: key.node_id(), nonce: 6, fee, expiry, action };
+        let signature = key.sign_transaction(&transaction.chain_id, &transaction.id());
+        let view = super::transaction(&SignedTransaction { transaction, signature });
+        let (secret, root) = ("03".repeat(32), "04".repeat(32));
+        let leak =
+            json!({"height": 9, "index": 5, "auditor": auditor, "secret": secret, "verdict": "valid", "root": root});
+        assert_eq!((&view["action"], &view["leak"], &view["doubt"]), (&json!("leak"), &leak, &Value::Null));
     }
 }

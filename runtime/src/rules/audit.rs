@@ -269,8 +269,8 @@ fn open(
 ) -> Result<Option<Ended>, AttestError> {
     let (mut audit, at) = find(attestation, index, overlay)?;
     let node = attestation.auditor;
-    let from = opens_at(attestation.height, audit.phase, place.params());
-    if place.height < from && audit.members.iter().any(|member| member.commitment.is_none()) {
+    if !takes_openings(&audit, attestation.height, place.height, place.params()) {
+        let from = opens_at(attestation.height, audit.phase, place.params());
         return Err(AttestationFault::TooEarly { index, from }.into());
     }
     let expected = opening.commitment(place.genesis.chain_id(), &node, &audit.record);
@@ -287,8 +287,14 @@ fn open(
     if is_complete { conclude(at, audit, place, overlay).map_err(AttestError::State) } else { Ok(None) }
 }
 
+/// Whether a block takes openings about a record: once one does, all later ones of the same phase do.
+pub fn takes_openings(audit: &Audit, record: Height, block: Height, params: &Params) -> bool {
+    let are_bound = |member: &Member| member.commitment.is_some();
+    audit.members.iter().all(are_bound) || block >= opens_at(record, audit.phase, params)
+}
+
 /// From this height on, openings are taken even where somebody has not committed.
-pub fn opens_at(record: Height, phase: Phase, params: &Params) -> Height {
+fn opens_at(record: Height, phase: Phase, params: &Params) -> Height {
     let span = params.audit_blocks;
     let begun = match phase {
         Phase::Waiting | Phase::Drawn | Phase::Passed => 0,

@@ -129,9 +129,7 @@ pub(super) fn settle(
     let found = decided(audit);
     match found {
         Some(Verdict::Invalid) => {
-            let lost = audit::punish(&doubt.accused.node, place, overlay)?;
-            audit::remember(&doubt.accused.node, Outcome::Misjudged, overlay)?;
-            mint(&doubt.by, NanoAria::new(lost.get().div_euclid(2)), overlay)?;
+            expose(&doubt.accused.node, &doubt.by, place, overlay)?;
             fee::give_back(&doubt.by, doubt.deposit, overlay)?;
         }
         Some(_) => fee::release(doubt.deposit, doubt.deposit, overlay)?,
@@ -141,6 +139,19 @@ pub(super) fn settle(
         audit::pay_judges(audit, truth, place, overlay)?;
     }
     Ok(())
+}
+
+/// Takes from an auditor what a lie costs. Half of it is minted to who showed what it did: half, so that nobody gains by accusing
+/// itself.
+pub(super) fn expose(
+    accused: &NodeId,
+    by: &NodeId,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), StateError> {
+    let lost = audit::punish(accused, place, overlay)?;
+    audit::remember(accused, Outcome::Misjudged, overlay)?;
+    mint(by, NanoAria::new(lost.get().div_euclid(2)), overlay)
 }
 
 fn mint(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {

@@ -92,6 +92,7 @@ fn change(overlay: &mut Overlay<'_>, how: impl FnOnce(Supply) -> Result<Supply, 
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers of a test are small")]
 mod tests {
     use super::*;
     use crate::params::tests::params;

@@ -11,6 +11,7 @@ use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow};
 
 use super::doubt;
+use super::leak;
 use super::model::{self, ModelFault};
 use super::record::Place;
 use super::sobriety;
@@ -112,6 +113,38 @@ pub enum TransactionFault {
         height: Height,
         /// The last block.
         last: Height,
+    },
+    /// Only what somebody committed to can leak.
+    #[error(
+        "auditor {auditor} is bound to nothing on record {index} of block {height}; show what an auditor committed to, while it does"
+    )]
+    NothingToLeak {
+        /// The accused.
+        auditor: NodeId,
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// What may be told is no leak.
+    #[error("auditors may open what they say of record {index} of block {height}; there is no secret left to show")]
+    LeakTooLate {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Whoever shows an opening knows all of it.
+    #[error(
+        "auditor {auditor} committed to something else on record {index} of block {height}; show its secret, verdict and root"
+    )]
+    OtherCommitment {
+        /// The accused.
+        auditor: NodeId,
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
     },
     /// An epoch is attested in the next one.
     #[error("epoch {got} cannot be attested in epoch {now}; attest the one before it")]
@@ -230,7 +263,8 @@ pub fn price(action: &Action, params: &Params) -> NanoAria {
         | Action::Consent { .. }
         | Action::ConfirmModel { .. }
         | Action::Doubt { .. }
-        | Action::Sobriety(_) => NanoAria::ZERO,
+        | Action::Sobriety(_)
+        | Action::Leak { .. } => NanoAria::ZERO,
     }
 }
 
@@ -273,6 +307,9 @@ fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
         }
         Action::Unbond { amount } => unbond(sender, *amount, place, overlay),
         Action::Doubt { height, index, auditor } => doubt::raise(sender, (*height, *index), auditor, place, overlay),
+        Action::Leak { height, index, auditor, opening } => {
+            leak::show(sender, (*height, *index), (auditor, opening), place, overlay)
+        }
         Action::Sobriety(attestation) => sobriety::attest(sender, attestation, place, overlay),
         Action::Consent { contract } => state_consent(sender, *contract, place.height, overlay),
         Action::RegisterModel { model, name, shape } => model::propose(sender, (model, name, shape), place, overlay),
