@@ -13,7 +13,7 @@ use crate::limits::{
     BLOCK_RECORDS_MAX, BODY_BYTES_MAX, MEMPOOL_BYTES_MAX, MEMPOOL_PER_REQUESTER_MAX, MEMPOOL_PROOFS_MAX,
 };
 use crate::proof::VerifiedProof;
-use crate::units::{Height, Timestamp};
+use crate::units::{Height, NanoAria, Timestamp};
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +189,12 @@ impl Mempool {
     /// The record that waits for a request.
     pub fn answer_to(&self, request: &RequestId) -> Option<RecordId> {
         self.requests.get(request).copied()
+    }
+
+    /// What a requester signed to pay in the proofs that wait. Looks at all of them.
+    pub fn fees_of(&self, requester: &NodeId) -> NanoAria {
+        let own = self.proofs.values().map(VerifiedProof::request).filter(|request| request.requester == *requester);
+        NanoAria::new(own.fold(0, |sum, request| sum.saturating_add(request.max_fee.get())))
     }
 
     /// All that waits, oldest first, with its arrival.

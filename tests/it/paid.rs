@@ -58,7 +58,7 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
 
     // Nobody is answered on credit.
     let poor = aria(other.path(), &infer);
-    assert!(String::from_utf8_lossy(&poor.stderr).contains("account has"), "{poor:?}");
+    assert!(String::from_utf8_lossy(&poor.stderr).contains("account has besides"), "{poor:?}");
     told(other.path(), &["wallet", "faucet", "1", "--rpc", &rpc]);
     let key = NodeKey::load(&other.path().join("node.key")).unwrap();
     let before = balance(first, &key);
@@ -76,6 +76,10 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
         nano(&rewards["records"][0], "of_fee") == 250_000 && nano(&rewards["records"][0], "minted") > 0,
         "{rewards}"
     );
+
+    // No request pays more than the chain lets it.
+    let rich = ask(first, &json!({"requester": key.node_id(), "max_fee": 10_000_001_u64}));
+    assert_eq!((rich.status, rich.json()["error"]["param"].as_str()), (400, Some("aria.max_fee")), "{rich:?}");
 
     // By hand: what was offered is run, once, and for its requester alone.
     let request = offered(first, &key, 1_000_000);

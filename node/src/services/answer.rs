@@ -86,7 +86,7 @@ impl Place<'_> {
         if call.model != self.served.name {
             return Err(GenerateError::UnknownModel(call.model));
         }
-        let (requester, max_fee) = payment::payer(self.chain, client_fee, &call)?;
+        let (requester, max_fee) = payment::payer((self.chain, self.orders), client_fee, &call)?;
         if !self.chain.mempool().has_room(&requester) {
             let reason = "too many records wait for a block".into();
             return Err(GenerateError::Busy { reason, retry_after_s: RETRY_AFTER_S });

@@ -115,6 +115,15 @@ impl Orders {
         owed
     }
 
+    /// What a requester was offered to pay, or has not signed for.
+    pub(super) fn promised(&self, requester: &NodeId) -> u64 {
+        let tables = self.tables();
+        let offers = tables.offers.values().map(|(_, order)| &order.request);
+        let requests = offers.chain(tables.owed.values().map(|(_, owed)| &owed.proof.request));
+        let own = requests.filter(|request| request.requester == *requester);
+        own.fold(0, |sum, request| sum.saturating_add(request.max_fee.get()))
+    }
+
     /// What a requester owes receipts for.
     pub(super) fn owed(&self, requester: &NodeId, now: Timestamp) -> Vec<Owed> {
         let mut tables = self.tables();

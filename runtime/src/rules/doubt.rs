@@ -127,31 +127,30 @@ pub(super) fn settle(
     let Some(doubt) = overlay.read().doubt(at.0, at.1)? else { return Err(StateError::Damaged { key: entry }) };
     overlay.delete(entry);
     let found = decided(audit);
-    match found {
-        Some(Verdict::Invalid) => {
-            expose(&doubt.accused.node, &doubt.by, place, overlay)?;
-            fee::give_back(&doubt.by, doubt.deposit, overlay)?;
-        }
-        Some(_) => fee::release(doubt.deposit, doubt.deposit, overlay)?,
-        None => fee::give_back(&doubt.by, doubt.deposit, overlay)?,
-    }
-    if let Some(truth) = found {
-        audit::pay_judges(audit, truth, place, overlay)?;
-    }
-    Ok(())
+    let Some(truth) = found else { return fee::give_back(&doubt.by, doubt.deposit, overlay) };
+    let lost = if truth == Verdict::Invalid {
+        fee::give_back(&doubt.by, doubt.deposit, overlay)?;
+        expose(&doubt.accused.node, &doubt.by, place, overlay)?
+    } else {
+        fee::release(doubt.deposit, doubt.deposit, overlay)?;
+        doubt.deposit
+    };
+    audit::pay_judges(audit, truth, lost, place, overlay)
 }
 
 /// Takes from an auditor what a lie costs. Half of it is minted to who showed what it did: half, so that nobody gains by accusing
-/// itself.
+/// itself. Returns the other half.
 pub(super) fn expose(
     accused: &NodeId,
     by: &NodeId,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
-) -> Result<(), StateError> {
+) -> Result<NanoAria, StateError> {
     let lost = audit::punish(accused, place, overlay)?;
     audit::remember(accused, Outcome::Misjudged, overlay)?;
-    mint(by, NanoAria::new(lost.get().div_euclid(2)), overlay)
+    let half = NanoAria::new(lost.get().div_euclid(2));
+    mint(by, half, overlay)?;
+    Ok(lost.minus_or_zero(half))
 }
 
 fn mint(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {

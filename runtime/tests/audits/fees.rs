@@ -136,3 +136,26 @@ fn all_of_a_network_together_lose_by_asking_themselves() {
         conserved(&chain);
     }
 }
+
+#[test]
+fn who_finds_a_lie_is_paid_what_the_liar_loses_and_no_more() {
+    let mut chain = chain(4, &POOR);
+    let (record, at, _) = asked(&mut chain, 1, PAID);
+    judge(&mut chain, at, &record, &all(Verdict::Invalid));
+    // A tenth of 3,000,000, for three.
+    assert_eq!([2, 3, 4].map(|n| earned_by(&chain, n)), [100_000; 3]);
+    let supply = chain.reader().supply().unwrap();
+    assert_eq!((supply.issued.get(), supply.burned.get(), bond(&chain, 1)), (300_000, 300_000, 2_700_000));
+    // A bond that is used up pays nobody: false records by the hundred bring their finders no new money.
+    while bond(&chain, 1) > 0 {
+        let before = chain.reader().supply().unwrap();
+        let (record, at, _) = asked(&mut chain, 1, PAID);
+        judge(&mut chain, at, &record, &all(Verdict::Invalid));
+        let supply = chain.reader().supply().unwrap();
+        assert!(supply.issued.get() - before.issued.get() <= supply.burned.get() - before.burned.get());
+        if bond(&chain, 1) < 10 {
+            break;
+        }
+    }
+    conserved(&chain);
+}

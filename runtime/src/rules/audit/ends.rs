@@ -32,23 +32,21 @@ pub(super) fn pay(
     said.extend(audit.members.iter().filter_map(|member| Some((member.node, member.verdict?))));
     let right: Vec<NodeId> =
         said.iter().filter(|(_, verdict)| Some(**verdict) == truth).map(|(node, _)| *node).collect();
+    // Who lied pays first: nobody is paid more than the fee brings and a lie costs.
     let liars = liars(audit, truth);
-    match status {
-        RecordStatus::Verified | RecordStatus::Accepted => {
-            let most = pool(&audit.earned, place.params());
-            // More than the fee brings is paid only where a lie was found, and costs more.
-            let each = if liars.is_empty() { shared(most, right.len(), &audit.earned) } else { audit.earned.audit_fee };
-            credit(audit, (&right, each), Some(most), place, overlay)?;
+    let mut lost = judged(&liars, place, overlay)?;
+    if status == RecordStatus::Refuted {
+        for stage in &audit.stages {
+            lost = plus(lost, punish(&stage.node_id, place, overlay)?);
         }
-        RecordStatus::Refuted => {
-            credit(audit, (&right, audit.earned.audit_fee), None, place, overlay)?;
-            for stage in &audit.stages {
-                punish(&stage.node_id, place, overlay)?;
-            }
-        }
-        RecordStatus::Included | RecordStatus::Unavailable | RecordStatus::SelfAudited => {}
     }
-    if !matches!(status, RecordStatus::Verified | RecordStatus::Accepted) {
+    let is_earned = matches!(status, RecordStatus::Verified | RecordStatus::Accepted);
+    if is_earned || truth.is_some() {
+        let pool = if is_earned { pool(&audit.earned, place.params()) } else { NanoAria::ZERO };
+        let each = share(plus(pool, lost), right.len(), &audit.earned);
+        credit(audit, (&right, each), is_earned.then_some(pool), place, overlay)?;
+    }
+    if !is_earned {
         fee::give_back(&audit.requester, audit.earned.fee, overlay)?;
     }
     let outcome = match status {
@@ -65,11 +63,22 @@ pub(super) fn pay(
             remember(&stage.node_id, outcome, overlay)?;
         }
     }
-    for node in &liars {
-        punish(node, place, overlay)?;
+    if truth.is_some() { lapse(audit, overlay) } else { Ok(()) }
+}
+
+/// Takes from liars what a lie costs. Returns how much that was.
+fn judged(liars: &BTreeSet<NodeId>, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, StateError> {
+    let mut lost = NanoAria::ZERO;
+    for node in liars {
+        lost = plus(lost, punish(node, place, overlay)?);
         remember(node, Outcome::Misjudged, overlay)?;
     }
-    if truth.is_some() { lapse(audit, overlay) } else { Ok(()) }
+    Ok(lost)
+}
+
+/// Parts of one supply.
+fn plus(a: NanoAria, b: NanoAria) -> NanoAria {
+    NanoAria::new(a.get().saturating_add(b.get()))
 }
 
 /// Whoever said the opposite of the truth, in the committee or as a judge.
@@ -85,10 +94,10 @@ fn pool(earned: &Earned, params: &Params) -> NanoAria {
     NanoAria::new(earned.audit_fee.get().saturating_mul(u64::from(params.committee_size)))
 }
 
-/// An equal share of that for each who was right, at most what a place of the committee is worth.
-fn shared(most: NanoAria, right: usize, earned: &Earned) -> NanoAria {
+/// An equal share of what there is for each who was right, at most what a place of the committee is worth.
+fn share(most: NanoAria, right: usize, earned: &Earned) -> NanoAria {
     let right = u64::try_from(right).unwrap_or(u64::MAX);
-    most.get().checked_div(right).map_or(earned.audit_fee, |share| earned.audit_fee.min(NanoAria::new(share)))
+    most.get().checked_div(right).map_or(NanoAria::ZERO, |share| earned.audit_fee.min(NanoAria::new(share)))
 }
 
 /// Rule 6. To call the payload missing is to say nothing: who has it gives it to the rest of the committee. Who found the truth as a
@@ -105,21 +114,18 @@ fn lapse(audit: &Audit, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     silent.iter().try_for_each(|node| forfeit(node, audit.earned.audit_fee, overlay).map(drop))
 }
 
-/// Pays the judges of a doubt who found the truth; who is silent or wrong loses as auditors do.
+/// Pays the judges of a doubt who found the truth from what it costs who was wrong; who is silent or wrong loses as auditors do.
 pub(in crate::rules) fn pay_judges(
     audit: &Audit,
     truth: Verdict,
+    lost: NanoAria,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), StateError> {
+    let lost = plus(lost, judged(&liars(audit, Some(truth)), place, overlay)?);
     let right = audit.members.iter().filter(|member| member.verdict == Some(truth)).map(|member| member.node);
-    credit(audit, (&right.collect::<Vec<NodeId>>(), audit.earned.audit_fee), None, place, overlay)?;
-    for member in &audit.members {
-        if member.verdict.is_some_and(|said| said != truth && said != Verdict::Missing) {
-            punish(&member.node, place, overlay)?;
-            remember(&member.node, Outcome::Misjudged, overlay)?;
-        }
-    }
+    let right: Vec<NodeId> = right.collect();
+    credit(audit, (&right, share(lost, right.len(), &audit.earned)), None, place, overlay)?;
     lapse(audit, overlay)
 }
 
