@@ -4,10 +4,12 @@
 //! - [`pool`]: attestations that wait for a block
 //! - [`duty`]: for each record that this node was drawn for: fetch, run again, commit, open
 //! - [`judge`]: a record run again
+//! - [`models`]: with the model that is served, or a second one
 //! - `doubt`: whether another auditor ran it too
 
 mod doubt;
 pub mod duty;
 pub mod judge;
+pub mod models;
 pub mod payload;
 pub mod pool;

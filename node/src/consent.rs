@@ -80,6 +80,39 @@ struct State {
     running: u16,
     /// What runs the model, once it is loaded.
     backend: Option<Arc<dyn Backend>>,
+    /// A second model, while audits need it.
+    beside: Option<Beside>,
+}
+
+/// A model beside the served one.
+struct Beside {
+    /// Of its weights; while it is loaded, as far as that is known.
+    weight_bytes: u64,
+    bytes_per_position: u64,
+    /// What runs it, once it is loaded.
+    backend: Option<Arc<dyn Backend>>,
+}
+
+impl State {
+    /// Bytes of all weights.
+    fn weight_bytes(&self) -> u64 {
+        let served = self.backend.as_ref().map_or(0, |backend| backend.model().weight_bytes);
+        served.saturating_add(self.beside.as_ref().map_or(0, |beside| beside.weight_bytes))
+    }
+
+    /// How the memory of a contract is divided now.
+    fn memory(&self, contract: &Consent) -> Memory {
+        let memory = Memory::of(contract, self.weight_bytes());
+        if self.beside.is_some() { memory.halved() } else { memory }
+    }
+
+    /// Whether the contract has room for the second model, if there is one.
+    fn check_beside(&self) -> Result<(), NodeError> {
+        let (Some(InForce { contract, .. }), Some(beside)) = (self.in_force, &self.beside) else { return Ok(()) };
+        let served = self.backend.as_ref().map_or(0, |backend| backend.model().kv_shape().bytes_per_position() as u64);
+        let bytes_per_position = beside.bytes_per_position.max(served);
+        self.memory(&contract).check(&contract, self.weight_bytes(), bytes_per_position)
+    }
 }
 
 /// Leave for one answer; it counts until this is dropped.
@@ -195,7 +228,54 @@ impl Governor {
 
     fn check_model(&self, (weight_bytes, bytes_per_position): (u64, u64)) -> Result<(), NodeError> {
         let Some(InForce { contract, .. }) = self.in_force() else { return Ok(()) };
-        memory::check_model(&contract, weight_bytes, bytes_per_position)
+        Memory::of(&contract, weight_bytes).check(&contract, weight_bytes, bytes_per_position)
+    }
+
+    /// Loads a model beside the served one, if machine and contract have the memory: both keep room for one short session. There
+    /// is one at a time. *Blocks.*
+    pub fn load_beside(&self, located: &Located, options: &EngineOptions) -> Result<Arc<dyn Backend>, NodeError> {
+        let sizes = located.sizes()?;
+        memory::check_machine(memory::free_bytes(), sizes)?;
+        let loaded = self.take_beside(sizes, None).and_then(|limits| {
+            // The longest claim that it can run is settled here, by what its head says.
+            let Limits { threads, kv_bytes_max, prefix_bytes_max, .. } = limits;
+            let options = EngineOptions { threads, kv_bytes_max, prefix_bytes_max, ..options.clone() };
+            let backend = located.start(BackendChoice::Builtin, &options)?;
+            let info = backend.model();
+            let sizes = (info.weight_bytes, info.kv_shape().bytes_per_position() as u64);
+            self.take_beside(sizes, Some(Arc::clone(&backend))).map(|_| backend)
+        });
+        loaded.inspect_err(|_| self.leave_beside())
+    }
+
+    /// Counts a second model from now on, before it is read and as it is afterwards. What holds for it.
+    fn take_beside(
+        &self,
+        (weight_bytes, bytes_per_position): (u64, u64),
+        backend: Option<Arc<dyn Backend>>,
+    ) -> Result<Limits, NodeError> {
+        let mut state = self.state();
+        state.beside = Some(Beside { weight_bytes, bytes_per_position, backend });
+        state.check_beside()?;
+        self.enforce(&state);
+        Ok(self.limits_beside(&state))
+    }
+
+    /// Whether the contract still has room for the second model.
+    pub fn check_beside(&self) -> Result<(), NodeError> {
+        self.state().check_beside()
+    }
+
+    /// Counts no second model any more.
+    pub fn leave_beside(&self) {
+        let left = {
+            let mut state = self.state();
+            let left = state.beside.take();
+            self.enforce(&state);
+            left
+        };
+        // To end an engine takes a moment, in which nobody has to wait.
+        drop(left);
     }
 
     /// Takes the model that is loaded into charge.
@@ -211,20 +291,30 @@ impl Governor {
         self.throttle.set(contract.map(|contract| contract.max_bandwidth_kbps));
         self.may_tell_place.send_replace(contract.is_none_or(|contract| contract.allow_geo_tracking));
         if let Some(backend) = &state.backend {
-            let weights = backend.model().weight_bytes;
-            backend.limit(contract.map_or(self.unlimited, |contract| self.limits(&contract, weights)));
+            backend.limit(self.limits(state));
+        }
+        if let Some(Beside { backend: Some(backend), .. }) = &state.beside {
+            backend.limit(self.limits_beside(state));
         }
     }
 
-    /// What a contract leaves a model with so many bytes of weights.
-    fn limits(&self, contract: &Consent, weight_bytes: u64) -> Limits {
-        let memory = Memory::of(contract, weight_bytes);
+    /// What holds for the model that is served.
+    fn limits(&self, state: &State) -> Limits {
+        let Some(InForce { contract, .. }) = state.in_force else { return self.unlimited };
+        let memory = state.memory(&contract);
         Limits {
-            threads: self.threads_of(contract),
+            threads: self.threads_of(&contract),
             cpu_percent: contract.cpu_percent,
             kv_bytes_max: memory.kv_bytes_max.min(self.unlimited.kv_bytes_max),
             prefix_bytes_max: memory.prefix_bytes_max.min(self.unlimited.prefix_bytes_max),
         }
+    }
+
+    /// What holds for a second model: the caches that are left for it, none of ended sessions, and half of the threads, for the served
+    /// one goes on meanwhile. Each rests by the processor time of the whole process, so both together keep to the share.
+    fn limits_beside(&self, state: &State) -> Limits {
+        let limits = self.limits(state);
+        Limits { threads: (limits.threads / 2).max(1), prefix_bytes_max: 0, ..limits }
     }
 
     /// Whole threads of the share that is stated, at least one: what one thread is too much, rests make up for.
@@ -240,8 +330,8 @@ impl Governor {
     /// Positions for which there is memory in each of so many choices.
     pub fn positions_max(&self, choices: u32, bytes_per_position: u64) -> usize {
         let state = self.state();
-        let (Some(in_force), Some(backend)) = (state.in_force, &state.backend) else { return usize::MAX };
-        let bytes = Memory::of(&in_force.contract, backend.model().weight_bytes).kv_bytes_max;
+        let (Some(in_force), Some(_)) = (state.in_force, &state.backend) else { return usize::MAX };
+        let bytes = state.memory(&in_force.contract).kv_bytes_max;
         usize::try_from(bytes / bytes_per_position.max(1) / u64::from(choices.max(1))).unwrap_or(usize::MAX)
     }
 
@@ -252,8 +342,8 @@ impl Governor {
             if is_revoked {
                 return Err(Refusal::Revoked);
             }
-            let weights = state.backend.as_ref().map_or(0, |backend| backend.model().weight_bytes);
-            let ram_mb = Memory::of(&contract, weights).needed_mb(weights, wanted.kv_bytes).max(wanted.ram_mb);
+            let needed_mb = state.memory(&contract).needed_mb(state.weight_bytes(), wanted.kv_bytes);
+            let ram_mb = needed_mb.max(wanted.ram_mb);
             let Wanted { at, task, reward, .. } = *wanted;
             contract.admits(&Ask { at, task, ram_mb, reward, running: state.running })?;
         }

@@ -81,6 +81,16 @@ pub enum NodeError {
         /// What is allowed.
         max_mb: u32,
     },
+    /// A second model that takes more memory than the machine can spare.
+    #[error(
+        "the model takes {needed_mb} MB with one session, more than half of the {free_mb} MB that this machine has free: take it out of the models folder, or free some memory"
+    )]
+    NoMemory {
+        /// What it takes.
+        needed_mb: u32,
+        /// What is free.
+        free_mb: u32,
+    },
     /// A consent contract that cannot be.
     #[error(transparent)]
     Consent(#[from] aria_chain::consent::ConsentError),

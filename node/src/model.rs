@@ -33,6 +33,15 @@ pub enum Source {
     File(PathBuf),
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Embedded => write!(f, "{EMBEDDED_NAME}, which is built in"),
+            Source::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// A model by name or path, found but not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {

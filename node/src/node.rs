@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     amount::Amount,
-    audit::{duty, payload::Payloads},
+    audit::{duty, models::Models, payload::Payloads},
     book,
     chain::Chain,
     clock::{Clock, SystemClock},
@@ -46,7 +46,7 @@ use crate::{
     exchange,
     model::{self, Located},
     network::{Identity, Kept, Legacy, Network, NetworkConfig},
-    registrar,
+    registrar::{self, files::Files},
     services::{NodeServices, Served, legacy::LegacyDoor},
     snapshot::{
         fetch::{self, Begin},
@@ -121,13 +121,18 @@ impl Node {
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
         start_peers((config, &governor), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
-        let (auditor, model) = (Arc::clone(&chain), Arc::clone(&served));
-        supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, model, stop));
+        let files = Arc::new(Mutex::new(Files::new(dir.models())));
+        let stopping = supervisor.spawner(Stage::Consensus).stop().clone();
+        let at_hand = (Arc::clone(&served), Arc::clone(&files));
+        let (models, second) = Models::new(at_hand, Arc::clone(&governor), kernel, stopping);
+        supervisor.critical(Stage::Consensus, "second model", |_| second.run());
+        let auditor = Arc::clone(&chain);
+        supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, models, stop));
         let teller = Arc::clone(&chain);
         supervisor.critical(Stage::Consensus, "sobriety", |stop| sobriety::run(teller, stop));
         if config.confirms_models {
-            let (voter, model, models) = (Arc::clone(&chain), Arc::clone(&served), dir.models());
-            supervisor.critical(Stage::Consensus, "models", |stop| registrar::run(voter, model, models, stop));
+            let (voter, model) = (Arc::clone(&chain), Arc::clone(&served));
+            supervisor.critical(Stage::Consensus, "models", |stop| registrar::run(voter, model, files, stop));
         }
         supervisor.critical(Stage::Consensus, "consensus", |stop| consensus::run::run(block_maker, wal, told, stop));
 

@@ -6,8 +6,7 @@
 //! - [`files`]: the shapes of the models at hand, by digest
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use aria_chain::ids::{Digest, ModelId};
@@ -40,11 +39,10 @@ const EXPIRY_BLOCKS: u64 = 100;
 pub async fn run(
     chain: Arc<Chain>,
     served: Arc<OnceLock<Served>>,
-    models: PathBuf,
+    files: Arc<Mutex<Files>>,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
-    let files = Files::new(models);
     let mut registrar =
         Registrar { chain, served, files, stop: stop.clone(), said: BTreeMap::new(), warned: BTreeSet::new() };
     loop {
@@ -62,7 +60,7 @@ pub async fn run(
 struct Registrar {
     chain: Arc<Chain>,
     served: Arc<OnceLock<Served>>,
-    files: Files,
+    files: Arc<Mutex<Files>>,
     stop: CancellationToken,
     /// When this node last confirmed a model.
     said: BTreeMap<ModelId, Instant>,
@@ -157,7 +155,10 @@ impl Registrar {
         let served = served.filter(|backend| backend.kind() == BackendKind::Builtin).map(|backend| backend.model());
         match served.filter(|info| info.digest.0 == *model.as_bytes()) {
             Some(info) => shape_of(&info.hyper),
-            None => self.files.find(model, &|| self.stop.is_cancelled()).map(|found| found.shape),
+            None => {
+                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                files.find(model, &|| self.stop.is_cancelled()).map(|found| found.shape)
+            }
         }
     }
 

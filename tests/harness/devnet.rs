@@ -117,7 +117,7 @@ impl Devnet {
         let mut network = Devnet { parent: None, members, folder: folder.to_owned() };
         for dialler in 0..network.members.len() {
             let address = |other: usize| format!("127.0.0.1:{}", wires.0[&(dialler, other)].port);
-            network.start_again_at(dialler, &(0..dialler).map(address).collect::<Vec<_>>().join(","));
+            network.start_again_at(dialler, &(0..dialler).map(address).collect::<Vec<_>>().join(","), &[]);
             network.wait_for_dialled(dialler, &(0..dialler).map(address).collect());
         }
         (network, wires)
@@ -157,7 +157,15 @@ impl Devnet {
     /// # Panics
     /// If it does not become ready.
     pub fn start_again(&mut self, index: usize) {
-        self.start_again_at(index, &self.bootstrap(Some(index)));
+        self.start_again_with(index, &[]);
+    }
+
+    /// The same, with more flags.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn start_again_with(&mut self, index: usize, flags: &[&str]) {
+        self.start_again_at(index, &self.bootstrap(Some(index)), flags);
     }
 
     /// Waits until a node has dialled these addresses and no others.
@@ -177,14 +185,14 @@ impl Devnet {
         }
     }
 
-    fn start_again_at(&mut self, index: usize, bootstrap: &str) {
+    fn start_again_at(&mut self, index: usize, bootstrap: &str, flags: &[&str]) {
         let genesis = self.genesis();
         let member = &mut self.members[index];
         let mut command = command_with_log(&member.data_dir, "info");
         let log = File::options().append(true).create(true).open(member.data_dir.join("node.log"));
         command.stderr(log.expect("the log can be written"));
         command.args(["--json", "node", "start", "--threads", "1", "--client-fee", CLIENT_FEE, "--genesis"]);
-        command.arg(genesis);
+        command.arg(genesis).args(flags);
         if !bootstrap.is_empty() {
             command.args(["--bootstrap", bootstrap]);
         }

@@ -1,4 +1,4 @@
-//! Models that a running network takes up: proposed by one, looked into by all who have them, paid from then on.
+//! Models that a running network takes up: proposed by one, looked into and judged by all who have them, paid from then on.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use aria_chain::transaction::{Action, SignedTransaction, Transaction};
 use aria_chain::units::{Height, NanoAria};
 use aria_inference::synthetic;
 use aria_tests::devnet::Member;
-use aria_tests::{Devnet, aria, refused, told};
+use aria_tests::{Devnet, aria, http, refused, told};
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
@@ -145,5 +145,59 @@ fn a_model_in_the_folders_of_three_of_four_is_registered() {
     wait_for("three of four confirmed it", first, || models(first, "registered").len() == 2);
     assert!(models(first, "registered").contains(&(id, "strange-1".to_owned())));
     assert_eq!(models(first, "proposed"), []);
+    network.terminate();
+}
+
+/// Asks a node for a few words of the model that it serves, and returns the id of the record.
+fn ask(member: &Member, model: &str, prompt: &str) -> String {
+    let body = json!({"model": model, "prompt": prompt, "max_tokens": 8, "seed": 1});
+    let answer = http::post(&format!("127.0.0.1:{}", member.base_port + 1), "/v1/completions", &body);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()["aria"]["record_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn whoever_has_a_model_judges_its_answers_whatever_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = Devnet::start(folder.path(), 4);
+    let strange = ["strange-1", "strange-2"];
+    for (seed, name) in (1..).zip(strange) {
+        let file = synthetic::Shape::named("tiny").unwrap().file(seed);
+        for member in &network.members {
+            let models = member.data_dir.join("models").join(name);
+            std::fs::create_dir_all(&models).unwrap();
+            std::fs::write(models.join("whole"), &file).unwrap();
+            std::fs::rename(models.join("whole"), models.join("model.gguf")).unwrap();
+        }
+        told(&network.members[0].data_dir, &["model", "register", name]);
+    }
+    let first = &network.members[0];
+    wait_for("all models are registered", first, || models(first, "registered").len() == 3);
+    for (index, name) in (2..).zip(strange) {
+        network.kill(index);
+        network.start_again_with(index, &["--model", name]);
+    }
+
+    // Two serve the built-in model and two another each, so everybody needs two models beside its own.
+    let first = &network.members[0];
+    let nodes = network.members.iter().map(|member| member.result("net_info", json!([]))["node_id"].clone());
+    let nodes: Vec<Value> = nodes.collect();
+    let bonds = || nodes.iter().map(|node| first.result("chain_getAccount", json!([node]))["bond"].clone());
+    let before: Vec<Value> = bonds().collect();
+    let serving = [(0, "aria-tiny"), (1, "aria-tiny"), (2, strange[0]), (3, strange[1])];
+    let records: Vec<(usize, String)> = (0..3)
+        .flat_map(|turn| serving.map(|(index, model)| (index, model, format!("Question {turn}"))))
+        .map(|(index, model, prompt)| (index, ask(&network.members[index], model, &prompt)))
+        .collect();
+    for (index, record) in &records {
+        wait_for("the answer is checked", first, || !["waiting", "included"].contains(&&*status(first, record)));
+        let audit = first.result("chain_getAudit", json!([record]));
+        assert_eq!(status(first, record), "verified", "of node {index}: {audit}");
+        let auditors = audit["auditors"].as_array().unwrap();
+        assert_eq!(auditors.len(), 3, "{audit}");
+        assert!(auditors.iter().all(|one| one["verdict"] == json!("valid")), "of node {index}: {audit}");
+    }
+    assert_eq!(bonds().collect::<Vec<Value>>(), before, "nobody was silent");
+    assert_eq!(first.result("chain_verify", json!([]))["ok"], json!(true));
     network.terminate();
 }

@@ -1,7 +1,7 @@
 //! Whether another auditor ran what it attested. Now and then this node runs a record once more, with the secret that one of the
 //! others opened, and says so on the chain where the root is another.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use aria_chain::codec::Versioned as _;
 use aria_chain::ids::{NodeId, RecordId};
@@ -10,10 +10,10 @@ use aria_runtime::rules::doubt::doubted_until;
 use aria_runtime::state::{Audit, OpenedRoot, Reader, RecordPlace};
 use tokio::task::spawn_blocking;
 
-use super::judge::{holds, serving};
+use super::judge::holds;
+use super::models::Models;
 use super::payload::Payload;
 use crate::chain::Chain;
-use crate::services::Served;
 
 /// One of so many audits is followed by a look at one other root of it: an eighth of a prefill for each. As every other auditor does
 /// so, about one guess in so many is looked at, whatever the size of the committee.
@@ -36,8 +36,8 @@ impl Check {
     }
 
     /// Looks, and doubts if there is a reason.
-    pub(super) async fn run(self, chain: &Arc<Chain>, served: &OnceLock<Served>) {
-        let found = self.find(chain, served).await;
+    pub(super) async fn run(self, chain: &Arc<Chain>, models: &Models) {
+        let found = self.find(chain, models).await;
         let Some(false) = found else { return };
         tracing::warn!(record = %self.record, auditor = %self.auditor, "an auditor attested what it did not run");
         let (chain, record) = (Arc::clone(chain), self.record);
@@ -48,7 +48,7 @@ impl Check {
     }
 
     /// Whether the root holds. None: this node cannot tell, or there is nothing to look at.
-    async fn find(&self, chain: &Arc<Chain>, served: &OnceLock<Served>) -> Option<bool> {
+    async fn find(&self, chain: &Arc<Chain>, models: &Models) -> Option<bool> {
         let (proof, opened) = {
             let (chain, record, (height, index)) = (Arc::clone(chain), self.record, self.place);
             let read = spawn_blocking(move || {
@@ -60,7 +60,7 @@ impl Check {
         let (proof, opened) = (proof?, opened?);
         let root: OpenedRoot = opened.roots.into_iter().find(|root| root.node == self.auditor)?;
         let payload = Payload::decode(&chain.payloads.read(&self.record)?).ok()?;
-        holds(&*serving(served, &proof)?.backend, payload, &proof, &root).await
+        holds(models, payload, &proof, &root).await
     }
 
     /// Says so. Blocks for a disk sync.

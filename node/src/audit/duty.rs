@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use aria_chain::attestation::{Attestation, Opening, SignedAttestation, Statement, Verdict};
 use aria_chain::codec::Versioned as _;
-use aria_chain::ids::NodeId;
+use aria_chain::ids::{ModelId, NodeId};
 use aria_chain::limits::ATTESTATION_ITEMS_MAX;
 use aria_chain::units::Height;
 use aria_runtime::rules::audit::takes_openings;
@@ -18,14 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::doubt::Check;
 use super::judge::{Case, judge};
+use super::models::Models;
 use crate::chain::Chain;
 use crate::consensus::talk::Gossip;
 use crate::error::NodeError;
 use crate::network::Channel;
-use crate::services::Served;
 
 /// Records that are run again at once; the engine computes them together.
 const AT_ONCE: usize = 8;
+/// Of these, records of models that this node does not serve: they may wait for one to be loaded.
+const OTHERS_AT_ONCE: usize = 4;
 /// How often to look again where no block comes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What happens within this time is answered together.
@@ -52,6 +54,8 @@ enum Known {
 /// A record that this node was drawn for.
 struct Task {
     audit: Audit,
+    /// The record's, once it was read.
+    model: Option<ModelId>,
     known: Known,
     /// When it last committed and opened, in this phase.
     said: [Option<Instant>; 2],
@@ -59,7 +63,7 @@ struct Task {
 
 impl Task {
     fn new(audit: Audit) -> Task {
-        Task { audit, known: Known::Nothing, said: [None, None] }
+        Task { audit, model: None, known: Known::Nothing, said: [None, None] }
     }
 
     /// The audit went on.
@@ -85,6 +89,11 @@ impl Task {
         }
     }
 
+    /// Whether it is known to be of a model that this node does not serve.
+    fn is_other(&self, models: &Models) -> bool {
+        self.model.is_some_and(|model| !models.serves(&model))
+    }
+
     fn may_begin(&self) -> bool {
         let is_free = match self.known {
             Known::Nothing => true,
@@ -106,14 +115,10 @@ impl Task {
 }
 
 /// Audits until told to stop.
-pub async fn run(
-    chain: Arc<Chain>,
-    served: Arc<std::sync::OnceLock<Served>>,
-    stop: CancellationToken,
-) -> Result<(), NodeError> {
+pub async fn run(chain: Arc<Chain>, models: Models, stop: CancellationToken) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, served, tasks: None, runs: 0, checks: Vec::new() };
+    let mut duty = Duty { chain, models: Arc::new(models), tasks: None, runs: 0, checks: Vec::new() };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {
@@ -136,12 +141,12 @@ pub async fn run(
             looked.await.map_err(|error| NodeError::Task { task: "audits", reason: error.to_string() })?;
         duty = back;
         for (place, job) in begun? {
-            let (chain, served) = (Arc::clone(&duty.chain), Arc::clone(&duty.served));
+            let (chain, models) = (Arc::clone(&duty.chain), Arc::clone(&duty.models));
             work.spawn(async move {
                 match job {
-                    Job::Judge(case, run) => Some((place, run, judge(&chain, &served, &case).await)),
+                    Job::Judge(case, run) => Some((place, run, judge(&chain, &models, &case).await)),
                     Job::Check(check) => {
-                        check.run(&chain, &served).await;
+                        check.run(&chain, &models).await;
                         None
                     }
                 }
@@ -163,7 +168,7 @@ type Done = Option<(RecordPlace, u64, Option<Opening>)>;
 
 struct Duty {
     chain: Arc<Chain>,
-    served: Arc<std::sync::OnceLock<Served>>,
+    models: Arc<Models>,
     /// Records that this node was drawn for, once the state was read; from then on blocks tell what changes.
     tasks: Option<BTreeMap<RecordPlace, Task>>,
     /// How many runs were begun.
@@ -188,7 +193,8 @@ impl Duty {
         let (me, chain) = (self.chain.key.node_id(), Arc::clone(&self.chain));
         let next = chain.tip_height().next().unwrap_or(chain.tip_height());
         let (mut commits, mut opens) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
-        let mut begun = Vec::new();
+        let (mut begun, models) = (Vec::new(), Arc::clone(&self.models));
+        let mut others = OTHERS_AT_ONCE.saturating_sub(self.others_at_work());
         for (place, task) in self.tasks.iter_mut().flatten() {
             let Some(own) = task.audit.members.iter().find(|member| member.node == me) else { continue };
             if own.verdict.is_some() {
@@ -197,7 +203,8 @@ impl Duty {
             let Known::Found(opening) = task.known else {
                 if begun.len() < free && task.may_begin() {
                     self.runs += 1;
-                    begun.extend(begin(&chain, *place, task, self.runs)?.map(|job| (*place, job)));
+                    let job = begin(&chain, (&models, &mut others), *place, task, self.runs)?;
+                    begun.extend(job.map(|job| (*place, job)));
                 }
                 continue;
             };
@@ -211,16 +218,18 @@ impl Duty {
                 opens.entry(height).or_default().push((index, opening));
             }
         }
-        for (height, items) in commits {
-            items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Commit(items.to_vec())));
-        }
-        for (height, items) in opens {
-            items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, Statement::Open(items.to_vec())));
-        }
+        self.say_all(commits, Statement::Commit);
+        self.say_all(opens, Statement::Open);
         // What has to be said goes before what may be looked at.
         let idle = free.saturating_sub(begun.len()).min(self.checks.len());
         begun.extend(self.checks.drain(..idle).map(|check| (check.place, Job::Check(check))));
         Ok(begun)
+    }
+
+    /// Records of models that this node does not serve which are being run again.
+    fn others_at_work(&self) -> usize {
+        let is_other = |task: &&Task| task.is_other(&self.models) && matches!(task.known, Known::Working(_));
+        self.tasks.iter().flat_map(BTreeMap::values).filter(is_other).count()
     }
 
     /// Brings the tasks up to date.
@@ -252,6 +261,13 @@ impl Duty {
         Ok(())
     }
 
+    /// Says all that belongs to each height, in as few statements as there can be.
+    fn say_all<I: Clone>(&self, all: BTreeMap<Height, Vec<I>>, statement: impl Fn(Vec<I>) -> Statement) {
+        for (height, items) in all {
+            items.chunks(ATTESTATION_ITEMS_MAX).for_each(|items| self.say(height, statement(items.to_vec())));
+        }
+    }
+
     fn say(&self, height: Height, statement: Statement) {
         let chain = &self.chain;
         let chain_id = chain.genesis.chain_id().clone();
@@ -272,22 +288,35 @@ impl Duty {
     }
 }
 
-/// What is to be run again, by the run of this number.
-fn begin(chain: &Chain, place: RecordPlace, task: &mut Task, run: u64) -> Result<Option<Job>, NodeError> {
-    let proof = chain.store.proof(&task.audit.record)?;
-    task.known = if proof.is_some() {
-        Known::Working(run)
-    } else {
+/// What is to be run again by the run of this number, if now: of models that this node does not serve, so many more may begin.
+fn begin(
+    chain: &Chain,
+    (models, others): (&Models, &mut usize),
+    place: RecordPlace,
+    task: &mut Task,
+    run: u64,
+) -> Result<Option<Job>, NodeError> {
+    if task.is_other(models) && *others == 0 {
+        return Ok(None);
+    }
+    let Some(proof) = chain.store.proof(&task.audit.record)? else {
         // Of before this store began.
         tracing::debug!(height = %place.0, index = place.1, "a record to audit is not in the store");
-        Known::Unable(Instant::now())
+        task.known = Known::Unable(Instant::now());
+        return Ok(None);
     };
+    task.model = Some(proof.record.model_id);
+    if task.is_other(models) {
+        let Some(left) = others.checked_sub(1) else { return Ok(None) };
+        *others = left;
+    }
+    task.known = Known::Working(run);
     let me = chain.key.node_id();
-    let others: Vec<NodeId> = task.audit.members.iter().map(|member| member.node).filter(|node| *node != me).collect();
+    let drawn: Vec<NodeId> = task.audit.members.iter().map(|member| member.node).filter(|node| *node != me).collect();
     let doubt = Reader(&chain.view()).doubt(place.0, place.1);
     let doubt = doubt.map_err(|error| NodeError::Execution(error.to_string()))?;
     let (phase, doubted) = (task.audit.phase, doubt.map(|doubt| doubt.accused));
-    Ok(proof.map(|proof| Job::Judge(Box::new(Case { proof, others, phase, doubted }), run)))
+    Ok(Some(Job::Judge(Box::new(Case { proof, others: drawn, phase, doubted }), run)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One record run again: what lies behind it is fetched, and the run says whether it is true.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aria_chain::attestation::{Opening, Verdict};
@@ -8,16 +8,16 @@ use aria_chain::codec::Versioned as _;
 use aria_chain::hash::Domain;
 use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::proof::SignedProof;
-use aria_inference::backend::{Backend, BackendKind, CancelToken};
+use aria_inference::backend::{Backend, CancelToken};
 use aria_inference::verify::{self, Claim, Reason};
 use aria_runtime::state::{OpenedRoot, Phase};
 use tokio::sync::oneshot;
 
+use super::models::Models;
 use super::payload::{Payload, Shown};
 use crate::chain::Chain;
 use crate::consensus::talk::Sync;
 use crate::network::Channel;
-use crate::services::Served;
 
 /// How long a node has to answer, and how often it is asked before the payload is missing: the provider, and in between the
 /// others who were drawn.
@@ -41,12 +41,15 @@ fn secret(untold: &[u8; 32], phase: Phase, accused: Option<NodeId>) -> [u8; 32] 
 }
 
 /// Fetches what a record was made of and runs it again. None: this node cannot tell.
-pub(super) async fn judge(chain: &Arc<Chain>, served: &OnceLock<Served>, case: &Case) -> Option<Opening> {
+pub(super) async fn judge(chain: &Arc<Chain>, models: &Models, case: &Case) -> Option<Opening> {
     let record = case.proof.record.id();
     let untold = chain.key.audit_secret(chain.genesis.chain_id(), &record);
     let secret = secret(&untold, case.phase, case.doubted.as_ref().map(|doubted| doubted.node));
     let found = |verdict: Verdict, root: Digest| Some(Opening { secret, verdict, root });
-    let served = serving(served, &case.proof)?;
+    if !models.has(&case.proof.record.model_id).await {
+        tracing::debug!(%record, "is of a model that this node does not have");
+        return None;
+    }
     let fetched = fetch(chain, case).await;
     chain.expect_no_payload(&record);
     let payload = match fetched {
@@ -61,7 +64,7 @@ pub(super) async fn judge(chain: &Arc<Chain>, served: &OnceLock<Served>, case: &
         }
     };
     if let Some(doubted) = &case.doubted {
-        let is_right = holds(&*served.backend, payload, &case.proof, doubted).await?;
+        let is_right = holds(models, payload, &case.proof, doubted).await?;
         return found(if is_right { Verdict::Valid } else { Verdict::Invalid }, Digest::ZERO);
     }
     let claim = match payload.claim(&case.proof.request, &case.proof.record, secret) {
@@ -69,35 +72,17 @@ pub(super) async fn judge(chain: &Arc<Chain>, served: &OnceLock<Served>, case: &
         Shown::Miscounted => return found(Verdict::Invalid, Digest::ZERO),
         Shown::Foreign => return found(Verdict::Missing, Digest::ZERO),
     };
-    let (verdict, root) = run_again(&*served.backend, claim).await?;
+    let (verdict, root) = models.run_again(&case.proof.record.model_id, claim).await?;
     if verdict == Verdict::Invalid {
         tracing::warn!(%record, "an audited record is false");
     }
     found(verdict, root)
 }
 
-/// What runs the model of a record, if this node does.
-pub(super) fn serving<'s>(served: &'s OnceLock<Served>, proof: &SignedProof) -> Option<&'s Served> {
-    let serves = |served: &&Served| {
-        served.backend.kind() == BackendKind::Builtin
-            && served.backend.model().digest.0 == *proof.record.model_id.as_bytes()
-    };
-    let found = served.get().filter(serves);
-    if found.is_none() {
-        tracing::debug!(record = %proof.record.id(), "is of a model that this node does not serve");
-    }
-    found
-}
-
 /// Whether a root is that of a run under the secret that was opened with it. None: this node cannot tell.
-pub(super) async fn holds(
-    backend: &dyn Backend,
-    payload: Payload,
-    proof: &SignedProof,
-    opened: &OpenedRoot,
-) -> Option<bool> {
+pub(super) async fn holds(models: &Models, payload: Payload, proof: &SignedProof, opened: &OpenedRoot) -> Option<bool> {
     let Shown::Claims(claim) = payload.claim(&proof.request, &proof.record, opened.secret) else { return None };
-    let (verdict, root) = run_again(backend, *claim).await?;
+    let (verdict, root) = models.run_again(&proof.record.model_id, *claim).await?;
     Some(verdict == Verdict::Valid && root == opened.root)
 }
 

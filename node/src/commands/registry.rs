@@ -81,7 +81,7 @@ fn choose(proposals: &[Value], found: &Found, name: Option<&str>) -> anyhow::Res
         None => bail!(
             "no proposal of model {} has this name and the shape of {}; `aria model registered --json` shows what they say",
             found.model,
-            found.place
+            found.located.source
         ),
     }
 }
@@ -130,8 +130,7 @@ async fn list(url: &str, status: Option<&str>) -> anyhow::Result<(NanoAria, Vec<
 
 /// Reads a whole model: digest and shape.
 fn read(model: &str, setting: &Setting) -> anyhow::Result<Found> {
-    let gguf = locate(model, &setting.existing().models())?.open()?;
-    Ok(Found::read(&gguf, model.to_owned())?)
+    Ok(Found::read(locate(model, &setting.existing().models())?)?)
 }
 
 fn ops(shape: &Shape) -> anyhow::Result<u64> {
@@ -147,11 +146,13 @@ mod tests {
     use aria_chain::ids::ModelId;
 
     use super::*;
+    use crate::model::{Located, Source};
 
     #[test]
     fn only_what_the_file_says_is_chosen() {
         let shape = Shape { layers: 1, dim: 2, ffn: 3, heads: 1, kv_heads: 1, head_dim: 2, vocab: 5 };
-        let found = Found { model: ModelId::new([1; 32]), shape, place: "a.gguf".to_owned() };
+        let located = Located { name: "a".to_owned(), source: Source::File("a.gguf".into()) };
+        let found = Found { model: ModelId::new([1; 32]), shape, located };
         let proposal = |model: u8, name: &str, shape: Shape, height: u64, id: u8| json!({"model_id": ModelId::new([model; 32]), "name": name, "shape": shape, "height": height, "proposal": Digest::new([id; 32])});
         let inflated = Shape { dim: 200, ..shape };
         let all = [

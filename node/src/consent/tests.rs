@@ -109,8 +109,8 @@ fn memory_is_divided_and_what_does_not_fit_is_refused_with_the_clause() {
     assert_eq!((memory.kv_bytes_max, memory.prefix_bytes_max), (225 * MB, 75 * MB), "of the 300 MB that are left");
     assert_eq!(memory.needed_mb(116 * MB, memory.kv_bytes_max), 512, "all of it is just allowed");
     assert_eq!(memory.needed_mb(116 * MB, memory.kv_bytes_max + 1), 513);
-    assert!(memory::check_model(&contract, 116 * MB, 77_000).is_ok());
-    let error = memory::check_model(&contract, 1_100 * MB, 77_000).unwrap_err();
+    assert!(memory.check(&contract, 116 * MB, 77_000).is_ok());
+    let error = Memory::of(&contract, 1_100 * MB).check(&contract, 1_100 * MB, 77_000).unwrap_err();
     assert!(matches!(error, NodeError::DoesNotFit { max_mb: 512, needed_mb } if needed_mb > 1_100), "{error}");
     assert!(error.to_string().contains("--ram"), "{error}");
 
@@ -119,6 +119,40 @@ fn memory_is_divided_and_what_does_not_fit_is_refused_with_the_clause() {
     governor.set(&fields(json!({"max_ram_mb": 512}))).unwrap();
     let stated = |ram_mb| governor.admit(&Wanted { ram_mb, ..wanted() }).err();
     assert_eq!((stated(512), stated(513)), (None, Some(Refusal::Ram { asked_mb: 513, max_mb: 512 })));
+}
+
+#[test]
+fn a_second_model_shares_the_memory_and_takes_no_more_than_the_machine_can_spare() {
+    const MB: u64 = 1 << 20;
+    let contract = Consent { max_ram_mb: 512, ..Consent::default() };
+    let memory = Memory::of(&contract, 216 * MB).halved();
+    assert_eq!((memory.kv_bytes_max, memory.beside_bytes_max, memory.prefix_bytes_max), (75 * MB, 75 * MB, 50 * MB));
+    assert_eq!(memory.needed_mb(216 * MB, memory.kv_bytes_max), 512, "both together have what is stated");
+    assert!(memory.check(&contract, 216 * MB, 77_000).is_ok());
+    let error = Memory::of(&contract, 320 * MB).halved().check(&contract, 320 * MB, 77_000).unwrap_err();
+    assert!(matches!(error, NodeError::DoesNotFit { max_mb: 512, .. }), "alone it would fit: {error}");
+    assert!(Memory::of(&contract, 320 * MB).check(&contract, 320 * MB, 77_000).is_ok());
+
+    assert!(memory::check_machine(Some(400 * MB), (100 * MB, 77_000)).is_ok());
+    assert!(memory::check_machine(None, (100 * MB, 77_000)).is_ok());
+    let error = memory::check_machine(Some(200 * MB), (100 * MB, 77_000)).unwrap_err();
+    assert!(matches!(error, NodeError::NoMemory { needed_mb: 138, free_mb: 200 }), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let governor = open(&DataDir::create(folder.path()).unwrap());
+    let served = crate::model::locate("aria-tiny", folder.path()).unwrap();
+    let options = EngineOptions::default();
+    governor.take_charge(governor.load(&served, BackendChoice::Builtin, &options).unwrap());
+    governor.set(&fields(json!({"max_ram_mb": 110}))).unwrap();
+    let positions = || governor.positions_max(1, 3_072);
+    let alone = positions();
+    let backend = governor.load_beside(&served, &options).unwrap();
+    assert!(positions() < alone / 2, "weights and half of the caches");
+    assert!(backend.model().context <= alone / 2, "nor is a longer claim run");
+    governor.leave_beside();
+    assert_eq!(positions(), alone);
+    governor.set(&fields(json!({"max_ram_mb": 106}))).unwrap();
+    assert!(matches!(governor.load_beside(&served, &options), Err(NodeError::DoesNotFit { .. })));
 }
 
 #[test]

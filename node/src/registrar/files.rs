@@ -8,7 +8,6 @@ use aria_chain::ids::ModelId;
 use aria_chain::model::Shape;
 use aria_inference::catalog::catalog;
 use aria_inference::digest::model_digest;
-use aria_inference::gguf::Gguf;
 use aria_inference::hyper::Hyper;
 
 use crate::error::NodeError;
@@ -21,18 +20,19 @@ pub struct Found {
     pub model: ModelId,
     /// What its header says.
     pub shape: Shape,
-    /// Where it is, for people.
-    pub place: String,
+    /// Where it is.
+    pub located: Located,
 }
 
 impl Found {
     /// Reads a whole model.
-    pub fn read(gguf: &Gguf, place: String) -> Result<Found, NodeError> {
-        let fault = |reason: String| NodeError::Model { name: place.clone(), reason };
-        let hyper = Hyper::from_gguf(gguf).map_err(|error| fault(error.to_string()))?;
+    pub fn read(located: Located) -> Result<Found, NodeError> {
+        let gguf = located.open()?;
+        let fault = |reason: String| NodeError::Model { name: located.source.to_string(), reason };
+        let hyper = Hyper::from_gguf(&gguf).map_err(|error| fault(error.to_string()))?;
         let shape = shape_of(&hyper).ok_or_else(|| fault("it is larger than a chain can register".to_owned()))?;
-        let digest = model_digest(gguf).map_err(|error| fault(error.to_string()))?;
-        Ok(Found { model: ModelId::new(digest.0), shape, place })
+        let digest = model_digest(&gguf).map_err(|error| fault(error.to_string()))?;
+        Ok(Found { model: ModelId::new(digest.0), shape, located })
     }
 }
 
@@ -60,8 +60,7 @@ impl Files {
     /// ago is found a moment later.
     pub fn find(&mut self, model: &ModelId, is_over: &dyn Fn() -> bool) -> Option<Found> {
         let embedded = self.embedded.get_or_insert_with(|| {
-            let located = Located { name: EMBEDDED_NAME.to_owned(), source: Source::Embedded };
-            Found::read(&located.open().ok()?, format!("{EMBEDDED_NAME}, which is built in")).ok()
+            Found::read(Located { name: EMBEDDED_NAME.to_owned(), source: Source::Embedded }).ok()
         });
         if let Some(found) = embedded.as_ref().filter(|found| found.model == *model) {
             return Some(found.clone());
@@ -85,18 +84,20 @@ impl Files {
     fn look(&mut self, is_over: &dyn Fn() -> bool) {
         // A folder that cannot be read has no models; `aria model list` says why.
         let entries = catalog(&self.folder).unwrap_or_default();
-        let sound: Vec<PathBuf> =
-            entries.into_iter().filter(|entry| entry.model.is_ok()).map(|entry| entry.path).collect();
-        self.read.retain(|path, _| sound.contains(path));
-        for path in sound {
+        let sound: Vec<(PathBuf, String)> =
+            entries.into_iter().filter(|entry| entry.model.is_ok()).map(|entry| (entry.path, entry.name)).collect();
+        self.read.retain(|path, _| sound.iter().any(|(other, _)| other == path));
+        for (path, name) in sound {
             if is_over() {
                 return;
             }
             let edition = edition(&path);
             let is_known = self.read.get(&path).is_some_and(|(known, _)| *known == edition);
             if !is_known {
-                let found = Gguf::open(&path).ok().and_then(|gguf| Found::read(&gguf, path.display().to_string()).ok());
-                self.read.insert(path, (edition, found));
+                let read = Found::read(Located { name, source: Source::File(path.clone()) });
+                let read =
+                    read.inspect_err(|error| tracing::warn!(%error, "a file of the models folder is left aside"));
+                self.read.insert(path, (edition, read.ok()));
             }
         }
         self.looked = Some(Instant::now());
@@ -116,8 +117,7 @@ mod tests {
     fn a_model_is_found_by_what_it_is_and_not_by_its_name() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut files = Files::new(folder.path().to_path_buf());
-        let embedded = Located { name: EMBEDDED_NAME.to_owned(), source: Source::Embedded }.open().expect("built in");
-        let own = Found::read(&embedded, String::new()).expect("sound");
+        let own = Found::read(Located { name: EMBEDDED_NAME.to_owned(), source: Source::Embedded }).expect("sound");
         let found = files.find(&own.model, &|| false).expect("it is part of the program");
         assert_eq!((found.shape, found.shape.check()), (own.shape, Ok(())));
 
@@ -126,12 +126,12 @@ mod tests {
         let path = folder.path().join("aria-tiny.gguf");
         std::fs::write(&path, &bytes).expect("written");
         std::fs::write(folder.path().join("broken.gguf"), b"GGUF").expect("written");
-        let gguf = Gguf::open(&path).expect("a model");
-        let other = Found::read(&gguf, String::new()).expect("sound");
+        let source = Source::File(path.clone());
+        let other = Found::read(Located { name: "aria-tiny".to_owned(), source: source.clone() }).expect("sound");
         assert_ne!(other.model, own.model);
         assert_eq!(files.find(&other.model, &|| true), None, "it was told to stop");
         let found = files.find(&other.model, &|| false).expect("it is in the folder");
-        assert_eq!((found.shape, found.place), (other.shape, path.display().to_string()));
+        assert_eq!((found.shape, found.located.source), (other.shape, source));
         // What a file was is forgotten with the file.
         std::fs::write(&path, b"GGUF").expect("written");
         assert_eq!(files.find(&other.model, &|| false), None);
