@@ -168,7 +168,7 @@ pub enum ParamsError {
     },
     /// Whoever answers falsely must lose more on the average than it can gain.
     #[error(
-        "cheating pays: of {audit_rate_ppm} ppm of the records, {refuted_slash_ppm} ppm of a bond of {bond} nano-ARIA do not outweigh rewards and fees of up to {gain} nano-ARIA for the others; raise one of the three"
+        "cheating pays: of {audit_rate_ppm} ppm of the records, {refuted_slash_ppm} ppm of a bond of {bond} nano-ARIA do not outweigh rewards, fees and turns to propose worth up to {gain} nano-ARIA for the others; raise one of the three"
     )]
     CheatingPays {
         /// As given.
@@ -177,7 +177,7 @@ pub enum ParamsError {
         refuted_slash_ppm: u32,
         /// As given.
         bond: u64,
-        /// Largest reward of one record, with its share of the largest fee.
+        /// Largest reward of one record, with its share of the largest fee, and what the power that it may give brings.
         gain: u64,
     },
     /// Whoever pays itself for its own requests must lose by it.
@@ -390,13 +390,25 @@ impl Params {
         // Expected loss of one false record against the reward of one that is not drawn, both times 10^12.
         let (rate, slash, bond) = (self.audit_rate_ppm, self.refuted_slash_ppm, self.provider_bond_min_nano);
         let paid = self.request_fee_max().minus_or_zero(fee::burned(self.request_fee_max(), self));
-        let gain = u64::try_from(self.best_reward()).unwrap_or(u64::MAX).saturating_add(paid.get());
+        let gain = self.best_reward().saturating_add(u128::from(paid.get())).saturating_add(self.turns_worth());
+        let gain = u64::try_from(gain).unwrap_or(u64::MAX);
         let lost = u128::from(rate).saturating_mul(u128::from(slash)).saturating_mul(u128::from(bond));
         let free = u128::from(PPM.saturating_sub(rate)).saturating_mul(u128::from(PPM));
         if lost <= free.saturating_mul(u128::from(gain)) {
             return Err(ParamsError::CheatingPays { audit_rate_ppm: rate, refuted_slash_ppm: slash, bond, gain });
         }
         Ok(())
+    }
+
+    /// What the power that one record can give a provider of the least bond brings while it lasts, if all blocks are full of
+    /// transactions at the least fee: its share of the turns to propose is at most what its bond backs of [`Params::base_work`].
+    fn turns_worth(&self) -> u128 {
+        let fee = NanoAria::new(self.fee_min_nano);
+        let left = u128::from(fee.minus_or_zero(fee::burned(fee, self)).get());
+        let blocks = u128::from(self.work_window_epochs).saturating_mul(u128::from(self.epoch_blocks));
+        let all = left.saturating_mul(u128::from(self.transactions_per_block_max)).saturating_mul(blocks);
+        let backed = u128::from(self.work_per_bond_nano).saturating_mul(u128::from(self.provider_bond_min_nano));
+        all.saturating_mul(backed).checked_div(u128::from(self.base_work)).unwrap_or(all).min(all)
     }
 
     /// Most that a record can be paid.
@@ -580,11 +592,21 @@ pub(crate) mod tests {
         let late = ParamsError::UnbondBeforeAudit { unbond_blocks: 1_000, needed: 1_002 };
         refused(|p| p.audit_blocks = 250, &late);
         refused(|p| p.mint_of_burn_ppm = 1_000_000, &ParamsError::SelfDealingPays { ppm: 1_000_000 });
-        // A tenth of 1 ARIA at risk in one of ten records, against 0.007 ARIA in nine of ten: 0.01 > 0.0063.
-        let at = |rate, bond| Params { audit_rate_ppm: rate, provider_bond_min_nano: bond, ..params() }.check();
+        // Three tenths of 1 ARIA at risk in one of ten records, against 0.007 ARIA and 0.0128 ARIA in nine of ten: 0.03 > 0.01782.
+        // The latter are a thousandth of the power, and so of the fees in ten epochs of full blocks, 12.8 ARIA.
+        let devnet = params();
+        let steep = Params { refuted_slash_ppm: 300_000, ..params() };
+        let with = |params: &Params, rate, bond| {
+            Params { audit_rate_ppm: rate, provider_bond_min_nano: bond, ..params.clone() }.check()
+        };
+        let at = |rate, bond| with(&steep, rate, bond);
+        assert!(
+            matches!(with(&devnet, 100_000, 1_000_000_000_000), Err(ParamsError::CheatingPays { .. })),
+            "for the power alone"
+        );
         assert_eq!(at(100_000, 1_000_000_000), Ok(()));
-        assert_eq!(at(100_000, 630_000_001), Ok(()));
-        assert!(matches!(at(100_000, 630_000_000), Err(ParamsError::CheatingPays { gain: 7_000_000, .. })));
+        assert_eq!(at(100_000, 340_909_081), Ok(()));
+        assert!(matches!(at(100_000, 340_909_080), Err(ParamsError::CheatingPays { gain: 11_363_636, .. })));
         assert!(matches!(at(0, u64::MAX), Err(ParamsError::CheatingPays { .. })), "nobody looks");
         assert!(matches!(at(1_000_000, 0), Err(ParamsError::CheatingPays { .. })), "nothing to lose");
     }

@@ -388,7 +388,11 @@ fn who_lied_twice_is_not_drawn_any_more() {
 
 #[test]
 fn records_that_are_not_drawn_are_accepted_when_the_time_is_over() {
-    let mut chain = chain(4, &[("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 100_000")]);
+    let seldom = [
+        ("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 100_000"),
+        ("refuted_slash_ppm = 100_000", "refuted_slash_ppm = 300_000"),
+    ];
+    let mut chain = chain(4, &seldom);
     let proofs: Vec<_> = (0..40).map(|_| chain.proof(|claim| claim.request.max_fee = NanoAria::new(PAID))).collect();
     let records: Vec<RecordId> = proofs.iter().map(|proof| proof.record_id()).collect();
     chain.advance(chain.soon(), proofs);
