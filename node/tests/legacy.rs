@@ -53,12 +53,14 @@ async fn an_older_node_pings_announces_lists_reads_and_asks() {
         api_port: Some(0),
         rpc_port: Some(0),
         dashboard_port: Some(0),
+        client_fee: Some("0.003".parse().unwrap()),
         ..StartArgs::default()
     };
     let config = NodeConfig::settle(&flags, &ConfigFile::default()).unwrap();
     let stop = CancellationToken::new();
     let node = Node::start(&config, folder.path(), stop.clone()).await.unwrap();
     let (address, id) = (node.running.p2p.clone(), node.running.node_id.clone());
+    let rpc = node.running.rpc.clone();
     let running = tokio::spawn(node.run());
 
     assert!(connect(&address, Some("chat")).await.is_none(), "some other protocol");
@@ -87,6 +89,14 @@ async fn an_older_node_pings_announces_lists_reads_and_asks() {
     assert_eq!((&answer["type"], &answer["status"]), (&json!("inference_response"), &json!("completed")), "{answer}");
     assert!(!answer["output"].as_str().unwrap().is_empty() && answer["tokens_generated"] == answer["tokens"]);
     assert!(answer["data"]["record_id"].is_string(), "it leaves a record like any answer: {answer}");
+    let proof = loop {
+        let id = json!([answer["data"]["record_id"]]);
+        let proof = aria_node::client::rpc(&rpc, "chain_getUsefulWorkProof", id).await.unwrap();
+        if !proof.is_null() {
+            break proof;
+        }
+    };
+    assert_eq!(proof["request"]["max_fee"], json!("0"), "this node pays for its own clients, not for strangers");
 
     // What is wrong is named, and nothing ends the node.
     let old = json!({"type": "get_stats", "data": {}, "timestamp": now_s() - 400.0});

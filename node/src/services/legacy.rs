@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aria_chain::units::NanoAria;
 use aria_inference::{chat::ChatMessage, sampler::Sampling};
 use aria_rpc::consent::show;
 use aria_rpc::services::{GenerateCall, GenerateError, GenerationEvent, Payer, Prompt, Services};
@@ -188,7 +189,8 @@ impl Session {
             sampling,
             is_seeded: false,
             logprobs: None,
-            payer: Payer::Node(None),
+            // Who proves no key spends nobody's money.
+            payer: Payer::Node(Some(NanoAria::ZERO)),
         };
         let mut generation = self.services.generate(call).map_err(|error| refused(&error))?;
         let mut output = String::new();
