@@ -161,8 +161,10 @@ fn read_json(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result
 async fn respond(services: &dyn Services, asked: Asked, shape: Shape) -> Result<Response, ApiError> {
     let prompt = if shape == Shape::Chat { "messages" } else { "prompt" };
     let Asked { call, is_stream, includes_usage } = asked;
-    let (choices, has_logprobs, model) = (call.choices, call.logprobs.is_some(), call.model.clone());
+    let (has_logprobs, model) = (call.logprobs.is_some(), call.model.clone());
     let generation = services.generate(call).map_err(|error| ApiError::of(&error, prompt))?;
+    // Of a request that was offered before, whatever this call says.
+    let choices = generation.choices;
     let request_id = generation.request_id.clone();
     let prefix = if shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
     let frame = Frame {

@@ -235,6 +235,8 @@ pub struct Generation {
     pub request_id: String,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// How many answers.
+    pub choices: u32,
     /// What happens, in order; the last is `Done` or `Failed`.
     pub events: mpsc::Receiver<GenerationEvent>,
     /// Ends the answer when it is dropped, which is harmless after the end.

@@ -15,8 +15,12 @@ fn door(member: &Member) -> String {
 }
 
 fn ask(member: &Member, aria: &Value) -> Answer {
+    ask_for(member, 1, aria)
+}
+
+fn ask_for(member: &Member, choices: u8, aria: &Value) -> Answer {
     let messages = json!([{"role": "user", "content": "Who pays for this?"}]);
-    let body = json!({"model": "aria-tiny", "messages": messages, "max_tokens": 8, "aria": aria});
+    let body = json!({"model": "aria-tiny", "messages": messages, "max_tokens": 8, "n": choices, "aria": aria});
     http::post(&door(member), "/v1/chat/completions", &body)
 }
 
@@ -86,7 +90,8 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
     let stranger = NodeKey::from_seed(&[99; 32]);
     let forged = ask(first, &signed(&request, &stranger));
     assert_eq!((forged.status, forged.json()["error"]["param"].as_str()), (400, Some("aria.signature")), "{forged:?}");
-    let answer = ask(first, &signed(&request, &key)).json();
+    let answer = ask_for(first, 3, &signed(&request, &key)).json();
+    assert_eq!(answer["choices"].as_array().unwrap().len(), 1, "what was signed, whatever is said later");
     let record = answer["aria"]["record_id"].as_str().unwrap();
     assert_eq!(ask(first, &signed(&request, &key)).status, 400, "an offer is taken once");
     assert_eq!(second.result("mempool_get", json!([record])), Value::Null, "no proof without a receipt");

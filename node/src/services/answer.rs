@@ -138,6 +138,7 @@ impl Place<'_> {
         let generation = Generation {
             request_id: admitted.id.to_string(),
             prompt_tokens: u32::try_from(request.prompt.len()).unwrap_or(u32::MAX),
+            choices: request.choices,
             events,
             guard: CancelGuard(cancel.clone()),
         };

@@ -321,10 +321,10 @@ impl Services for Scripted {
         {
             return Err(RequestError::TooLong { context: 100, requested: 1016, prompt: 1000, completion: 16 }.into());
         }
-        let cancel = CancelToken::new();
+        let (cancel, choices) = (CancelToken::new(), call.choices);
         let (to, events) = mpsc::channel(4);
         tokio::spawn(tell(script, call, cancel.clone(), to, Arc::clone(&self.running)));
-        Ok(Generation { request_id: "cd".repeat(32), prompt_tokens: 7, events, guard: CancelGuard(cancel) })
+        Ok(Generation { request_id: "cd".repeat(32), prompt_tokens: 7, choices, events, guard: CancelGuard(cancel) })
     }
 
     fn owed(&self, _: &NodeId) -> Vec<Owed> {
