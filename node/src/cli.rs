@@ -319,9 +319,13 @@ pub struct InferArgs {
     /// What is paid for the answer: by the running node, at most its --client-fee; with --at by the account of this machine's key
     #[arg(long, value_name = "ARIA")]
     pub pay: Option<Amount>,
-    /// Ask a node elsewhere, and sign for it with this machine's key: its OpenAI API, as in http://127.0.0.1:3000/v1
-    #[arg(long, value_name = "URL")]
-    pub at: Option<String>,
+    /// Ask a node elsewhere, and sign for it with this machine's key: its OpenAI API, as in http://127.0.0.1:3000/v1; of several,
+    /// separated by commas, the one with the best reputation
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub at: Vec<String>,
+    /// Where reputations are looked up: JSON-RPC of a node that you trust [default: the one that runs here]
+    #[arg(long, value_name = "URL", requires = "at")]
+    pub rpc: Option<String>,
     /// Key of that API, where it needs one
     #[arg(long, env = "ARIA_API_KEY", value_name = "KEY", requires = "at", hide_env_values = true)]
     pub api_key: Option<String>,

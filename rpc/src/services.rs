@@ -371,7 +371,12 @@ pub enum GenerateError {
     Fee(String),
     /// Its requester is to sign it first.
     #[error("sign the request and send it again with aria.request_id and aria.signature; see docs/rpc.md")]
-    Unsigned(Box<InferenceRequest>),
+    Unsigned {
+        /// What is to be signed.
+        request: Box<InferenceRequest>,
+        /// Who will run it.
+        provider: NodeId,
+    },
     /// A signature or what it is over is not what was offered.
     #[error("{0}")]
     Signature(String),

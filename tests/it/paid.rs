@@ -81,6 +81,19 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
         "{rewards}"
     );
 
+    // Of several the one with the best reputation is asked, which answered already; who does not answer is none of them.
+    let third = format!("http://{}/v1", door(&network.members[2]));
+    let several = format!("http://127.0.0.1:1/v1,{third},{api}");
+    let answer = told(other.path(), &["infer", "And reputation?", "--at", &several, "--rpc", &rpc, "--pay", "0.001"]);
+    let record = answer["record_id"].as_str().unwrap();
+    assert_eq!(settled(second, record), "verified");
+    let stages = second.result("chain_getRecord", json!([record]));
+    assert!(stages.to_string().contains(&node_id(first)), "{stages}");
+    let nobody = aria(other.path(), &["infer", "Anybody?", "--at", "http://127.0.0.1:1/v1"]);
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("no node can be asked"), "{nobody:?}");
+    let unknown = aria(other.path(), &["infer", "Whom?", "--at", &several]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rpc"), "{unknown:?}");
+
     // No request pays more than the chain lets it.
     let rich = ask(first, &json!({"requester": key.node_id(), "max_fee": 10_000_001_u64}));
     assert_eq!((rich.status, rich.json()["error"]["param"].as_str()), (400, Some("aria.max_fee")), "{rich:?}");
@@ -119,7 +132,10 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
     for (record, request) in &owed {
         assert_eq!(receipt(first, record, request, &key), 200);
     }
-    offered(first, &key, 0);
+    // Who compares offers signs few of them.
+    let offers: Vec<InferenceRequest> = (0..20).map(|_| offered(first, &key, 0)).collect();
+    assert_eq!(ask(first, &signed(&offers[0], &key)).status, 400, "the oldest gave way");
+    assert_eq!(ask(first, &signed(&offers[19], &key)).status, 200);
     assert_eq!(settled(second, &owed[3].0), "verified");
     network.terminate();
 }

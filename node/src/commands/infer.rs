@@ -33,13 +33,13 @@ pub(super) async fn infer(setting: &Setting, mut args: InferArgs) -> anyhow::Res
         args.prompt.clear();
         io::stdin().take(PROMPT_BYTES_MAX).read_to_string(&mut args.prompt).context("standard input cannot be read")?;
     }
-    let answer = match (&args.at, setting.existing().running()) {
-        (Some(api), _) => ask_at(setting, api, &args).await?.view(),
-        (None, Some(node)) => {
+    let answer = match setting.existing().running() {
+        _ if !args.at.is_empty() => ask_at(setting, &args).await?.view(),
+        Some(node) => {
             let key = setting.existing().api_keys()?.into_iter().next();
             stream(setting, &node.api, key.as_deref(), &body(&args, &node.model)).await?.view()
         }
-        (None, None) => answer_here(setting, &args)?,
+        None => answer_here(setting, &args)?,
     };
     if setting.json {
         print_json(&answer);

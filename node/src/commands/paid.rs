@@ -3,6 +3,7 @@
 
 use anyhow::{Context, bail, ensure};
 use aria_chain::codec::Versioned;
+use aria_chain::ids::NodeId;
 use aria_chain::keys::NodeKey;
 use aria_chain::record::InferenceRecord;
 use aria_chain::request::{AuditMode, InferenceRequest};
@@ -11,46 +12,92 @@ use serde_json::{Value, json};
 
 use super::Setting;
 use super::infer::{Answer, body, stream};
+use super::wallet::door;
 use crate::amount::Amount;
 use crate::cli::InferArgs;
-use crate::client::post_json;
+use crate::client::{post_json, rpc};
 use crate::model::EMBEDDED_NAME;
 
 /// HTTP's name for: sign first.
 const PAYMENT_REQUIRED: u16 = 402;
 
+/// What a node would run.
+struct Offer {
+    api: String,
+    request: InferenceRequest,
+    provider: NodeId,
+}
+
 /// Asks, signs, listens, and signs for what came.
-pub(super) async fn ask_at(setting: &Setting, api: &str, args: &InferArgs) -> anyhow::Result<Answer> {
-    let (key, fee) =
-        (NodeKey::load_or_create(&setting.existing().key_file())?, args.pay.map_or(NanoAria::ZERO, |pay| pay.0));
+pub(super) async fn ask_at(setting: &Setting, args: &InferArgs) -> anyhow::Result<Answer> {
+    let key = NodeKey::load_or_create(&setting.existing().key_file())?;
+    let fee = args.pay.map_or(NanoAria::ZERO, |pay| pay.0);
     ensure!(
         !args.private || fee == NanoAria::ZERO,
         "nobody may check a --private answer, so nothing is paid for it; leave out --pay"
     );
-    let api = api.trim_end_matches('/');
+    let (mut offers, mut refusals) = (Vec::new(), Vec::new());
+    for api in &args.at {
+        match offer(api.trim_end_matches('/'), &key, fee, args).await {
+            Ok(offer) => offers.push(offer),
+            Err(error) => refusals.push(format!("{api}: {error:#}")),
+        }
+    }
+    let offer = best(setting, args, offers).await?;
+    let Some(offer) = offer else { bail!("no node can be asked: {}", refusals.join("; ")) };
+    take(setting, args, &key, &offer).await
+}
+
+/// What one of the nodes offers to run.
+async fn offer(api: &str, key: &NodeKey, fee: NanoAria, args: &InferArgs) -> anyhow::Result<Offer> {
     let mut body = body(args, EMBEDDED_NAME);
     body["aria"]["requester"] = json!(key.node_id());
-    let door = |path: &str| format!("{api}{path}");
-    let (status, offer) = post_json(&door("/chat/completions"), args.api_key.as_deref(), &body).await?;
+    let (status, offer) = post_json(&format!("{api}/chat/completions"), args.api_key.as_deref(), &body).await?;
     if status != PAYMENT_REQUIRED || offer["aria"]["request"].is_null() {
-        let reason = offer["error"]["message"].as_str().unwrap_or("it has no request to sign; is it an ARIA node?");
-        bail!("{api}: {reason}");
+        bail!("{}", offer["error"]["message"].as_str().unwrap_or("it has no request to sign; is it an ARIA node?"));
     }
     let request = InferenceRequest::decode(&bytes(&offer["aria"]["request"])?).context("the request to sign")?;
-    check_request(&request, &key, fee, args)?;
-    let id = request.id();
+    check_request(&request, key, fee, args)?;
+    let provider = offer["aria"]["provider"].as_str().and_then(|id| id.parse().ok()).context("who would run it")?;
+    Ok(Offer { api: api.to_owned(), request, provider })
+}
+
+/// The offer of the node with the best reputation, among those that still have one. A single one is taken as it is.
+async fn best(setting: &Setting, args: &InferArgs, mut offers: Vec<Offer>) -> anyhow::Result<Option<Offer>> {
+    if offers.len() < 2 {
+        return Ok(offers.pop());
+    }
+    let url =
+        door(setting, args.rpc.as_deref()).context("reputations are looked up at a node that you trust: --rpc")?;
+    let mut scored = Vec::new();
+    for offer in offers {
+        let reputation = rpc(&url, "chain_getReputation", json!([offer.provider])).await?;
+        if reputation["may_audit"] == json!(true) {
+            scored.push((reputation["score_ppm"].as_u64().unwrap_or(0), offer));
+        }
+    }
+    // Of equals the one that is named first.
+    scored.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    Ok(scored.into_iter().next().map(|(_, offer)| offer))
+}
+
+/// Signs an offer, listens, and signs for what came.
+async fn take(setting: &Setting, args: &InferArgs, key: &NodeKey, offer: &Offer) -> anyhow::Result<Answer> {
+    let Offer { api, request, provider } = offer;
+    let (mut body, id) = (body(args, EMBEDDED_NAME), request.id());
     body["aria"] = json!({"request_id": id, "signature": key.sign_request(&request.chain_id, &id).to_string()});
     let answer = stream(setting, api, args.api_key.as_deref(), &body).await?;
     let record = InferenceRecord::decode(&bytes(&answer.aria["receipt_for"])?).context("the record to sign for")?;
-    check_record(&record, &request, &answer)?;
+    check_record(&record, offer, &answer)?;
     let receipt = key.sign_receipt(&request.chain_id, &record.id()).to_string();
     let receipt = json!({"record_id": record.id(), "signature": receipt});
-    let (status, taken) = post_json(&door("/aria/receipts"), args.api_key.as_deref(), &receipt).await?;
+    let (status, taken) = post_json(&format!("{api}/aria/receipts"), args.api_key.as_deref(), &receipt).await?;
     if !(200..300).contains(&status) {
         bail!("the receipt was not taken: {}", taken["error"]["message"].as_str().unwrap_or("no reason is given"));
     }
     if !setting.json {
-        eprint!("\n(paid {} on {}, if it is found right) ", Amount(request.max_fee), request.chain_id);
+        let (fee, chain) = (Amount(request.max_fee), &request.chain_id);
+        eprint!("\n({fee} to node {provider} and its auditors on {chain}, if they find it right) ");
     }
     Ok(answer)
 }
@@ -77,10 +124,15 @@ fn check_request(request: &InferenceRequest, key: &NodeKey, fee: NanoAria, args:
 }
 
 /// A receipt is for the answer that came.
-fn check_record(record: &InferenceRecord, request: &InferenceRequest, answer: &Answer) -> anyhow::Result<()> {
+fn check_record(record: &InferenceRecord, offer: &Offer, answer: &Answer) -> anyhow::Result<()> {
     let came = answer.usage["completion_tokens"].as_u64();
     ensure!(
-        record.request_id == request.id() && record.model_id == request.model_id,
+        record.stages.iter().any(|stage| stage.node_id == offer.provider),
+        "another node than {} ran it; no receipt was given, and nothing is paid",
+        offer.provider
+    );
+    ensure!(
+        record.request_id == offer.request.id() && record.model_id == offer.request.model_id,
         "the node wants a receipt for another request; none was given, and nothing is paid"
     );
     ensure!(

@@ -70,7 +70,10 @@ impl Place<'_> {
                 let (order, admitted) = self.orders.redeem(&id, signature, now)?;
                 (order, admitted, Some(Arc::clone(self.orders)))
             }
-            Payer::Client(..) => return Err(self.orders.offer(self.order(client_fee, call)?, now)),
+            Payer::Client(..) => {
+                let provider = self.chain.key.node_id();
+                return Err(self.orders.offer(self.order(client_fee, call)?, provider, now));
+            }
             Payer::Node(_) => {
                 let order = self.order(client_fee, call)?;
                 let admitted = gateway::admit(&self.chain.key, order.request.clone(), order.secrets);

@@ -233,7 +233,7 @@ fn refused(error: &GenerateError) -> Refusal {
         GenerateError::UnknownModel(_) => refusal(Code::NotFound).with("field", "data.model_id"),
         GenerateError::Engine(_) => refusal(Code::InternalError),
         GenerateError::Fee(_)
-        | GenerateError::Unsigned(_)
+        | GenerateError::Unsigned { .. }
         | GenerateError::Signature(_)
         | GenerateError::ReceiptOwed { .. }
         | GenerateError::Request(_)

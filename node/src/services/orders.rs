@@ -27,10 +27,12 @@ use crate::audit::payload::Payload;
 const OFFER_MAX: Millis = Millis::new(60_000);
 /// How long a receipt is waited for. Then the record is forgotten, and so is the debt.
 const RECEIPT_MAX: Millis = Millis::new(3_600_000);
-/// Offers at once, and records that wait for receipts; each holds a prompt. And both together of one requester.
+/// Offers at once, of all requesters and of one. An offer holds a prompt.
 const OFFERS_MAX: usize = 256;
+const OFFERS_EACH_MAX: usize = 16;
+/// Records that wait for receipts at once, of all requesters and of one.
 const OWED_MAX: usize = 1_024;
-const EACH_MAX: usize = 4;
+const OWED_EACH_MAX: usize = 4;
 
 /// What is to be run, and under which terms.
 #[derive(Debug, Clone)]
@@ -63,6 +65,16 @@ impl Tables {
         self.offers.retain(|_, (since, _)| now.since(*since) <= OFFER_MAX);
         self.owed.retain(|_, (since, _)| now.since(*since) <= RECEIPT_MAX);
     }
+
+    /// Who compares offers signs few of them: its oldest gives way.
+    fn make_room(&mut self, requester: &NodeId) {
+        let own = self.offers.iter().filter(|(_, (_, order))| order.request.requester == *requester);
+        let mut own: Vec<(Timestamp, RequestId)> = own.map(|(id, (since, _))| (*since, *id)).collect();
+        if own.len() >= OFFERS_EACH_MAX {
+            own.sort_unstable();
+            self.offers.remove(&own[0].1);
+        }
+    }
 }
 
 impl Orders {
@@ -71,22 +83,22 @@ impl Orders {
     }
 
     /// Keeps an order until its requester has signed it. The error is the offer.
-    pub(super) fn offer(&self, order: Order, now: Timestamp) -> GenerateError {
+    pub(super) fn offer(&self, order: Order, provider: NodeId, now: Timestamp) -> GenerateError {
         let mut tables = self.tables();
         tables.forget_old(now);
         let requester = order.request.requester;
         let owed = tables.owed.values().filter(|(_, owed)| owed.proof.request.requester == requester).count();
-        if owed >= EACH_MAX {
+        if owed >= OWED_EACH_MAX {
             return GenerateError::ReceiptOwed { requester, owed };
         }
-        let standing = tables.offers.values().filter(|(_, other)| other.request.requester == requester).count();
-        if owed + standing >= EACH_MAX || tables.offers.len() >= OFFERS_MAX || tables.owed.len() >= OWED_MAX {
+        tables.make_room(&requester);
+        if tables.offers.len() >= OFFERS_MAX || tables.owed.len() >= OWED_MAX {
             let reason = "too many offers wait for a signature, or answers for a receipt".into();
             return GenerateError::Busy { reason, retry_after_s: OFFER_MAX.get() / 1_000 };
         }
-        let request = order.request.clone();
+        let request = Box::new(order.request.clone());
         tables.offers.insert(request.id(), (now, order));
-        GenerateError::Unsigned(Box::new(request))
+        GenerateError::Unsigned { request, provider }
     }
 
     /// Takes an order whose request is signed now.
@@ -115,11 +127,10 @@ impl Orders {
         owed
     }
 
-    /// What a requester was offered to pay, or has not signed for.
+    /// What a requester pays once it signs for what it got.
     pub(super) fn promised(&self, requester: &NodeId) -> u64 {
         let tables = self.tables();
-        let offers = tables.offers.values().map(|(_, order)| &order.request);
-        let requests = offers.chain(tables.owed.values().map(|(_, owed)| &owed.proof.request));
+        let requests = tables.owed.values().map(|(_, owed)| &owed.proof.request);
         let own = requests.filter(|request| request.requester == *requester);
         own.fold(0, |sum, request| sum.saturating_add(request.max_fee.get()))
     }

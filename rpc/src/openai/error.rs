@@ -81,10 +81,14 @@ impl ApiError {
                 ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
             },
             GenerateError::Consent(refusal) => ApiError::consent(refusal, message),
-            GenerateError::Unsigned(request) => ApiError {
+            GenerateError::Unsigned { request, provider } => ApiError {
                 param: Some("aria.signature".into()),
                 code: Some("sign_request"),
-                aria: Some(json!({"request_id": request.id(), "request": hex::encode(request.encode())})),
+                aria: Some(json!({
+                    "request_id": request.id(),
+                    "request": hex::encode(request.encode()),
+                    "provider": provider,
+                })),
                 ..ApiError::new(StatusCode::PAYMENT_REQUIRED, message)
             },
             GenerateError::ReceiptOwed { .. } => ApiError {
