@@ -57,13 +57,14 @@ impl Earned {
 
 /// Takes an amount out of a balance until it is open no more what becomes of it. False: there is less, and nothing happened.
 pub(super) fn hold(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<bool, StateError> {
+    if amount == NanoAria::ZERO {
+        return Ok(true);
+    }
     let mut account = overlay.read().account(node)?.unwrap_or_default();
     let Ok(rest) = account.balance.checked_sub(amount) else { return Ok(false) };
-    if amount > NanoAria::ZERO {
-        account.balance = rest;
-        overlay.put(key::account(node), &account);
-        change(overlay, |supply| Ok(Supply { held: supply.held.checked_add(amount)?, ..supply }))?;
-    }
+    account.balance = rest;
+    overlay.put(key::account(node), &account);
+    change(overlay, |supply| Ok(Supply { held: supply.held.checked_add(amount)?, ..supply }))?;
     Ok(true)
 }
 
