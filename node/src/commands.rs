@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use aria_chain::keys::NodeKey;
 
 use crate::{
     cli::{Cli, Command, KeyCommand, LedgerCommand, LogFormat, ModelCommand, NodeCommand},
@@ -45,6 +46,12 @@ struct Setting {
 impl Setting {
     fn existing(&self) -> DataDir {
         DataDir::existing(&self.data_dir)
+    }
+
+    /// This machine's key, which is made where there is none: an account needs no node.
+    fn own_key(&self) -> anyhow::Result<NodeKey> {
+        let dir = DataDir::create(&self.data_dir)?;
+        Ok(NodeKey::load_or_create(&dir.key_file())?)
     }
 }
 

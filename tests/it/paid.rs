@@ -53,7 +53,9 @@ fn balance(member: &Member, key: &NodeKey) -> u64 {
 
 #[test]
 fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
-    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Nothing was ever started there: an account needs no node.
+    let other = elsewhere.path().join("aria");
     let network = Devnet::start(folder.path(), 4);
     let (first, second) = (&network.members[0], &network.members[1]);
     let rpc = format!("127.0.0.1:{}", first.base_port + 2);
@@ -61,14 +63,14 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
     let infer = ["infer", "What is a fee?", "--at", &api, "--pay", "0.005"];
 
     // Nobody is answered on credit.
-    let poor = aria(other.path(), &infer);
+    let poor = aria(&other, &infer);
     assert!(String::from_utf8_lossy(&poor.stderr).contains("account has besides"), "{poor:?}");
-    told(other.path(), &["wallet", "faucet", "1", "--rpc", &rpc]);
-    let key = NodeKey::load(&other.path().join("node.key")).unwrap();
+    told(&other, &["wallet", "faucet", "1", "--rpc", &rpc]);
+    let key = NodeKey::load(&other.join("node.key")).unwrap();
     let before = balance(first, &key);
 
     // From another machine's key, with the program.
-    let answer = told(other.path(), &infer);
+    let answer = told(&other, &infer);
     assert!(!answer["text"].as_str().unwrap().is_empty(), "{answer}");
     let record = answer["record_id"].as_str().unwrap();
     assert_eq!(settled(second, record), "verified");
@@ -84,14 +86,14 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
     // Of several the one with the best reputation is asked, which answered already; who does not answer is none of them.
     let third = format!("http://{}/v1", door(&network.members[2]));
     let several = format!("http://127.0.0.1:1/v1,{third},{api}");
-    let answer = told(other.path(), &["infer", "And reputation?", "--at", &several, "--rpc", &rpc, "--pay", "0.001"]);
+    let answer = told(&other, &["infer", "And reputation?", "--at", &several, "--rpc", &rpc, "--pay", "0.001"]);
     let record = answer["record_id"].as_str().unwrap();
     assert_eq!(settled(second, record), "verified");
     let stages = second.result("chain_getRecord", json!([record]));
     assert!(stages.to_string().contains(&node_id(first)), "{stages}");
-    let nobody = aria(other.path(), &["infer", "Anybody?", "--at", "http://127.0.0.1:1/v1"]);
+    let nobody = aria(&other, &["infer", "Anybody?", "--at", "http://127.0.0.1:1/v1"]);
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("no node can be asked"), "{nobody:?}");
-    let unknown = aria(other.path(), &["infer", "Whom?", "--at", &several]);
+    let unknown = aria(&other, &["infer", "Whom?", "--at", &several]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rpc"), "{unknown:?}");
 
     // No request pays more than the chain lets it.

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use aria_chain::consent::Consent;
 use aria_chain::ids::NodeId;
-use aria_chain::keys::NodeKey;
 use aria_chain::transaction::Action;
 use aria_rpc::consent::{amend, show};
 use serde_json::{Value, json};
@@ -25,16 +24,12 @@ pub(super) async fn consent(setting: &Setting, command: ConsentCommand) -> anyho
     match command {
         ConsentCommand::Show { node: None, rpc: None } => show_own(setting).await,
         ConsentCommand::Show { node, rpc } => {
-            let node = node.map_or_else(|| own_key(setting).map(|key| key.node_id()), Ok)?;
+            let node = node.map_or_else(|| setting.own_key().map(|key| key.node_id()), Ok)?;
             show_registered(setting, node, rpc.as_deref()).await
         }
         ConsentCommand::Set { terms, register } => set(setting, &terms, &register).await,
         ConsentCommand::Revoke { register } => revoke(setting, &register).await,
     }
-}
-
-fn own_key(setting: &Setting) -> anyhow::Result<NodeKey> {
-    Ok(NodeKey::load_or_create(&setting.existing().key_file())?)
 }
 
 /// The contract in force, or kept for the next start, as the private door shows it; null where none is stated.
@@ -207,7 +202,7 @@ async fn registered(
     contract: Option<Consent>,
     register: &StateArgs,
 ) -> anyhow::Result<Option<Value>> {
-    let key = own_key(setting)?;
+    let key = setting.own_key()?;
     let url = wallet::door(setting, register.order.rpc.as_deref())?;
     let before = rpc(&url, "chain_getConsent", json!([key.node_id()])).await?;
     let is_so = match contract {

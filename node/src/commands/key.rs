@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use aria_chain::keys::NodeKey;
 use serde_json::json;
 
 use super::{Setting, print_json};
@@ -12,10 +11,9 @@ use crate::data_dir::DataDir;
 const API_KEY_BYTES: usize = 24;
 
 pub(super) fn show(setting: &Setting) -> anyhow::Result<ExitCode> {
-    let dir = DataDir::create(&setting.data_dir)?;
-    let node_id = NodeKey::load_or_create(&dir.key_file())?.node_id();
+    let node_id = setting.own_key()?.node_id();
     if setting.json {
-        print_json(&json!({"node_id": node_id, "file": dir.key_file()}));
+        print_json(&json!({"node_id": node_id, "file": setting.existing().key_file()}));
     } else {
         println!("{node_id}");
     }

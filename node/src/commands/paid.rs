@@ -30,7 +30,7 @@ struct Offer {
 
 /// Asks, signs, listens, and signs for what came.
 pub(super) async fn ask_at(setting: &Setting, args: &InferArgs) -> anyhow::Result<Answer> {
-    let key = NodeKey::load_or_create(&setting.existing().key_file())?;
+    let key = setting.own_key()?;
     let fee = args.pay.map_or(NanoAria::ZERO, |pay| pay.0);
     ensure!(
         !args.private || fee == NanoAria::ZERO,

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use aria_chain::ids::Digest;
-use aria_chain::keys::NodeKey;
 use aria_chain::model::{ModelName, Shape, proposal_id};
 use aria_chain::transaction::Action;
 use aria_chain::units::NanoAria;
@@ -27,7 +26,7 @@ pub(super) async fn register(setting: &Setting, args: RegisterArgs) -> anyhow::R
     let name = ModelName::new(args.name.unwrap_or(located.name))?;
     let proposal = proposal_id(&found.model, &name, &found.shape);
     let action = Action::RegisterModel { model: found.model, name: name.clone(), shape: found.shape };
-    let mut told = wallet::order(setting, &own_key(setting)?, action, &args.order).await?;
+    let mut told = wallet::order(setting, &setting.own_key()?, action, &args.order).await?;
     if setting.json {
         told["model_id"] = json!(found.model);
         told["name"] = json!(name.as_str());
@@ -59,7 +58,7 @@ pub(super) async fn confirm(setting: &Setting, args: ConfirmArgs) -> anyhow::Res
     let (_, proposals) = list(&url, Some("proposed")).await?;
     let proposal = choose(&proposals, &found, args.name.as_deref())?;
     let action = Action::ConfirmModel { model: args.model, proposal };
-    let told = wallet::order(setting, &own_key(setting)?, action, &args.order).await?;
+    let told = wallet::order(setting, &setting.own_key()?, action, &args.order).await?;
     if setting.json {
         print_json(&told);
     } else {
@@ -135,10 +134,6 @@ fn read(model: &str, setting: &Setting) -> anyhow::Result<Found> {
 
 fn ops(shape: &Shape) -> anyhow::Result<u64> {
     Ok(shape.ops_per_token()?)
-}
-
-fn own_key(setting: &Setting) -> anyhow::Result<NodeKey> {
-    Ok(NodeKey::load_or_create(&setting.existing().key_file())?)
 }
 
 #[cfg(test)]

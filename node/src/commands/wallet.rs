@@ -27,7 +27,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const FAUCET_SEED: &[u8; 32] = b"aria devnet faucet, of no value.";
 
 pub(super) async fn wallet(setting: &Setting, command: WalletCommand) -> anyhow::Result<ExitCode> {
-    let own = || Ok::<NodeKey, anyhow::Error>(NodeKey::load_or_create(&setting.existing().key_file())?);
+    let own = || setting.own_key();
     match command {
         WalletCommand::Balance { account, rpc } => balance(setting, account, rpc.as_deref()).await,
         WalletCommand::Send { to, amount, order } => {
