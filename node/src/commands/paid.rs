@@ -38,7 +38,8 @@ pub(super) async fn ask_at(setting: &Setting, args: &InferArgs) -> anyhow::Resul
     );
     let (mut offers, mut refusals) = (Vec::new(), Vec::new());
     for api in &args.at {
-        match offer(api.trim_end_matches('/'), &key, fee, args).await {
+        let url = if api.contains("://") { api.clone() } else { format!("http://{api}") };
+        match offer(url.trim_end_matches('/'), &key, fee, args).await {
             Ok(offer) => offers.push(offer),
             Err(error) => refusals.push(format!("{api}: {error:#}")),
         }
