@@ -12,26 +12,26 @@
 //! 5. A record that was not drawn is accepted when the time is over.
 //! 6. Who was drawn for a record that others could judge, and said nothing of it, loses what it would have been paid.
 
-use std::collections::BTreeSet;
-
 use aria_chain::attestation::{Attestation, Opening, Statement, Verdict, VerifiedAttestation};
-use aria_chain::certificate::Validator;
-use aria_chain::hash::Domain;
 use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::limits::BLOCK_RECORDS_MAX;
 use aria_chain::proof::VerifiedProof;
 use aria_chain::record::RecordStatus;
 use aria_chain::units::Height;
 
+use self::draw::is_own;
 use self::ends::pay;
+use super::doubt;
 use super::record::Place;
 use super::settle::Earned;
-use super::{doubt, fee};
-use crate::params::{PPM, Params};
+use crate::params::Params;
 use crate::state::{Audit, Member, Overlay, Phase, StateError, View, entry, key};
 
+mod draw;
 mod ends;
 
+pub(crate) use self::draw::draw;
+pub(super) use self::draw::judges;
 pub(super) use self::ends::{pay_judges, punish, remember};
 
 /// Blocks from a record to the number that draws its committee.
@@ -123,87 +123,6 @@ pub fn awaits_draw(tip: Height, state: &dyn View) -> Result<bool, StateError> {
         }
     }
     Ok(false)
-}
-
-/// Rule 1, by the number of this block.
-pub(crate) fn draw(beacon: &Digest, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
-    let Some(height) = back(place.height, DRAW_AFTER) else { return Ok(()) };
-    let audits = audits_of(height, overlay)?;
-    if audits.is_empty() {
-        return Ok(());
-    }
-    let voters = overlay.read().voters()?;
-    let mut trusted = BTreeSet::new();
-    for voter in voters.members() {
-        if overlay.read().reputation(&voter.node_id)?.may_audit() {
-            trusted.insert(voter.node_id);
-        }
-    }
-    for (key, mut audit) in audits {
-        audit.seed = Domain::DRAW.hash_of(&(beacon, audit.record));
-        let mut others = others(voters.members(), |node| is_own(&audit, node));
-        // Somebody of little repute is better than nobody.
-        if others.iter().any(|voter| trusted.contains(&voter.node_id)) {
-            others.retain(|voter| trusted.contains(&voter.node_id));
-        }
-        if others.is_empty() {
-            fee::give_back(&audit.requester, audit.earned.fee, overlay)?;
-            overlay.delete(key);
-            continue;
-        }
-        let is_drawn =
-            number(&audit.seed, u32::MAX).rem_euclid(u128::from(PPM)) < u128::from(place.params().audit_rate_ppm);
-        if is_drawn {
-            audit.members = sample(&audit.seed, others, place.params().committee_size);
-            audit.phase = Phase::Drawn;
-        } else {
-            audit.phase = Phase::Passed;
-        }
-        overlay.put(key, &audit);
-    }
-    Ok(())
-}
-
-/// Whether a node ran a part of the record.
-fn is_own(audit: &Audit, node: &NodeId) -> bool {
-    audit.stages.iter().any(|stage| stage.node_id == *node)
-}
-
-/// Voters that have no part in it themselves.
-fn others(voters: &[Validator], has_part: impl Fn(&NodeId) -> bool) -> Vec<Validator> {
-    voters.iter().filter(|voter| !has_part(&voter.node_id)).copied().collect()
-}
-
-/// The strongest of those voters.
-pub(super) fn judges(overlay: &Overlay<'_>, has_part: impl Fn(&NodeId) -> bool) -> Result<Vec<Member>, StateError> {
-    let mut judges = others(overlay.read().voters()?.members(), has_part);
-    judges.sort_by_key(|voter| (std::cmp::Reverse(voter.power), voter.node_id));
-    judges.truncate(usize::try_from(JUDGES_MAX).unwrap_or(usize::MAX));
-    Ok(judges.into_iter().map(|voter| Member::new(voter.node_id, voter.power)).collect())
-}
-
-/// Number `place` that follows from a seed.
-fn number(seed: &Digest, place: u32) -> u128 {
-    let hash = Domain::DRAW.hash_of(&(seed, place));
-    u128::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
-}
-
-/// Draws so many voters by power, none twice.
-fn sample(seed: &Digest, mut from: Vec<Validator>, count: u32) -> Vec<Member> {
-    let mut members = Vec::new();
-    for place in 0..count {
-        let total = from.iter().fold(0_u128, |sum, voter| sum.saturating_add(u128::from(voter.power)));
-        let Some(mut at) = number(seed, place).checked_rem(total) else { break };
-        let found = from.iter().position(|voter| {
-            let is_here = at < u128::from(voter.power);
-            at = at.saturating_sub(u128::from(voter.power));
-            is_here
-        });
-        let Some(found) = found else { break };
-        let voter = from.swap_remove(found);
-        members.push(Member::new(voter.node_id, voter.power));
-    }
-    members
 }
 
 /// Rule 2: takes what an auditor says. Where it fails, the overlay is as before. Returns audits that ended by it.
@@ -333,22 +252,14 @@ fn conclude(
     let status = match audit.phase {
         Phase::Waiting | Phase::Passed => RecordStatus::Accepted,
         Phase::Drawn => {
-            let (valid, invalid) = (count(&audit, Verdict::Valid), count(&audit, Verdict::Invalid));
-            let half = audit.members.len().div_euclid(2);
-            match (valid, invalid) {
-                (valid, 0) if valid > half => RecordStatus::Verified,
-                (0, invalid) if invalid > half => RecordStatus::Refuted,
-                (valid, invalid) => {
-                    let judges = judges(overlay, |node| is_own(&audit, node))?;
-                    let is_committee = |judge: &Member| audit.members.iter().any(|member| member.node == judge.node);
-                    let is_contradicted = valid > 0 && invalid > 0;
-                    if is_contradicted || !judges.iter().all(is_committee) {
-                        dispute(at, audit, judges, overlay)?;
-                        return Ok(None);
-                    }
-                    RecordStatus::Unavailable
-                }
+            let found = of_committee(&audit);
+            if found.is_none()
+                && let Some(judges) = judges_beyond(&audit, overlay)?
+            {
+                dispute(at, audit, judges, overlay)?;
+                return Ok(None);
             }
+            found.unwrap_or(RecordStatus::Unavailable)
         }
         Phase::Disputed => match decided(&audit) {
             Some(Verdict::Valid) => RecordStatus::Verified,
@@ -369,6 +280,24 @@ fn conclude(
     pay(&audit, status, place, overlay)?;
     audit.outcome = Some((status, place.height));
     Ok(Some((audit.record, status, audit)))
+}
+
+/// Rule 3. None: its auditors contradict each other, or half of them and more said nothing.
+fn of_committee(audit: &Audit) -> Option<RecordStatus> {
+    let half = audit.members.len().div_euclid(2);
+    match (count(audit, Verdict::Valid), count(audit, Verdict::Invalid)) {
+        (valid, 0) if valid > half => Some(RecordStatus::Verified),
+        (0, invalid) if invalid > half => Some(RecordStatus::Refuted),
+        _ => None,
+    }
+}
+
+/// Who decides where the committee did not. Where it only said nothing, that takes somebody who was not in it.
+fn judges_beyond(audit: &Audit, overlay: &Overlay<'_>) -> Result<Option<Vec<Member>>, StateError> {
+    let judges = judges(overlay, |node| is_own(audit, node))?;
+    let is_committee = |judge: &Member| audit.members.iter().any(|member| member.node == judge.node);
+    let is_needed = is_contradicted(audit) || !judges.iter().all(is_committee);
+    Ok(is_needed.then_some(judges))
 }
 
 /// What more than two thirds of the judges' power found: valid, or invalid.
