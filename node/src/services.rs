@@ -138,7 +138,9 @@ impl Services for NodeServices {
 
     fn receive(&self, record: &RecordId, receipt: Signature) -> Result<(), String> {
         let (proof, payload) = self.orders.receive(record, receipt)?;
-        answer::acknowledge(&self.chain, proof, payload.as_ref())
+        answer::acknowledge(&self.chain, proof, payload.as_ref())?;
+        self.orders.settle(record);
+        Ok(())
     }
 
     fn consent(&self) -> Option<ConsentView> {

@@ -143,18 +143,23 @@ impl Orders {
         own.map(|(_, finished)| owed(&finished.proof)).collect()
     }
 
-    /// The whole proof of a record, once its requester signed for it, with what its auditors may ask for.
+    /// The whole proof of a record, once its requester signed for it, with what its auditors may ask for. It is owed until
+    /// [`Orders::settle`]: who could not keep it can be given it again.
     pub(super) fn receive(
         &self,
         record: &RecordId,
         receipt: Signature,
     ) -> Result<(VerifiedProof, Option<Payload>), String> {
-        let mut tables = self.tables();
+        let tables = self.tables();
         let unknown = || "no receipt is owed for this record; it was given, or an hour is over".to_owned();
         let (_, finished) = tables.owed.get(record).ok_or_else(unknown)?;
         let proof = finished.proof.clone().receipted(receipt).map_err(|error| error.to_string())?;
-        let (_, finished) = tables.owed.remove(record).ok_or_else(unknown)?;
-        Ok((proof, finished.payload))
+        Ok((proof, finished.payload.clone()))
+    }
+
+    /// Its proof is on disk.
+    pub(super) fn settle(&self, record: &RecordId) {
+        self.tables().owed.remove(record);
     }
 }
 
