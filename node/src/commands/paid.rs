@@ -17,6 +17,7 @@ use crate::amount::Amount;
 use crate::cli::InferArgs;
 use crate::client::{post_json, rpc};
 use crate::model::EMBEDDED_NAME;
+use crate::services::gateway::ppm;
 
 /// HTTP's name for: sign first.
 const PAYMENT_REQUIRED: u16 = 402;
@@ -116,6 +117,8 @@ fn check_request(request: &InferenceRequest, key: &NodeKey, fee: NanoAria, args:
         ("max_fee", request.max_fee == fee),
         ("audit", request.audit == audit),
         ("max_tokens", request.max_tokens == args.max_tokens && request.choices == 1),
+        ("temperature", i64::from(request.temperature_ppm) == ppm(args.temperature)),
+        ("top_p", i64::from(request.top_p_ppm) == ppm(args.top_p).max(1)),
         ("seed", args.seed.is_none_or(|seed| seed == request.seed)),
     ];
     match is_asked.into_iter().find(|(_, is_right)| !is_right) {
@@ -142,4 +145,54 @@ fn check_record(record: &InferenceRecord, offer: &Offer, answer: &Answer) -> any
         record.tokens_generated
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_chain::ids::ModelId;
+    use aria_chain::request::TaskType;
+    use aria_chain::units::Height;
+    use aria_inference::generation::GenerationRequest;
+    use aria_inference::sampler::Sampling;
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::services::gateway::{Secrets, Terms, request};
+
+    #[test]
+    fn what_was_not_asked_for_is_not_signed() {
+        let cli = Cli::parse_from(["aria", "infer", "x", "--max-tokens", "8", "--seed", "7", "--pay", "0.003"]);
+        let Command::Infer(args) = cli.command else { panic!("it asks") };
+        let (key, fee) = (NodeKey::from_seed(&[1; 32]), NanoAria::new(3_000_000));
+        let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: 7, ..Sampling::default() };
+        let generation = GenerationRequest {
+            prompt: vec![1],
+            choices: 1,
+            max_tokens: 8,
+            stop: Vec::new(),
+            sampling,
+            logprobs: None,
+            salt: [0; 32],
+        };
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::Any, max_fee: fee };
+        let chain = "aria-test".parse().expect("a name");
+        let secrets = Secrets::draw().expect("randomness");
+        let here = (&chain, ModelId::new([2; 32]));
+        let asked = request(key.node_id(), here, Height::new(5), (&generation, terms), &secrets);
+        assert!(check_request(&asked, &key, fee, &args).is_ok());
+        let changed = |change: &dyn Fn(&mut InferenceRequest)| {
+            let mut other = asked.clone();
+            change(&mut other);
+            check_request(&other, &key, fee, &args).expect_err("it is another").to_string()
+        };
+        assert!(changed(&|other| other.requester = NodeId::new([9; 32])).contains("another requester"));
+        assert!(changed(&|other| other.max_fee = NanoAria::new(3_000_001)).contains("another max_fee"));
+        assert!(changed(&|other| other.audit = AuditMode::None).contains("another audit"));
+        assert!(changed(&|other| other.max_tokens = 9).contains("another max_tokens"));
+        assert!(changed(&|other| other.choices = 2).contains("another max_tokens"));
+        assert!(changed(&|other| other.temperature_ppm += 1).contains("another temperature"));
+        assert!(changed(&|other| other.top_p_ppm -= 1).contains("another top_p"));
+        assert!(changed(&|other| other.seed = 8).contains("another seed"));
+    }
 }

@@ -230,11 +230,12 @@ pub fn settle(sampling: Sampling) -> Sampling {
     }
 }
 
+/// A parameter as a request says it, in parts per million.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a cast from float saturates, and ranges are checked by the engine"
 )]
-fn ppm(value: f32) -> i64 {
+pub fn ppm(value: f32) -> i64 {
     (f64::from(value) * f64::from(PPM)).round_ties_even() as i64
 }
 
