@@ -377,9 +377,14 @@ pub enum GenerateError {
         /// Who will run it.
         provider: NodeId,
     },
-    /// A signature or what it is over is not what was offered.
-    #[error("{0}")]
-    Signature(String),
+    /// A request was not offered, or not signed by whom it was offered to.
+    #[error("{field} {rule}")]
+    Signature {
+        /// Of the call.
+        field: &'static str,
+        /// What is wrong with it.
+        rule: &'static str,
+    },
     /// Who does not sign for answers is given no more.
     #[error("{requester} owes receipts for {owed} answers; see /v1/aria/receipts/{requester}")]
     ReceiptOwed {

@@ -108,7 +108,12 @@ fn a_client_with_a_key_pays_for_its_answers_and_signs_for_them() {
     let answer = ask_for(first, 3, &signed(&request, &key)).json();
     assert_eq!(answer["choices"].as_array().unwrap().len(), 1, "what was signed, whatever is said later");
     let record = answer["aria"]["record_id"].as_str().unwrap();
-    assert_eq!(ask(first, &signed(&request, &key)).status, 400, "an offer is taken once");
+    let again = ask(first, &signed(&request, &key));
+    assert_eq!(
+        (again.status, again.json()["error"]["param"].as_str()),
+        (400, Some("aria.request_id")),
+        "once: {again:?}"
+    );
     assert_eq!(second.result("mempool_get", json!([record])), Value::Null, "no proof without a receipt");
     assert_eq!(receipt(first, record, &request, &stranger), 400);
     assert_eq!(receipt(first, record, &request, &key), 200);

@@ -234,7 +234,7 @@ fn refused(error: &GenerateError) -> Refusal {
         GenerateError::Engine(_) => refusal(Code::InternalError),
         GenerateError::Fee(_)
         | GenerateError::Unsigned { .. }
-        | GenerateError::Signature(_)
+        | GenerateError::Signature { .. }
         | GenerateError::ReceiptOwed { .. }
         | GenerateError::Request(_)
         | GenerateError::Messages(_) => refusal(Code::InvalidMessage),

@@ -110,10 +110,12 @@ impl Orders {
     ) -> Result<(Order, Admitted), GenerateError> {
         let mut tables = self.tables();
         tables.forget_old(now);
-        let unknown = || GenerateError::Signature("aria.request_id is of no offer that stands; ask again".into());
+        let unknown =
+            || GenerateError::Signature { field: "aria.request_id", rule: "is of no offer that stands; ask again" };
         let request = &tables.offers.get(id).ok_or_else(unknown)?.1.request;
         if !verify_request(&request.requester, &request.chain_id, id, &signature) {
-            return Err(GenerateError::Signature("aria.signature is not the requester's over this request".into()));
+            let (field, rule) = ("aria.signature", "is not the requester's over this request");
+            return Err(GenerateError::Signature { field, rule });
         }
         let (_, order) = tables.offers.remove(id).ok_or_else(unknown)?;
         let admitted = Admitted::new(order.request.clone(), signature, order.secrets);

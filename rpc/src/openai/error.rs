@@ -96,7 +96,7 @@ impl ApiError {
                 code: Some("receipt_owed"),
                 ..ApiError::new(StatusCode::PAYMENT_REQUIRED, message)
             },
-            GenerateError::Signature(_) => ApiError { message, ..ApiError::value("aria.signature", "") },
+            GenerateError::Signature { field, rule } => ApiError::value(field, rule),
             GenerateError::Fee(_) => ApiError { message, ..ApiError::value("aria.max_fee", "") },
             GenerateError::Request(aria_inference::generation::RequestError::TooLong { .. }) => ApiError {
                 param: Some(prompt.into()),
