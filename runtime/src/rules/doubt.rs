@@ -18,7 +18,7 @@ use super::settle::Earned;
 use super::transaction::{OrderError, TransactionFault, credit_balance};
 use crate::params::Params;
 use crate::reputation::Outcome;
-use crate::state::{Audit, Doubt, Opened, OpenedRoot, Overlay, Phase, StateError, View, key};
+use crate::state::{Audit, Doubt, Opened, OpenedRoot, Overlay, Phase, StateError, Supply, View, key};
 
 /// Spans of an audit after which a root stands: nobody may doubt it any more.
 const DOUBT_SPANS: u64 = 3;
@@ -155,9 +155,5 @@ pub(super) fn expose(
 
 fn mint(node: &NodeId, amount: NanoAria, overlay: &mut Overlay<'_>) -> Result<(), StateError> {
     credit_balance(node, amount, overlay)?;
-    let mut supply = overlay.read().supply()?;
-    // As much was burned before.
-    supply.issued = supply.issued.checked_add(amount).map_err(|_| StateError::Damaged { key: key::SUPPLY.to_vec() })?;
-    overlay.put(key::SUPPLY.to_vec(), &supply);
-    Ok(())
+    fee::change(overlay, |supply| Ok(Supply { issued: supply.issued.checked_add(amount)?, ..supply }))
 }

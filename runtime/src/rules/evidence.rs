@@ -5,11 +5,12 @@
 
 use aria_chain::evidence::Evidence;
 use aria_chain::ids::NodeId;
-use aria_chain::units::{Height, NanoAria, Overflow};
+use aria_chain::units::{Height, NanoAria};
 
+use super::fee;
 use super::record::Place;
 use crate::fixed::part;
-use crate::state::{Overlay, StateError, key};
+use crate::state::{Overlay, StateError, Supply, key};
 
 /// Why a block may not hold a piece of evidence. One variant per rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,12 +65,8 @@ pub(super) fn slash(node: &NodeId, ppm: u32, overlay: &mut Overlay<'_>) -> Resul
 pub(super) fn forfeit(node: &NodeId, most: NanoAria, overlay: &mut Overlay<'_>) -> Result<NanoAria, StateError> {
     let mut account = overlay.read().account(node)?.unwrap_or_default();
     let lost = most.min(account.bond);
-    let mut supply = overlay.read().supply()?;
     account.bond = account.bond.minus_or_zero(lost);
-    // What is burned was in a bond, and all bonds together are in the supply.
-    let damaged = |_: Overflow| StateError::Damaged { key: key::SUPPLY.to_vec() };
-    supply.burned = supply.burned.checked_add(lost).map_err(damaged)?;
     overlay.put(key::account(node), &account);
-    overlay.put(key::SUPPLY.to_vec(), &supply);
+    fee::change(overlay, |supply| Ok(Supply { burned: supply.burned.checked_add(lost)?, ..supply }))?;
     Ok(lost)
 }

@@ -85,8 +85,12 @@ pub(super) fn release(amount: NanoAria, burned: NanoAria, overlay: &mut Overlay<
     })
 }
 
-/// Changes what exists. What is held or burned was in a balance before, and all balances together are in the supply.
-fn change(overlay: &mut Overlay<'_>, how: impl FnOnce(Supply) -> Result<Supply, Overflow>) -> Result<(), StateError> {
+/// Changes what exists. What is held or burned was in a balance or a bond before, what is given back was burned before, and all of it
+/// together is in the supply.
+pub(super) fn change(
+    overlay: &mut Overlay<'_>,
+    how: impl FnOnce(Supply) -> Result<Supply, Overflow>,
+) -> Result<(), StateError> {
     let supply = how(overlay.read().supply()?).map_err(|_| StateError::Damaged { key: key::SUPPLY.to_vec() })?;
     overlay.put(key::SUPPLY.to_vec(), &supply);
     Ok(())
