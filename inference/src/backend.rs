@@ -14,8 +14,9 @@ use crate::hyper::Hyper;
 use crate::kernels::KernelKind;
 use crate::kv_cache::KvShape;
 use crate::pace::Limits;
+use crate::stage::StageJob;
 use crate::tokenizer::Tokenizer;
-use crate::verify::{Claim, Verdict};
+use crate::verify::{Claim, LayerClaim, LayerVerdict, Verdict};
 
 pub mod builtin;
 pub mod simulation;
@@ -132,8 +133,8 @@ pub enum SubmitError {
 
 /// Receives the events of one request, on the backend's thread: it must not block.
 pub type EventSink = Box<dyn FnMut(Event) + Send>;
-/// Receives the verdict on one claim, on the backend's thread: it must not block.
-pub type VerdictSink = Box<dyn FnOnce(Result<Verdict, EngineError>) + Send>;
+/// Receives one verdict, on the backend's thread: it must not block.
+pub type VerdictSink<V = Verdict> = Box<dyn FnOnce(Result<V, EngineError>) + Send>;
 
 /// Anything that answers prompts. All methods return at once; work happens on threads of the backend.
 pub trait Backend: Send + Sync {
@@ -149,6 +150,15 @@ pub trait Backend: Send + Sync {
     fn submit(&self, request: GenerationRequest, cancel: CancelToken, sink: EventSink) -> Result<(), SubmitError>;
     /// Queues the re-execution of a claim.
     fn verify(&self, claim: Claim, cancel: CancelToken, sink: VerdictSink) -> Result<(), SubmitError>;
+    /// Queues the re-execution of some layers of a claim.
+    fn verify_layers(
+        &self,
+        asked: LayerClaim,
+        cancel: CancelToken,
+        sink: VerdictSink<LayerVerdict>,
+    ) -> Result<(), SubmitError>;
+    /// Hands a stage of a pipeline something to do. Where the backend ends before, the job's sink is dropped.
+    fn stage(&self, job: StageJob) -> Result<(), SubmitError>;
     /// Takes no more than this of the machine, from the next step on. Results do not change.
     fn limit(&self, limits: Limits);
     /// How busy it is.

@@ -6,10 +6,12 @@
 
 mod audit;
 mod completion;
+mod layers;
 mod plan;
 mod prefixes;
 mod reply;
 mod slab;
+mod stages;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,13 +22,16 @@ use crate::engine::{Engine, EngineError};
 use crate::forward::Row;
 use crate::generation::GenerationRequest;
 use crate::pace::Limits;
-use crate::verify::{Claim, Verdict};
+use crate::stage::StageJob;
+use crate::verify::{Claim, LayerClaim, LayerVerdict, Verdict};
 
 use audit::Audit;
 use completion::Completion;
+use layers::Layers;
 use plan::{Cost, Planned};
 pub use reply::{EventReply, VerdictReply};
 use slab::Slab;
+use stages::Stages;
 
 /// Something to do, with whoever waits for it.
 #[derive(Debug)]
@@ -47,14 +52,28 @@ pub enum Job {
         /// Ends it from outside.
         cancel: CancelToken,
         /// Receives the verdict.
-        reply: VerdictReply,
+        reply: VerdictReply<Verdict>,
     },
+    /// Layers of one.
+    Layers {
+        /// What is asked.
+        asked: Box<LayerClaim>,
+        /// Ends it from outside.
+        cancel: CancelToken,
+        /// Receives the verdict.
+        reply: VerdictReply<LayerVerdict>,
+    },
+    /// Something for a stage. It never waits behind others.
+    Stage(StageJob),
 }
 
 impl Job {
     fn is_cancelled(&self) -> bool {
         match self {
-            Job::Generate { cancel, .. } | Job::Verify { cancel, .. } => cancel.is_cancelled(),
+            Job::Generate { cancel, .. } | Job::Verify { cancel, .. } | Job::Layers { cancel, .. } => {
+                cancel.is_cancelled()
+            }
+            Job::Stage(_) => false,
         }
     }
 
@@ -63,6 +82,8 @@ impl Job {
         match self {
             Job::Generate { request, .. } => completion::needs(request),
             Job::Verify { claim, .. } => (1, claim.request.positions()),
+            Job::Layers { asked, .. } => (1, asked.claim.request.positions()),
+            Job::Stage(_) => (0, 0),
         }
     }
 
@@ -71,6 +92,8 @@ impl Job {
         match self {
             Job::Generate { reply, .. } => reply.forget(),
             Job::Verify { reply, .. } => reply.forget(),
+            Job::Layers { reply, .. } => reply.forget(),
+            Job::Stage(_) => {}
         }
     }
 
@@ -79,15 +102,21 @@ impl Job {
         match self {
             Job::Generate { request, reply, .. } => completion::end_never_started(&request, reply),
             Job::Verify { reply, .. } => reply.end(Ok(Verdict::Cancelled)),
+            Job::Layers { reply, .. } => reply.end(Ok(LayerVerdict::Cancelled)),
+            Job::Stage(_) => {}
         }
     }
 }
+
+/// Stages that may be open for each session there may be: an answer has a head and one stage or more at a node.
+const STAGES_PER_SESSION: usize = 4;
 
 /// A running job.
 #[derive(Debug)]
 enum Task {
     Completion(Box<Completion>),
     Audit(Box<Audit>),
+    Layers(Box<Layers>),
 }
 
 impl Task {
@@ -95,6 +124,7 @@ impl Task {
         match self {
             Task::Completion(completion) => completion.is_cancelled(),
             Task::Audit(audit) => audit.is_cancelled(),
+            Task::Layers(layers) => layers.is_cancelled(),
         }
     }
 
@@ -102,6 +132,7 @@ impl Task {
         match self {
             Task::Completion(completion) => completion.needs(),
             Task::Audit(audit) => audit.needs(),
+            Task::Layers(layers) => layers.needs(),
         }
     }
 
@@ -109,6 +140,7 @@ impl Task {
         match self {
             Task::Completion(completion) => completion.cancel(sessions),
             Task::Audit(audit) => audit.end(sessions, Ok(Verdict::Cancelled)),
+            Task::Layers(mut layers) => drop(layers.end(sessions, Ok(LayerVerdict::Cancelled))),
         }
     }
 
@@ -116,7 +148,7 @@ impl Task {
     fn decoding(&self) -> usize {
         match self {
             Task::Completion(completion) => completion.decoding(),
-            Task::Audit(_) => 0,
+            Task::Audit(_) | Task::Layers(_) => 0,
         }
     }
 
@@ -125,6 +157,8 @@ impl Task {
         match self {
             Task::Completion(completion) => completion.plan(quota, rows),
             Task::Audit(audit) => audit.plan(quota, rows),
+            // It has passes of its own.
+            Task::Layers(_) => Planned { rows: rows.len()..rows.len(), logits: 0..0 },
         }
     }
 }
@@ -138,6 +172,7 @@ pub struct Scheduler {
     tasks: Vec<Task>,
     /// What each task has in the pass, in the order of `tasks`.
     planned: Vec<Planned>,
+    stages: Stages,
     sessions: Slab,
     rows: Vec<Row>,
 }
@@ -153,6 +188,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             tasks: Vec::new(),
             planned: Vec::new(),
+            stages: Stages::default(),
             sessions,
             rows: Vec::new(),
         }
@@ -195,12 +231,32 @@ impl Scheduler {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.tasks.is_empty() && self.waiting.is_empty()
+        self.tasks.is_empty() && self.waiting.is_empty() && self.stages.is_idle()
     }
 
     /// Takes a job; it starts when there is room.
     pub fn push(&mut self, job: Job) {
-        self.waiting.push_back(job);
+        match job {
+            Job::Stage(StageJob::Open { id, plan, reply }) => {
+                let needed = (plan.positions * plan.layers.len()).div_ceil(self.engine.info().hyper.layers.max(1));
+                let has_place = self.stages.open() < STAGES_PER_SESSION * self.engine.options().sessions_max;
+                let has_room = has_place && self.has_room((0, needed));
+                let job = StageJob::Open { id, plan, reply };
+                self.stages.push(&self.engine, &mut self.sessions, job, has_room);
+            }
+            Job::Stage(job) => self.stages.push(&self.engine, &mut self.sessions, job, true),
+            job => self.waiting.push_back(job),
+        }
+    }
+
+    /// Whether so many sessions, and positions of all of them together, fit beside what is running.
+    fn has_room(&self, (sessions, positions): (usize, usize)) -> bool {
+        let per_position = self.engine.model().kv_shape().bytes_per_position() as u64;
+        let staged = self.stages.positions(&self.engine, &self.sessions);
+        let begun = self.tasks.iter().map(Task::needs).fold((0, staged), |sum, task| (sum.0 + task.0, sum.1 + task.1));
+        let options = self.engine.options();
+        sessions + begun.0 <= options.sessions_max
+            && (positions + begun.1) as u64 * per_position <= options.kv_bytes_max
     }
 
     /// Ends what was cancelled and starts what fits. To be called before each [`Scheduler::step`].
@@ -217,12 +273,17 @@ impl Scheduler {
             }
         }
         plan::plan(&mut self.tasks, &mut self.rows, &mut self.planned);
-        if self.rows.is_empty() {
-            return;
+        if !self.rows.is_empty() {
+            let began = std::time::Instant::now();
+            self.engine.forward(self.sessions.as_mut_slice(), &self.rows);
+            self.go_on(Cost::new(began.elapsed(), self.rows.len(), self.engine.info().threads));
         }
-        let began = std::time::Instant::now();
-        self.engine.forward(self.sessions.as_mut_slice(), &self.rows);
-        self.go_on(Cost::new(began.elapsed(), self.rows.len(), self.engine.info().threads));
+        let Scheduler { engine, meter, sessions, stages, tasks, .. } = self;
+        stages.step(engine, sessions, meter);
+        tasks.retain_mut(|task| match task {
+            Task::Layers(layers) => layers.step(engine, sessions),
+            Task::Completion(_) | Task::Audit(_) => true,
+        });
     }
 
     /// Ends everything, running and waiting.
@@ -256,15 +317,9 @@ impl Scheduler {
 
     /// Starts waiting jobs, first come first served, as far as sessions and cache memory allow.
     fn start(&mut self) {
-        let options = self.engine.options();
-        let (sessions_max, bytes_max) = (options.sessions_max, options.kv_bytes_max);
-        let per_position = self.engine.model().kv_shape().bytes_per_position() as u64;
         while let Some(job) = self.waiting.front() {
-            let (sessions, positions) =
-                self.tasks.iter().map(Task::needs).fold(job.needs(), |sum, task| (sum.0 + task.0, sum.1 + task.1));
-            let fits = sessions <= sessions_max && positions as u64 * per_position <= bytes_max;
             // `submit` refuses what could never fit, so an idle engine always starts the first job.
-            if !fits && !self.tasks.is_empty() {
+            if !self.has_room(job.needs()) && !self.tasks.is_empty() {
                 return;
             }
             match self.waiting.pop_front() {
@@ -277,6 +332,11 @@ impl Scheduler {
                         self.tasks.push(Task::Audit(Box::new(audit)));
                     }
                 }
+                Some(Job::Layers { asked, cancel, reply }) => {
+                    let layers = Layers::start(&self.engine, &mut self.sessions, *asked, cancel, reply);
+                    self.tasks.extend(layers.map(|layers| Task::Layers(Box::new(layers))));
+                }
+                Some(job @ Job::Stage(_)) => self.push(job),
                 None => return,
             }
         }
@@ -291,6 +351,7 @@ impl Scheduler {
             match task {
                 Task::Completion(completion) => completion.go_on(engine, sessions, rows, part, (&cost, meter)),
                 Task::Audit(audit) => audit.go_on(engine, sessions, rows, part),
+                Task::Layers(_) => true,
             }
         });
     }

@@ -6,6 +6,7 @@ pub mod text;
 use crate::energy::Energy;
 use crate::engine::EngineError;
 use crate::sampler::{Sampling, SamplingError};
+use crate::transcript::Hash;
 
 /// Choices of one request. They share the prompt's prefill, and each holds a cache of its own.
 pub const CHOICES_MAX: u32 = 16;
@@ -229,6 +230,8 @@ pub struct ChoiceOutcome {
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
+    /// Roots of the transcript's boundaries, of which the outcome's root is made. None where there is no transcript.
+    pub boundary_roots: Vec<Hash>,
 }
 
 /// The result of a request, with what a record needs.

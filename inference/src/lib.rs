@@ -36,6 +36,7 @@ pub mod pace;
 pub mod pool;
 pub mod sampler;
 pub mod session;
+pub mod stage;
 pub mod synthetic;
 pub mod tokenizer;
 pub mod transcript;

@@ -1,7 +1,7 @@
 //! One conversation: its cache, its transcript, and how far it has come.
 
 use crate::kv_cache::{KvCache, KvShape};
-use crate::transcript::{Hash, Transcript, boundaries};
+use crate::transcript::{Hash, Transcript, boundaries, leaf_key};
 
 /// One sequence of tokens being computed.
 #[derive(Clone, Debug)]
@@ -49,10 +49,15 @@ impl Session {
     /// An empty session with room for `capacity` positions; with a salt it keeps a transcript.
     #[must_use]
     pub fn new(shape: KvShape, capacity: usize, salt: Option<Hash>) -> Session {
-        let transcript = salt.map(|salt| Transcript::new(salt, shape.layers));
+        Session::under(shape, capacity, salt.map(|salt| leaf_key(&salt)))
+    }
+
+    /// An empty session with room for `capacity` positions; with the key of the leaves it keeps a transcript.
+    #[must_use]
+    pub fn under(shape: KvShape, capacity: usize, leaf_key: Option<Hash>) -> Session {
         Session {
             cache: KvCache::new(shape, capacity),
-            transcript,
+            transcript: leaf_key.map(|key| Transcript::new(key, shape.layers)),
             witness: None,
             position: 0,
             states: States::default(),
@@ -62,7 +67,7 @@ impl Session {
     /// The same, with a second transcript of the run under a secret of its own.
     #[must_use]
     pub fn with_witness(mut self, shape: KvShape, secret: Option<Hash>) -> Session {
-        self.witness = secret.map(|secret| Transcript::new(secret, shape.layers));
+        self.witness = secret.map(|secret| Transcript::new(leaf_key(&secret), shape.layers));
         self
     }
 
@@ -90,7 +95,7 @@ impl Session {
         let count = boundaries(shape.layers);
         let per_position = self.states.per_position;
         let values = self.states.values[..positions * per_position].to_vec();
-        let mut transcript = Transcript::new(salt, shape.layers);
+        let mut transcript = Transcript::new(leaf_key(&salt), shape.layers);
         let (maker, mut bytes) = (transcript.leaves(), Vec::new());
         let mut leaves = vec![[0; 32]; count];
         for (position, states) in (0_u32..).zip(values.chunks_exact(per_position.max(1))) {

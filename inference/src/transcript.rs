@@ -1,10 +1,11 @@
 //! What a run commits to: the hidden states of every position at every layer boundary, the tokens, and how it ended.
 //!
 //! Boundary 0 is the input of the first layer, boundary `i` the output of layer `i - 1`, the last one the final norm. Each position adds a leaf
-//! per boundary, a BLAKE3 keyed with the request's salt over the bits of the state; a Merkle tree per boundary grows with the positions; one
-//! root covers all boundaries, the token ids and the outcome. `docs/proof.md` has the bytes.
+//! per boundary, a BLAKE3 over the bits of the state, keyed with what follows from the request's salt; a Merkle tree per boundary grows with the
+//! positions; one root covers all boundaries, and a hash of token ids and outcome. `docs/proof.md` has the bytes.
 //!
-//! Who holds salt and tokens can recompute every leaf; who holds only the root learns nothing about the text.
+//! Who holds salt and tokens can recompute all of it. Who holds the key of the leaves, as a stage of a pipeline does, can recompute the roots of
+//! the states that it has, and whether a root binds them, without the tokens. Who holds only the root learns nothing about the text.
 
 use crate::arith::ARITHMETIC_VERSION;
 use crate::digest::ModelDigest;
@@ -22,14 +23,39 @@ pub fn boundaries(layers: usize) -> usize {
 /// Makes the leaves of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaves {
-    salt: Hash,
+    key: Hash,
+}
+
+/// The key of the leaves, from the salt of a request. It does not give the salt away.
+#[must_use]
+pub fn leaf_key(salt: &Hash) -> Hash {
+    blake3::derive_key("aria/transcript-leaf/v1", salt)
+}
+
+/// What a choice's root says of its text: a hash, keyed with what follows from the salt, over token ids and end.
+#[must_use]
+pub fn text_hash(salt: &Hash, prompt: &[u32], output: &[u32], finish: FinishReason) -> Hash {
+    let mut hasher = blake3::Hasher::new_keyed(&blake3::derive_key("aria/transcript-text/v1", salt));
+    for tokens in [prompt, output] {
+        update_length(&mut hasher, tokens.len());
+        for token in tokens {
+            hasher.update(&token.to_le_bytes());
+        }
+    }
+    let code: u8 = match finish {
+        FinishReason::Stop => 0,
+        FinishReason::Length => 1,
+        FinishReason::Cancelled => 2,
+    };
+    hasher.update(&[code]);
+    *hasher.finalize().as_bytes()
 }
 
 impl Leaves {
-    /// Leaves keyed with `salt`.
+    /// Leaves under [`leaf_key`].
     #[must_use]
-    pub fn new(salt: Hash) -> Leaves {
-        Leaves { salt }
+    pub fn new(key: Hash) -> Leaves {
+        Leaves { key }
     }
 
     /// The commitment to the bits of one state. `bytes` is scratch that grows to four times the state's length.
@@ -42,7 +68,7 @@ impl Leaves {
         for (bytes, value) in bytes[8..].chunks_exact_mut(4).zip(state) {
             bytes.copy_from_slice(&value.to_bits().to_le_bytes());
         }
-        *blake3::keyed_hash(&self.salt, bytes).as_bytes()
+        *blake3::keyed_hash(&self.key, bytes).as_bytes()
     }
 }
 
@@ -103,11 +129,11 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// An empty transcript of a model with so many layers.
+    /// An empty transcript of a model with so many layers, with leaves under [`leaf_key`].
     #[must_use]
-    pub fn new(salt: Hash, layers: usize) -> Transcript {
+    pub fn new(leaf_key: Hash, layers: usize) -> Transcript {
         Transcript {
-            leaves: Leaves::new(salt),
+            leaves: Leaves::new(leaf_key),
             node_key: blake3::derive_key("aria/transcript-node/v1", &[]),
             trees: vec![GrowingTree::default(); boundaries(layers)],
         }
@@ -141,30 +167,19 @@ impl Transcript {
     pub fn boundary_roots(&self) -> Vec<Hash> {
         self.trees.iter().map(|tree| tree.root(&self.node_key)).collect()
     }
+}
 
-    /// The commitment to one finished choice.
-    #[must_use]
-    pub fn choice_root(&self, model: &ModelDigest, prompt: &[u32], output: &[u32], finish: FinishReason) -> Hash {
-        let mut hasher = blake3::Hasher::new_derive_key("aria/transcript/v1");
-        hasher.update(&ARITHMETIC_VERSION.to_le_bytes()).update(&model.0);
-        update_length(&mut hasher, self.trees.len());
-        for tree in &self.trees {
-            hasher.update(&tree.root(&self.node_key));
-        }
-        for tokens in [prompt, output] {
-            update_length(&mut hasher, tokens.len());
-            for token in tokens {
-                hasher.update(&token.to_le_bytes());
-            }
-        }
-        let code: u8 = match finish {
-            FinishReason::Stop => 0,
-            FinishReason::Length => 1,
-            FinishReason::Cancelled => 2,
-        };
-        hasher.update(&[code]);
-        *hasher.finalize().as_bytes()
+/// The commitment to one finished choice, by the roots of its boundaries and [`text_hash`].
+#[must_use]
+pub fn choice_root(model: &ModelDigest, boundary_roots: &[Hash], text: &Hash) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key("aria/transcript/v2");
+    hasher.update(&ARITHMETIC_VERSION.to_le_bytes()).update(&model.0);
+    update_length(&mut hasher, boundary_roots.len());
+    for root in boundary_roots {
+        hasher.update(root);
     }
+    hasher.update(text);
+    *hasher.finalize().as_bytes()
 }
 
 /// The commitment to a request: over the roots of its choices, in order.
@@ -184,7 +199,9 @@ fn update_length(hasher: &mut blake3::Hasher, length: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{GrowingTree, Hash, Leaves, Transcript, boundaries, node, request_root};
+    use super::{
+        GrowingTree, Hash, Leaves, Transcript, boundaries, choice_root, leaf_key, node, request_root, text_hash,
+    };
     use crate::digest::ModelDigest;
     use crate::generation::FinishReason;
 
@@ -240,20 +257,24 @@ mod tests {
             transcript.push(&[leaf(first), leaf(2), leaf(3)]);
             assert_eq!(transcript.positions(), 1);
             assert_eq!(transcript.boundary_roots().len(), boundaries(1));
-            transcript
+            transcript.boundary_roots()
         };
-        let model = ModelDigest([1; 32]);
-        let base = transcript(1).choice_root(&model, &[5], &[6], FinishReason::Stop);
+        let root = |first: u8, model: u8, (salt, prompt, output): (u8, &[u32], &[u32]), finish| {
+            choice_root(&ModelDigest([model; 32]), &transcript(first), &text_hash(&[salt; 32], prompt, output, finish))
+        };
+        let base = root(1, 1, (9, &[5], &[6]), FinishReason::Stop);
         let others = [
-            transcript(7).choice_root(&model, &[5], &[6], FinishReason::Stop),
-            transcript(1).choice_root(&ModelDigest([2; 32]), &[5], &[6], FinishReason::Stop),
-            transcript(1).choice_root(&model, &[5], &[7], FinishReason::Stop),
-            transcript(1).choice_root(&model, &[5, 6], &[], FinishReason::Stop),
-            transcript(1).choice_root(&model, &[5], &[6], FinishReason::Length),
+            root(7, 1, (9, &[5], &[6]), FinishReason::Stop),
+            root(1, 2, (9, &[5], &[6]), FinishReason::Stop),
+            root(1, 1, (8, &[5], &[6]), FinishReason::Stop),
+            root(1, 1, (9, &[5], &[7]), FinishReason::Stop),
+            root(1, 1, (9, &[5, 6], &[]), FinishReason::Stop),
+            root(1, 1, (9, &[5], &[6]), FinishReason::Length),
         ];
         for (index, other) in others.iter().enumerate() {
             assert_ne!(&base, other, "case {index}");
         }
+        assert_ne!(leaf_key(&[9; 32]), [9; 32]);
         assert_ne!(request_root(&[base]), base);
         assert_ne!(request_root(&[base, base]), request_root(&[base]));
     }

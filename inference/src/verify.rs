@@ -4,7 +4,11 @@
 //! the choice must end exactly where and why it is claimed to, and the transcript must have the claimed root. No tolerance: the arithmetic
 //! is exact, so an honest claim passes on every machine and any other fails.
 
+use std::ops::Range;
+
+use crate::digest::ModelDigest;
 use crate::generation::{ChoiceOutcome, FinishReason, GenerationRequest, Outcome, RequestError};
+use crate::transcript::{Hash, choice_root, request_root, text_hash};
 
 /// What a node says a request gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,10 +69,57 @@ impl Claim {
         Ok(())
     }
 
+    /// Whether these are the roots of the boundaries of every choice that the claimed root is made of.
+    #[must_use]
+    pub fn binds(&self, model: &ModelDigest, boundary_roots: &[Vec<Hash>]) -> bool {
+        let choices = self.choices.iter().zip(boundary_roots).map(|(choice, roots)| {
+            let text = text_hash(&self.request.salt, &self.request.prompt, &choice.tokens, choice.finish);
+            choice_root(model, roots, &text)
+        });
+        boundary_roots.len() == self.choices.len()
+            && request_root(&choices.collect::<Vec<Hash>>()) == self.transcript_root
+    }
+
     /// The position of the `index`-th output token.
     pub(crate) fn position(&self, index: usize) -> u32 {
         u32::try_from(self.request.prompt.len() + index).unwrap_or(u32::MAX)
     }
+}
+
+/// Some layers of one choice, to be run again one after the other, each over all positions, against the roots of their boundaries.
+///
+/// The first layer includes the embedding, the last one final norm, logits and draws. So what is wrong with a claim is wrong with one layer
+/// of it, and where what enters that layer is at hand, nothing else has to be computed to show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerClaim {
+    /// What is claimed.
+    pub claim: Claim,
+    /// The choice that is looked at.
+    pub choice: u32,
+    /// The roots of all of its boundaries, which the claim [`binds`](Claim::binds).
+    pub boundary_roots: Vec<Hash>,
+    /// The layers.
+    pub layers: Range<usize>,
+    /// What enters the first of them, `[positions][dim]`. Where that is layer 0: nothing, the tokens do.
+    pub states: Vec<f32>,
+}
+
+/// What came of running layers again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LayerVerdict {
+    /// Every one of them gives what is claimed.
+    Right,
+    /// This one does not.
+    Wrong {
+        /// The first of them that does not.
+        layer: usize,
+        /// What enters it, `[positions][dim]`, as the claim has it; nothing for layer 0.
+        states: Vec<f32>,
+    },
+    /// What was said to enter the first of them is not what the claim has there, or the request could never run.
+    Foreign,
+    /// Nobody decided: it was cancelled.
+    Cancelled,
 }
 
 /// The end of a verification.

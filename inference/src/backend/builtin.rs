@@ -14,8 +14,9 @@ use crate::energy::{self, Meter};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::{GenerationRequest, RequestError};
 use crate::pace::{Limits, Pacer};
+use crate::stage::StageJob;
 use crate::tokenizer::Tokenizer;
-use crate::verify::Claim;
+use crate::verify::{Claim, LayerClaim, LayerVerdict};
 
 /// The exact engine. Dropping it cancels everything and ends its thread.
 #[derive(Debug)]
@@ -123,6 +124,19 @@ impl Backend for Builtin {
 
     fn verify(&self, claim: Claim, cancel: CancelToken, sink: VerdictSink) -> Result<(), SubmitError> {
         self.push(Job::Verify { claim, cancel, reply: VerdictReply::new(sink) })
+    }
+
+    fn verify_layers(
+        &self,
+        asked: LayerClaim,
+        cancel: CancelToken,
+        sink: VerdictSink<LayerVerdict>,
+    ) -> Result<(), SubmitError> {
+        self.push(Job::Layers { asked: Box::new(asked), cancel, reply: VerdictReply::new(sink) })
+    }
+
+    fn stage(&self, job: StageJob) -> Result<(), SubmitError> {
+        self.push(Job::Stage(job))
     }
 
     fn limit(&self, limits: Limits) {

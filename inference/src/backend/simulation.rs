@@ -19,8 +19,9 @@ use crate::hyper::Hyper;
 use crate::kernels::KernelKind;
 use crate::pace::Limits;
 use crate::sampler::DrawDomain;
+use crate::stage::StageJob;
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::verify::Claim;
+use crate::verify::{Claim, LayerClaim, LayerVerdict};
 
 /// What every simulated answer begins with.
 pub const NOTICE: &str = "This is a simulated answer; no model was run. Number";
@@ -107,6 +108,19 @@ impl Backend for Simulation {
         Err(SubmitError::Unsupported { backend: "simulation", action: "verify a claim" })
     }
 
+    fn verify_layers(
+        &self,
+        _asked: LayerClaim,
+        _cancel: CancelToken,
+        _sink: VerdictSink<LayerVerdict>,
+    ) -> Result<(), SubmitError> {
+        Err(SubmitError::Unsupported { backend: "simulation", action: "verify a claim" })
+    }
+
+    fn stage(&self, _job: StageJob) -> Result<(), SubmitError> {
+        Err(SubmitError::Unsupported { backend: "simulation", action: "run the layers of a model" })
+    }
+
     /// Making text up takes nothing worth a limit.
     fn limit(&self, _limits: Limits) {}
 
@@ -150,7 +164,12 @@ impl Simulation {
                 sink(Event::ChoiceDone { choice, finish, text });
             }
             let finish = continuation.finish.unwrap_or(FinishReason::Cancelled);
-            choices.push(ChoiceOutcome { tokens: continuation.tokens, text: continuation.text, finish });
+            choices.push(ChoiceOutcome {
+                tokens: continuation.tokens,
+                text: continuation.text,
+                finish,
+                boundary_roots: Vec::new(),
+            });
         }
         let generated: usize = choices.iter().map(|choice| choice.tokens.len()).sum();
         let total_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);

@@ -14,7 +14,7 @@ use crate::generation::text::Continuation;
 use crate::generation::{ChoiceOutcome, Event, FinishReason, GenerationRequest, Outcome};
 use crate::sampler::{DrawDomain, Sampler};
 use crate::session::Session;
-use crate::transcript::{Hash, boundaries, request_root};
+use crate::transcript::{Hash, boundaries, choice_root, request_root, text_hash};
 
 /// A request being answered.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ struct Choice {
     continuation: Continuation,
     /// While it decodes.
     session: Option<usize>,
-    /// Of the finished transcript.
-    root: Option<Hash>,
+    /// Of the boundaries of the finished transcript, and of all of it.
+    roots: Option<(Vec<Hash>, Hash)>,
 }
 
 /// Sessions, and positions of all sessions together, that a request occupies at most.
@@ -59,7 +59,12 @@ pub(super) fn needs(request: &GenerationRequest) -> (usize, usize) {
 
 /// Ends a request that was cancelled while it waited.
 pub(super) fn end_never_started(request: &GenerationRequest, reply: EventReply) {
-    let choice = ChoiceOutcome { tokens: Vec::new(), text: String::new(), finish: FinishReason::Cancelled };
+    let choice = ChoiceOutcome {
+        tokens: Vec::new(),
+        text: String::new(),
+        finish: FinishReason::Cancelled,
+        boundary_roots: Vec::new(),
+    };
     reply.end(Event::Done(Box::new(Outcome {
         choices: vec![choice; request.choices as usize],
         transcript_root: [0; 32],
@@ -110,7 +115,7 @@ impl Completion {
                 sampler: Sampler::new(&request.sampling, domain, choice, &request.prompt),
                 continuation: Continuation::new(engine.tokenizer(), &request.stop, request.max_tokens),
                 session: None,
-                root: None,
+                roots: None,
             })
             .collect();
         let (session, reserved) = begin(engine, sessions, &request);
@@ -263,8 +268,11 @@ impl Completion {
     fn settle(&mut self, engine: &Engine, sessions: &mut Slab, index: usize, session: usize) {
         let choice = &mut self.choices[index];
         let Some(finish) = choice.continuation.finish else { return };
-        choice.root = sessions.get(session).transcript().map(|transcript| {
-            transcript.choice_root(&engine.info().digest, &self.request.prompt, &choice.continuation.tokens, finish)
+        choice.roots = sessions.get(session).transcript().map(|transcript| {
+            let text = text_hash(&self.request.salt, &self.request.prompt, &choice.continuation.tokens, finish);
+            let roots = transcript.boundary_roots();
+            let root = choice_root(&engine.info().digest, &roots, &text);
+            (roots, root)
         });
         choice.session = None;
         if index > 0 {
@@ -307,12 +315,13 @@ impl Completion {
     }
 
     fn outcome(&mut self, cancelled: bool) -> Outcome {
-        let roots: Vec<Hash> = self.choices.iter().filter_map(|choice| choice.root).collect();
+        let roots: Vec<Hash> = self.choices.iter().filter_map(|choice| Some(choice.roots.as_ref()?.1)).collect();
         let generated: usize = self.choices.iter().map(|choice| choice.continuation.tokens.len()).sum();
         let choices = self.choices.iter_mut().map(|choice| ChoiceOutcome {
             tokens: std::mem::take(&mut choice.continuation.tokens),
             text: std::mem::take(&mut choice.continuation.text),
             finish: choice.continuation.finish.unwrap_or(FinishReason::Cancelled),
+            boundary_roots: choice.roots.take().unwrap_or_default().0,
         });
         Outcome {
             choices: choices.collect(),

@@ -5,7 +5,6 @@ use std::fmt;
 use crate::backend::{EventSink, VerdictSink};
 use crate::engine::EngineError;
 use crate::generation::Event;
-use crate::verify::Verdict;
 
 /// Where the events of a request go. Exactly one `Done` or `Failed` is sent, at the latest when this is dropped.
 pub struct EventReply(Option<EventSink>);
@@ -49,12 +48,12 @@ impl fmt::Debug for EventReply {
 }
 
 /// Where a verdict goes. Called exactly once, at the latest when this is dropped.
-pub struct VerdictReply(Option<VerdictSink>);
+pub struct VerdictReply<V>(Option<VerdictSink<V>>);
 
-impl VerdictReply {
+impl<V> VerdictReply<V> {
     /// Wraps a sink.
     #[must_use]
-    pub fn new(sink: VerdictSink) -> VerdictReply {
+    pub fn new(sink: VerdictSink<V>) -> VerdictReply<V> {
         VerdictReply(Some(sink))
     }
 
@@ -64,14 +63,14 @@ impl VerdictReply {
     }
 
     /// Gives the verdict.
-    pub fn end(mut self, verdict: Result<Verdict, EngineError>) {
+    pub fn end(mut self, verdict: Result<V, EngineError>) {
         if let Some(sink) = self.0.take() {
             sink(verdict);
         }
     }
 }
 
-impl Drop for VerdictReply {
+impl<V> Drop for VerdictReply<V> {
     fn drop(&mut self) {
         if let Some(sink) = self.0.take() {
             sink(Err(EngineError::Stopped));
@@ -79,7 +78,7 @@ impl Drop for VerdictReply {
     }
 }
 
-impl fmt::Debug for VerdictReply {
+impl<V> fmt::Debug for VerdictReply<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("VerdictReply")
     }

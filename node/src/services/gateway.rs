@@ -287,7 +287,12 @@ mod tests {
 
     fn outcome() -> Outcome {
         Outcome {
-            choices: vec![ChoiceOutcome { tokens: vec![5, 6], text: "ab".into(), finish: FinishReason::Stop }],
+            choices: vec![ChoiceOutcome {
+                tokens: vec![5, 6],
+                text: "ab".into(),
+                finish: FinishReason::Stop,
+                boundary_roots: Vec::new(),
+            }],
             transcript_root: [7; 32],
             prompt_tokens: 3,
             cached_tokens: 0,
