@@ -202,7 +202,7 @@ impl Stages {
             let energy = meter.of_cpu(cpu);
             stage.cpu += cpu;
             stage.energy = Some(stage.energy.as_ref().map_or(energy.clone(), |sum| sum.plus(&energy)));
-            let drawn = rows[range.end - 1].wants.any().then(|| logits);
+            let drawn = rows[range.end - 1].wants.any().then_some(logits);
             logits += usize::from(drawn.is_some());
             let next = rows[range.end - 1].position + 1;
             let fault = engine.first_fault(&rows, range.clone());
