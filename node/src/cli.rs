@@ -209,6 +209,15 @@ pub struct StartArgs {
     /// What this node pays, from its own account, for each answer to its clients; they may ask for less [default: 0]
     #[arg(long, env = "ARIA_CLIENT_FEE", value_name = "ARIA")]
     pub client_fee: Option<Amount>,
+    /// Nodes that run layers of answers to this node's clients, separated by commas; they must be peers [default: none]
+    #[arg(long, env = "ARIA_STAGES", value_delimiter = ',', value_name = "NODE")]
+    pub stages: Vec<String>,
+    /// How many of them run one answer together; the others replace who fails [default: all of them]
+    #[arg(long, env = "ARIA_PIPELINE_DEPTH", value_name = "NODES")]
+    pub pipeline_depth: Option<usize>,
+    /// Nodes whose answers this one runs layers of, separated by commas, or `all` [default: none]
+    #[arg(long, env = "ARIA_SERVE_STAGES", value_delimiter = ',', value_name = "NODE")]
+    pub serve_stages: Vec<String>,
     /// Allow a non-loopback address without an API key
     #[arg(long)]
     pub insecure: bool,

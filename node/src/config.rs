@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aria_chain::units::NanoAria;
+use aria_chain::{ids::NodeId, limits::STAGES_MAX, units::NanoAria};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -14,6 +14,7 @@ use crate::{
     chain::TrustedBlock,
     cli::{BackendChoice, LogFormat, StartArgs},
     error::NodeError,
+    pipeline::{NAMED_MAX, PipelineConfig, Serves},
 };
 
 /// Largest configuration file read. A full one is under 2 KiB.
@@ -62,6 +63,11 @@ pub struct NodeSection {
     #[serde(default)]
     no_confirm_models: bool,
     client_fee: Option<String>,
+    #[serde(default)]
+    stages: Vec<String>,
+    pipeline_depth: Option<usize>,
+    #[serde(default)]
+    serve_stages: Vec<String>,
 }
 
 /// `[api]`: who may use the OpenAI door, and how much.
@@ -124,6 +130,8 @@ pub struct NodeConfig {
     pub confirms_models: bool,
     /// What this node pays for each answer to its own clients.
     pub client_fee: NanoAria,
+    /// Who runs layers of this node's answers, and for whom it runs some.
+    pub pipeline: PipelineConfig,
     /// No key needed on a public address.
     pub insecure: bool,
     /// Browser origins.
@@ -192,6 +200,7 @@ impl NodeConfig {
             snapshot_epochs: flags.snapshot_epochs.or(file.node.snapshot_epochs).unwrap_or(SNAPSHOT_EPOCHS),
             confirms_models: !(flags.no_confirm_models || file.node.no_confirm_models),
             client_fee: client_fee(flags, file)?,
+            pipeline: pipeline(flags, file)?,
             insecure: flags.insecure,
             cors_origins: file.api.cors_origins.clone(),
             sessions_max,
@@ -211,6 +220,33 @@ fn client_fee(flags: &StartArgs, file: &ConfigFile) -> Result<NanoAria, NodeErro
     let named = file.node.client_fee.as_ref().map(|text| text.parse()).transpose();
     let named = named.map_err(|reason| NodeError::Value { name: "client_fee", reason })?;
     Ok(flags.client_fee.or(named).map_or(NanoAria::ZERO, |Amount(fee)| fee))
+}
+
+/// Other nodes of pipelines, by flag or else by the file.
+fn pipeline(flags: &StartArgs, file: &ConfigFile) -> Result<PipelineConfig, NodeError> {
+    let nodes = |name: &'static str, flag: &Vec<String>, file: &Vec<String>| {
+        let named = if flag.is_empty() { file } else { flag };
+        if named.len() > NAMED_MAX {
+            return Err(NodeError::Value { name, reason: format!("must be at most {NAMED_MAX} nodes") });
+        }
+        let parse = |text: &String| {
+            let reason = || format!("`{text}` must be the id of a node, as `aria wallet show` prints it");
+            text.parse::<NodeId>().map_err(|_| NodeError::Value { name, reason: reason() })
+        };
+        named.iter().map(parse).collect::<Result<Vec<NodeId>, NodeError>>()
+    };
+    let stages = nodes("stages", &flags.stages, &file.node.stages)?;
+    let depth = flags.pipeline_depth.or(file.node.pipeline_depth).unwrap_or(STAGES_MAX - 1);
+    if depth == 0 || depth >= STAGES_MAX {
+        return Err(NodeError::Value { name: "pipeline_depth", reason: format!("must be 1 to {}", STAGES_MAX - 1) });
+    }
+    let named = if flags.serve_stages.is_empty() { &file.node.serve_stages } else { &flags.serve_stages };
+    let serves = match named.as_slice() {
+        [] => Serves::Nobody,
+        [one] if one == "all" => Serves::Everybody,
+        _ => Serves::Nodes(nodes("serve_stages", named, &Vec::new())?.into_iter().collect()),
+    };
+    Ok(PipelineConfig { stages, depth, serves })
 }
 
 /// Peers by flag, or else by the file. Each is a host and a port.
@@ -280,6 +316,27 @@ mod tests {
         assert_eq!(fee(None, "[node]\nclient_fee = \"0.005\"").ok(), Some(NanoAria::new(5_000_000)));
         assert_eq!(fee(Some("1"), "[node]\nclient_fee = \"0.005\"").ok(), Some(NanoAria::new(1_000_000_000)));
         assert!(matches!(fee(None, "[node]\nclient_fee = \"much\""), Err(NodeError::Value { name: "client_fee", .. })));
+    }
+
+    #[test]
+    fn layers_are_run_for_those_who_are_named_and_nobody_else() {
+        let settle = |flag: &[&str], text: &str| {
+            let serve_stages = flag.iter().map(|text| (*text).to_owned()).collect();
+            NodeConfig::settle(&StartArgs { serve_stages, ..StartArgs::default() }, &file(text)).map(|all| all.pipeline)
+        };
+        let node = NodeId::new([7; 32]);
+        let nothing = settle(&[], "").expect("settles");
+        assert_eq!((nothing.serves, nothing.stages), (Serves::Nobody, Vec::new()));
+        assert_eq!(settle(&["all"], "").expect("settles").serves, Serves::Everybody);
+        let named = settle(&[&node.to_string()], "[node]\nserve_stages = [\"all\"]").expect("settles");
+        assert_eq!(named.serves, Serves::Nodes([node].into()));
+        let stages = settle(&[], &format!("[node]\nstages = [\"{node}\"]\npipeline_depth = 2")).expect("settles");
+        assert_eq!((stages.stages, stages.depth), (vec![node], 2));
+        for wrong in
+            ["stages = [\"x\"]", "serve_stages = [\"all\", \"x\"]", "pipeline_depth = 0", "pipeline_depth = 32"]
+        {
+            assert!(matches!(settle(&[], &format!("[node]\n{wrong}")), Err(NodeError::Value { .. })), "{wrong}");
+        }
     }
 
     #[test]

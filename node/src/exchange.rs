@@ -24,6 +24,7 @@ use crate::consensus::run::Told;
 use crate::consensus::talk::{BLOCKS_BYTES_MAX, BLOCKS_MAX, Blocks, Gossip, HEADERS_MAX, Headers, Sync, WireFinal};
 use crate::error::NodeError;
 use crate::network::{Channel, Network, PeerEvent, Received, Room};
+use crate::pipeline::Pipeline;
 
 /// How long a peer that sends nonsense stays out.
 const BAN: Duration = Duration::from_secs(600);
@@ -38,14 +39,14 @@ const PENDING_MAX: usize = 1_000;
 
 /// Serves peers until told to stop.
 pub async fn run(
-    chain: Arc<Chain>,
+    (chain, pipeline): (Arc<Chain>, Arc<Pipeline>),
     network: Network,
     mut events: mpsc::Receiver<PeerEvent>,
     tell: mpsc::Sender<Told>,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
     let (answers, payloads) = (Arc::new(Semaphore::new(ANSWERS_MAX)), Arc::new(Semaphore::new(PAYLOADS_MAX)));
-    let exchange = Exchange { chain, network, tell, answers, payloads };
+    let exchange = Exchange { chain, pipeline, network, tell, answers, payloads };
     let mut ready = Vec::with_capacity(EVENTS_AT_ONCE);
     loop {
         let count = tokio::select! {
@@ -66,6 +67,7 @@ pub async fn run(
 
 struct Exchange {
     chain: Arc<Chain>,
+    pipeline: Arc<Pipeline>,
     network: Network,
     tell: mpsc::Sender<Told>,
     answers: Arc<Semaphore>,
@@ -79,12 +81,16 @@ impl Exchange {
             PeerEvent::Connected(peer) => self.greet(&peer),
             // One of two connections ended: what the peer said since on the other still holds.
             PeerEvent::Disconnected(peer) if self.network.is_connected(&peer) => {}
-            PeerEvent::Disconnected(peer) => self.pass(Told::Gone(peer)).await,
+            PeerEvent::Disconnected(peer) => {
+                self.pipeline.forget(&peer);
+                self.pass(Told::Gone(peer)).await;
+            }
             PeerEvent::Frame(peer, channel, Received { bytes, room }) => {
                 let outcome = match channel {
                     Channel::Consensus => self.consensus(peer, &bytes, room).await,
                     Channel::Gossip => self.gossip(peer, &bytes, proofs).await,
                     Channel::Sync => self.sync(peer, &bytes, room).await,
+                    Channel::Stages => self.pipeline.hear(peer, &self.network, &bytes),
                     // The network keeps this to itself.
                     Channel::Peers => Ok(()),
                 };

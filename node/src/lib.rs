@@ -14,6 +14,7 @@
 //! - [`snapshot`]: states of the past, for nodes that begin with one
 //! - [`consent`]: what this node lets others do with its machine, and that it holds
 //! - [`services`]: what the doors get; one answer from order to acknowledged record
+//! - [`pipeline`]: one answer by several nodes
 //! - [`sobriety`]: what this node tells the chain of its energy
 //! - [`model`]: which model is served
 //! - [`registrar`]: a voter's word on models that are proposed
@@ -40,6 +41,7 @@ pub mod exchange;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod pipeline;
 pub mod registrar;
 pub mod services;
 pub mod snapshot;

@@ -53,10 +53,12 @@ pub enum Channel {
     Sync,
     /// Where others are.
     Peers,
+    /// Steps of answers that several nodes give.
+    Stages,
 }
 
 impl Channel {
-    const ALL: [Channel; 4] = [Channel::Consensus, Channel::Gossip, Channel::Sync, Channel::Peers];
+    const ALL: [Channel; 5] = [Channel::Consensus, Channel::Gossip, Channel::Sync, Channel::Peers, Channel::Stages];
 
     fn tag(self) -> u8 {
         self as u8

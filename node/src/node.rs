@@ -46,6 +46,7 @@ use crate::{
     exchange,
     model::{self, Located},
     network::{Identity, Kept, Legacy, Network, NetworkConfig},
+    pipeline::Pipeline,
     registrar::{self, files::Files},
     services::{NodeServices, Served, legacy::LegacyDoor},
     snapshot::{
@@ -103,8 +104,10 @@ impl Node {
         let supervisor = Supervisor::default();
         let served: Arc<OnceLock<Served>> = Arc::default();
         let spawner = supervisor.spawner(Stage::Engine);
+        let joined = (Arc::clone(&served), Arc::clone(&governor));
+        let pipeline = Arc::new(Pipeline::new(Arc::clone(&chain), joined, config.pipeline.clone()));
         let services = NodeServices::new(
-            Arc::clone(&chain),
+            (Arc::clone(&chain), Arc::clone(&pipeline)),
             (Arc::clone(&served), Arc::clone(&governor)),
             spawner,
             stop.clone(),
@@ -119,7 +122,7 @@ impl Node {
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
-        start_peers((config, &governor), &chain, &supervisor, (doors.peers, peers_address), legacy, tell);
+        start_peers((config, &governor), (&chain, pipeline), &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         let files = Arc::new(Mutex::new(Files::new(dir.models())));
         let stopping = supervisor.spawner(Stage::Consensus).stop().clone();
@@ -338,7 +341,7 @@ fn dial_all(network: &Network, addresses: &[String]) {
 /// Lets peers in, and looks for those that are named.
 fn start_peers(
     (config, governor): (&NodeConfig, &Arc<Governor>),
-    chain: &Arc<Chain>,
+    (chain, pipeline): (&Arc<Chain>, Arc<Pipeline>),
     supervisor: &Supervisor,
     listener: (TcpListener, SocketAddr),
     legacy: LegacyDoor,
@@ -357,8 +360,8 @@ fn start_peers(
     }
     // It is set here and nowhere else.
     let _ = chain.network.set(network.clone());
-    let chain = Arc::clone(chain);
-    supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(chain, network, events, tell, stop));
+    let parts = (Arc::clone(chain), pipeline);
+    supervisor.critical(Stage::Consensus, "peers", |stop| exchange::run(parts, network, events, tell, stop));
 }
 
 async fn bind(

@@ -33,10 +33,11 @@ use crate::{
     config::NodeConfig,
     consent::{Governor, InForce},
     network::Network,
+    pipeline::Pipeline,
     supervisor::Spawner,
 };
 
-mod answer;
+pub(crate) mod answer;
 pub mod gateway;
 pub mod legacy;
 mod orders;
@@ -64,12 +65,13 @@ pub struct NodeServices {
     queue_max: usize,
     client_fee: NanoAria,
     orders: Arc<Orders>,
+    pipeline: Arc<Pipeline>,
 }
 
 impl NodeServices {
     /// Joins what is there; the model comes when it is loaded.
     pub fn new(
-        chain: Arc<Chain>,
+        (chain, pipeline): (Arc<Chain>, Arc<Pipeline>),
         (served, governor): (Arc<OnceLock<Served>>, Arc<Governor>),
         spawner: Spawner,
         stop: CancellationToken,
@@ -78,7 +80,19 @@ impl NodeServices {
     ) -> NodeServices {
         let (queue_max, client_fee) = (config.queue_max, config.client_fee);
         let (started, orders) = (Instant::now(), Arc::default());
-        NodeServices { chain, served, governor, spawner, stop, started, metrics, queue_max, client_fee, orders }
+        NodeServices {
+            chain,
+            served,
+            governor,
+            spawner,
+            stop,
+            started,
+            metrics,
+            queue_max,
+            client_fee,
+            orders,
+            pipeline,
+        }
     }
 
     /// Why nothing is written any more, if that is so.
@@ -128,7 +142,8 @@ impl Services for NodeServices {
         }
         let served =
             self.served.get().ok_or_else(|| GenerateError::NotReady { reason: "the model is being loaded".into() })?;
-        let place = Place { chain: &self.chain, governor: &self.governor, served, orders: &self.orders };
+        let (chain, governor, orders, pipeline) = (&self.chain, &self.governor, &self.orders, &self.pipeline);
+        let place = Place { chain, governor, served, orders, pipeline };
         place.start(&self.spawner, self.client_fee, call)
     }
 

@@ -8,6 +8,7 @@ use aria_chain::attestation::Verdict;
 use aria_chain::codec::Versioned;
 use aria_chain::ids::{ChainId, Digest, ModelId};
 use aria_chain::keys::NodeKey;
+use aria_chain::record::Stage;
 use aria_chain::request::{AuditMode, TaskType};
 use aria_chain::units::{Height, NanoAria, Timestamp};
 use aria_inference::backend::{Backend, CancelToken};
@@ -18,7 +19,7 @@ use aria_node::audit::judge::run_again;
 use aria_node::audit::payload::{Payload, Shown};
 use aria_node::cli::BackendChoice;
 use aria_node::model::{EMBEDDED_NAME, locate};
-use aria_node::services::gateway::{Secrets, Terms, admit, bias_ppm, prove, request, settle, transcript_salt};
+use aria_node::services::gateway::{Secrets, Terms, admit, bias_ppm, record, request, settle, transcript_salt};
 
 /// How many in an ordinary run.
 const AUDITS: u32 = 150;
@@ -100,7 +101,10 @@ fn no_honest_record_is_refuted_and_no_false_one_passes() {
         let outcome = answer(&*provider, &asked);
         generating += begun.elapsed();
         let layers = u16::try_from(provider.model().hyper.layers).expect("few");
-        let proof = prove(&key, admitted, &outcome, (provider.kind(), layers), Timestamp::new(9)).expect("sound");
+        let stages = vec![Stage { node_id: key.node_id(), layer_start: 0, layer_end: layers }];
+        let record = record(&admitted, &outcome, (provider.kind(), stages), Timestamp::new(9));
+        let signature = key.sign_stage(&admitted.request.chain_id, &record.id(), 0);
+        let proof = admitted.answered(record, vec![signature]).received(&key).expect("sound");
         let outputs: Vec<Vec<u32>> = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
         let payload = Payload::new(&asked, outputs, bias_ppm(&asked.sampling), &secrets);
 

@@ -12,6 +12,7 @@ mod hostile;
 mod models;
 mod network;
 mod paid;
+mod pipeline;
 mod slice;
 mod snapshot;
 mod stranger;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aria_chain::{
     ids::{ModelId, RecordId},
     proof::VerifiedProof,
+    record::Stage,
     request::AuditMode,
     units::{NanoAria, Timestamp},
 };
@@ -39,6 +40,10 @@ use crate::{
     audit::payload::Payload,
     chain::Chain,
     consent::{Governor, Permit, Wanted},
+    pipeline::{
+        Pipeline,
+        answer::{Asked, Cut},
+    },
     supervisor::Spawner,
 };
 
@@ -54,6 +59,7 @@ pub(super) struct Place<'a> {
     pub(super) governor: &'a Arc<Governor>,
     pub(super) served: &'a Served,
     pub(super) orders: &'a Arc<Orders>,
+    pub(super) pipeline: &'a Arc<Pipeline>,
 }
 
 impl Place<'_> {
@@ -111,7 +117,8 @@ impl Place<'_> {
         // What is longer than the context is for the engine to refuse.
         let positions = request.positions().min(info.context) as u64;
         let kv_bytes = u64::from(request.choices) * positions * info.kv_shape().bytes_per_position() as u64;
-        let reward = earnings(self.chain, self.served, &order.request.model_id, order.terms)?;
+        let Terms { audit, max_fee, .. } = order.terms;
+        let reward = earnings(self.chain, self.served, &order.request.model_id, (audit, max_fee))?;
         let at = Timestamp::new(self.chain.clock.now_ms());
         Ok(Wanted { at, task: order.terms.task, ram_mb: order.ram_mb, kv_bytes, reward })
     }
@@ -127,14 +134,24 @@ impl Place<'_> {
         let cancel = CancelToken::new();
         // One place for every event there can be: the engine's thread never waits.
         let places = request.choices as usize * (request.max_tokens as usize + 1) + 2;
-        let (sink, engine_events) = mpsc::channel(places);
-        let overflow = cancel.clone();
-        let sink = Box::new(move |event| {
-            if sink.try_send(event).is_err() {
-                overflow.cancel();
-            }
-        });
-        self.served.backend.submit(request.clone(), cancel.clone(), sink).map_err(refusal)?;
+        let (events_in, engine_events) = mpsc::channel(places);
+        let mut cut = None;
+        if self.pipeline.cuts(&request, &*self.served.backend) {
+            let (told, ran) = oneshot::channel();
+            let (generation, request) = (request.clone(), admitted.request.clone());
+            let asked = Asked { generation, request, signature: admitted.signature() };
+            let (pipeline, backend) = (Arc::clone(self.pipeline), Arc::clone(&self.served.backend));
+            spawner.spawn(pipeline.answer(backend, asked, cancel.clone(), events_in, told));
+            cut = Some(ran);
+        } else {
+            let overflow = cancel.clone();
+            let sink = Box::new(move |event| {
+                if events_in.try_send(event).is_err() {
+                    overflow.cancel();
+                }
+            });
+            self.served.backend.submit(request.clone(), cancel.clone(), sink).map_err(refusal)?;
+        }
         metrics::counter!("aria_requests_total").increment(1);
 
         let (to_client, events) = mpsc::channel(CLIENT_EVENTS);
@@ -146,7 +163,7 @@ impl Place<'_> {
             guard: CancelGuard(cancel.clone()),
         };
         let (chain, backend) = (Arc::clone(self.chain), Arc::clone(&self.served.backend));
-        let recorder = Recorder { chain, backend, admitted, request, receipts };
+        let recorder = Recorder { chain, backend, admitted, request, receipts, cut };
         spawner.spawn(async move {
             forward(recorder, engine_events, to_client, cancel).await;
             drop(permit);
@@ -156,13 +173,18 @@ impl Place<'_> {
 }
 
 /// What an answer can earn, by a model that the chain knows, run exactly, that auditors may check.
-fn earnings(chain: &Chain, served: &Served, model: &ModelId, terms: Terms) -> Result<NanoAria, GenerateError> {
-    let is_payable = terms.audit == AuditMode::Committee && served.backend.kind() == BackendKind::Builtin;
+pub(crate) fn earnings(
+    chain: &Chain,
+    served: &Served,
+    model: &ModelId,
+    (audit, max_fee): (AuditMode, NanoAria),
+) -> Result<NanoAria, GenerateError> {
+    let is_payable = audit == AuditMode::Committee && served.backend.kind() == BackendKind::Builtin;
     let known = Reader(&chain.view()).model(model).map_err(|error| GenerateError::Engine(error.to_string()))?;
     if !is_payable || known.is_none() {
         return Ok(NanoAria::ZERO);
     }
-    Ok(could_earn(terms.max_fee, chain.is_audited(), chain.genesis.params()))
+    Ok(could_earn(max_fee, chain.is_audited(), chain.genesis.params()))
 }
 
 fn no_randomness(error: getrandom::Error) -> GenerateError {
@@ -278,6 +300,8 @@ struct Recorder {
     request: GenerationRequest,
     /// Where the record waits for its requester to sign for it; none where that is this node.
     receipts: Option<Arc<Orders>>,
+    /// Where several nodes answer: who ran what, once they have.
+    cut: Option<oneshot::Receiver<Cut>>,
 }
 
 /// What became of a record.
@@ -298,17 +322,24 @@ pub(super) fn acknowledge(chain: &Chain, proof: VerifiedProof, payload: Option<&
 }
 
 impl Recorder {
-    async fn finish(self, outcome: Outcome) -> GenerationEvent {
+    async fn finish(mut self, outcome: Outcome) -> GenerationEvent {
         if outcome.cancelled {
             return GenerationEvent::Failed(GenerateError::NotReady {
                 reason: "the answer was cancelled: the node is stopping".into(),
             });
         }
         count(&outcome);
-        let mut aria = self.extension(&outcome);
+        let cut = match self.cut.take() {
+            Some(ran) => ran.await.ok(),
+            None => None,
+        };
+        let mut aria = self.extension(&outcome, cut.as_ref());
         match self.audit(&outcome).await {
             Ok(()) => {}
             Err(reason) => {
+                if let Some(cut) = &cut {
+                    cut.blame(&*self.backend, Claim::new(self.request.clone(), &outcome)).await;
+                }
                 tracing::error!(request = %self.admitted.id, %reason, "this node's own check refuted its answer");
                 return GenerationEvent::Failed(GenerateError::Engine(format!(
                     "the answer did not pass this node's own check: {reason}"
@@ -317,7 +348,7 @@ impl Recorder {
         }
         let (prompt_tokens, completion_tokens) = (outcome.prompt_tokens, outcome.generated_tokens);
         let cached_tokens = outcome.cached_tokens;
-        match self.record(outcome).await {
+        match self.record(outcome, cut).await {
             Ok(Recorded::Waiting(record_id)) => aria.record_id = Some(record_id.to_string()),
             Ok(Recorded::Owed(owed)) => {
                 aria.record_id = Some(owed.record_id.to_string());
@@ -346,21 +377,27 @@ impl Recorder {
     }
 
     /// Signs the record and keeps it until a block has it, or until its requester has signed for it.
-    async fn record(self, outcome: Outcome) -> Result<Recorded, String> {
-        let Recorder { chain, backend, admitted, request, receipts } = self;
+    async fn record(self, outcome: Outcome, cut: Option<Cut>) -> Result<Recorded, String> {
+        let Recorder { chain, backend, admitted, request, receipts, .. } = self;
+        let layers = u16::try_from(backend.model().hyper.layers).unwrap_or(u16::MAX);
+        let now = Timestamp::new(chain.clock.now_ms());
+        let alone = vec![Stage { node_id: chain.key.node_id(), layer_start: 0, layer_end: layers }];
+        let stages = cut.as_ref().map_or(alone, |cut| cut.stages.clone());
+        let mut record = gateway::record(&admitted, &outcome, (backend.kind(), stages), now);
+        let signatures = match cut {
+            Some(cut) => cut.sign(&mut record).await,
+            None => vec![chain.key.sign_stage(chain.genesis.chain_id(), &record.id(), 0)],
+        };
         let work = move || {
             let outputs = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
             let payload = Payload::new(&request, outputs, gateway::bias_ppm(&request.sampling), &admitted.secrets);
             let is_shown = admitted.request.audit == AuditMode::Committee && backend.kind() == BackendKind::Builtin;
-            let layers = u16::try_from(backend.model().hyper.layers).unwrap_or(u16::MAX);
-            let (engine, now) = ((backend.kind(), layers), Timestamp::new(chain.clock.now_ms()));
             let payload = is_shown.then_some(payload);
+            let unreceipted = admitted.answered(record, signatures);
             if let Some(orders) = receipts {
-                let unreceipted = gateway::record(&chain.key, admitted, &outcome, engine, now);
                 return Ok(Recorded::Owed(orders.owe(unreceipted, payload, now)));
             }
-            let proof = gateway::prove(&chain.key, admitted, &outcome, engine, now);
-            let proof = proof.map_err(|error| error.to_string())?;
+            let proof = unreceipted.received(&chain.key).map_err(|error| error.to_string())?;
             let record = proof.record_id();
             acknowledge(&chain, proof, payload.as_ref())?;
             Ok(Recorded::Waiting(record))
@@ -369,12 +406,15 @@ impl Recorder {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "shown to people; the exact number is in the record")]
-    fn extension(&self, outcome: &Outcome) -> AriaExtension {
+    fn extension(&self, outcome: &Outcome, cut: Option<&Cut>) -> AriaExtension {
         AriaExtension {
             record_id: None,
             receipt_for: None,
             request_id: self.admitted.id.to_string(),
-            node_ids: vec![self.chain.key.node_id().to_string()],
+            node_ids: match cut {
+                Some(cut) => cut.stages.iter().map(|stage| stage.node_id.to_string()).collect(),
+                None => vec![self.chain.key.node_id().to_string()],
+            },
             backend: self.backend.kind().name(),
             energy_mj: outcome.energy.microjoules as f64 / 1000.0,
             energy_source: match outcome.energy.source {

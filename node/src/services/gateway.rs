@@ -88,6 +88,16 @@ impl Admitted {
     pub fn new(request: InferenceRequest, signature: Signature, secrets: Secrets) -> Admitted {
         Admitted { id: request.id(), request, signature, secrets }
     }
+
+    /// Its requester's.
+    pub fn signature(&self) -> Signature {
+        self.signature
+    }
+
+    /// With its answer's record, and the signatures of all of its stages, in order.
+    pub fn answered(self, record: InferenceRecord, stages: Vec<Signature>) -> Unreceipted {
+        Unreceipted { request: self.request, record, stages, requester: self.signature }
+    }
 }
 
 /// What a requester is to sign for `generation`, for a block above `tip`.
@@ -131,14 +141,14 @@ pub fn admit(key: &NodeKey, request: InferenceRequest, secrets: Secrets) -> Admi
     Admitted::new(request, signature, secrets)
 }
 
-/// A record that its only stage signed, and its requester not yet.
+/// A record that its stages signed, and its requester not yet.
 #[derive(Debug, Clone)]
 pub struct Unreceipted {
     /// What was asked.
     pub request: InferenceRequest,
     /// What is claimed.
     pub record: InferenceRecord,
-    stage: Signature,
+    stages: Vec<Signature>,
     requester: Signature,
 }
 
@@ -149,38 +159,46 @@ impl Unreceipted {
     /// If it is not the requester's, or the proof breaks another rule of `docs/proof.md`.
     pub fn receipted(self, receipt: Signature) -> Result<VerifiedProof, ProofError> {
         let chain_id = self.request.chain_id.clone();
-        let Unreceipted { request, record, stage, requester } = self;
+        let Unreceipted { request, record, stages, requester } = self;
         let proof = SignedProof {
             request,
             record,
-            stage_signatures: vec![stage],
+            stage_signatures: stages,
             request_signature: requester,
             receipt_signature: receipt,
         };
         proof.verify(&chain_id)
     }
+
+    /// With this node's own signature as the requester that received it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn received(self, key: &NodeKey) -> Result<VerifiedProof, ProofError> {
+        let receipt = key.sign_receipt(&self.request.chain_id, &self.record.id());
+        self.receipted(receipt)
+    }
 }
 
-/// Signs the record of a finished answer as its only stage.
+/// The record of a finished answer by these stages.
 pub fn record(
-    key: &NodeKey,
-    admitted: Admitted,
+    admitted: &Admitted,
     outcome: &Outcome,
-    (backend, layers): (BackendKind, u16),
+    (backend, stages): (BackendKind, Vec<Stage>),
     now: Timestamp,
-) -> Unreceipted {
-    let Admitted { request, id, signature, secrets } = admitted;
+) -> InferenceRecord {
+    let Admitted { request, id, secrets, .. } = admitted;
     let outputs: Vec<Vec<u32>> = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
     let (class, root) = match backend {
         BackendKind::Builtin => (BackendClass::Canonical, Digest::new(outcome.transcript_root)),
         BackendKind::Simulation => (BackendClass::Simulation, Digest::ZERO),
     };
-    let record = InferenceRecord {
-        request_id: id,
+    InferenceRecord {
+        request_id: *id,
         query_hash: request.prompt_commitment,
         output_hash: commit_output(&secrets.output, &outputs),
         model_id: request.model_id,
-        stages: vec![Stage { node_id: key.node_id(), layer_start: 0, layer_end: layers }],
+        stages,
         energy_uj: Microjoules::new(outcome.energy.microjoules),
         energy_source: match outcome.energy.source {
             energy::EnergySource::Measured => EnergySource::Measured,
@@ -193,25 +211,7 @@ pub fn record(
         timestamp_ms: now,
         backend: class,
         transcript_root: root,
-    };
-    let stage = key.sign_stage(&request.chain_id, &record.id(), 0);
-    Unreceipted { request, record, stage, requester: signature }
-}
-
-/// The same, and as the requester that received it.
-///
-/// # Errors
-/// If the proof breaks a rule of `docs/proof.md`: then the request should not have been admitted.
-pub fn prove(
-    key: &NodeKey,
-    admitted: Admitted,
-    outcome: &Outcome,
-    engine: (BackendKind, u16),
-    now: Timestamp,
-) -> Result<VerifiedProof, ProofError> {
-    let unreceipted = record(key, admitted, outcome, engine, now);
-    let receipt = key.sign_receipt(&unreceipted.request.chain_id, &unreceipted.record.id());
-    unreceipted.receipted(receipt)
+    }
 }
 
 /// The same parameters as the signed request can say them.
@@ -306,6 +306,14 @@ mod tests {
         }
     }
 
+    /// By one node alone, which is its own client.
+    fn prove(key: &NodeKey, admitted: Admitted, backend: BackendKind) -> Result<VerifiedProof, ProofError> {
+        let stages = vec![Stage { node_id: key.node_id(), layer_start: 0, layer_end: 6 }];
+        let record = record(&admitted, &outcome(), (backend, stages), Timestamp::new(77));
+        let signature = key.sign_stage(&admitted.request.chain_id, &record.id(), 0);
+        admitted.answered(record, vec![signature]).received(key)
+    }
+
     fn admitted(key: &NodeKey, chain: &ChainId) -> Admitted {
         let secrets = Secrets::draw().expect("randomness");
         let terms = Terms { audit: AuditMode::Committee, task: TaskType::CodeGeneration, max_fee: NanoAria::new(5) };
@@ -316,8 +324,7 @@ mod tests {
     #[test]
     fn a_finished_answer_becomes_a_proof_that_verifies() {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
-        let proof = prove(&key, admitted(&key, &chain), &outcome(), (BackendKind::Builtin, 6), Timestamp::new(77))
-            .expect("verifies");
+        let proof = prove(&key, admitted(&key, &chain), BackendKind::Builtin).expect("verifies");
         assert!(is_ours(&proof, &key.node_id()));
         assert_eq!(proof.record().tokens_generated, 2);
         assert_eq!(proof.request().temperature_ppm, 700_000);
@@ -332,8 +339,7 @@ mod tests {
     #[test]
     fn a_simulated_answer_is_marked_and_has_no_transcript() {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
-        let proof = prove(&key, admitted(&key, &chain), &outcome(), (BackendKind::Simulation, 6), Timestamp::new(77))
-            .expect("verifies");
+        let proof = prove(&key, admitted(&key, &chain), BackendKind::Simulation).expect("verifies");
         assert_eq!((proof.record().backend, proof.record().transcript_root), (BackendClass::Simulation, Digest::ZERO));
     }
 
