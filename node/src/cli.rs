@@ -238,6 +238,9 @@ pub struct DevnetArgs {
     /// Threads of one forward pass, for each node
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Nodes that give each answer together, each with a part of the layers; somebody must be left to check it
+    #[arg(long, default_value_t = 1, value_name = "NODES")]
+    pub pipeline: u16,
 }
 
 /// `aria network …`

@@ -13,6 +13,7 @@ use aria_chain::keys::NodeKey;
 use aria_chain::light::{FinalHeader, LightProof, LightStep};
 use aria_chain::merkle::RecordTree;
 use aria_chain::model::{ModelName, Shape, proposal_id};
+use aria_chain::proof::SignedProof;
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction};
 use aria_chain::units::{Height, NanoAria, Round as ChainRound};
@@ -22,6 +23,7 @@ use aria_node::consensus::crypto::{sign_proposal, sign_vote};
 use aria_node::consensus::message::Message;
 use aria_node::consensus::talk::{Blocks, Gossip, Headers, Sync, WireFinal};
 use aria_node::network::discover::Acquaintance;
+use aria_node::pipeline::talk::{Answer, Ask, Closed, Reason, Roots, States, Talk, ToRun, ToSign};
 use aria_node::snapshot::{Manifest, Offer, chunk_digest};
 use aria_tests::decoders::chain_id;
 use serde_json::json;
@@ -49,6 +51,7 @@ fn main() {
         keep("certificate", &certificate.encode());
         keep("validators", &final_header.validators.encode());
         keep("proof", &proof.encode());
+        stages(&corpus, number, &proof);
         keep("gossip", &Gossip::Proof(Box::new(proof)).encode());
         let ids = store.record_ids(header.height).expect("readable");
         let path = RecordTree::new(header.height, &ids).and_then(|tree| tree.proof(0)).expect("a tree");
@@ -60,6 +63,35 @@ fn main() {
         let wire = WireFinal { header, body, certificate };
         keep("sync", &Sync::Blocks(Blocks(vec![wire])).encode());
         show(&corpus, number, &data, final_header);
+    }
+}
+
+/// What gateway and stage say to each other of an answer.
+fn stages(corpus: &Path, number: usize, proof: &SignedProof) {
+    let states = States(vec![0.5, -0.0, f32::NAN]);
+    let to_run = ToRun {
+        request: proof.request.clone(),
+        signature: proof.request_signature,
+        layer_start: 2,
+        layer_end: 4,
+        positions: 9,
+        leaf_key: [5; 32],
+    };
+    let to_sign = ToSign { record: proof.record.clone(), roots: Roots(vec![[1; 32]; 3]), text: [2; 32] };
+    let closed = Closed { roots: Roots(vec![[1; 32]; 3]), energy_uj: 7, is_measured: true };
+    let said = [
+        Talk::Ask(1, Ask::Open(3, Box::new(to_run))),
+        Talk::Ask(2, Ask::Run(3, states.clone())),
+        Talk::Ask(3, Ask::Sign(3, Box::new(to_sign))),
+        Talk::Ask(4, Ask::Close(3)),
+        Talk::Answer(1, Answer::Open),
+        Talk::Answer(2, Answer::States(states)),
+        Talk::Answer(3, Answer::Signed(proof.request_signature)),
+        Talk::Answer(4, Answer::Closed(closed)),
+        Talk::Answer(5, Answer::Refused(Reason::new("not now"))),
+    ];
+    for (place, message) in said.iter().enumerate() {
+        keep(corpus, "stages", 9 * number + place, &message.encode());
     }
 }
 

@@ -18,6 +18,7 @@ use aria_node::consensus::talk::{Gossip, Sync};
 use aria_node::network::discover::Acquaintance;
 use aria_node::network::handshake::Hello;
 use aria_node::network::tls::node_of_spki;
+use aria_node::pipeline::talk::Talk;
 use aria_node::services::legacy::question;
 use aria_node::snapshot::{Chunk, Manifest};
 
@@ -25,7 +26,7 @@ use aria_node::snapshot::{Chunk, Manifest};
 pub type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by name.
-pub const DECODERS: [(&str, Decoder); 20] = [
+pub const DECODERS: [(&str, Decoder); 21] = [
     ("acquaintance", |bytes| exact::<Acquaintance>(bytes).is_some()),
     ("attestation", attestation),
     ("body", |bytes| exact::<Body>(bytes).is_some()),
@@ -43,6 +44,7 @@ pub const DECODERS: [(&str, Decoder); 20] = [
     ("payload", |bytes| exact::<Payload>(bytes).is_some()),
     ("proof", |bytes| exact::<SignedProof>(bytes).map(verify).is_some()),
     ("record-proof", record_proof),
+    ("stages", |bytes| exact::<Talk>(bytes).is_some()),
     ("sync", sync),
     ("transaction", transaction),
     ("validators", |bytes| exact::<ValidatorSet>(bytes).is_some_and(|set| set.is_quorum(set.total_power()))),

@@ -132,11 +132,11 @@ fn three_nodes_give_the_answer_of_one_and_are_paid_for_their_layers() {
         &[("content-type", "application/json")],
         &body(true).to_string(),
     );
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
     let mut text = String::new();
     let mut end = Value::Null;
     let mut killed = false;
-    while let Some(line) = lines.next() {
+    for line in lines {
         let Some(event) = line.strip_prefix("data: ").filter(|event| *event != "[DONE]") else { continue };
         let event: Value = serde_json::from_str(event).unwrap();
         text.push_str(event["choices"][0]["delta"]["content"].as_str().unwrap_or_default());

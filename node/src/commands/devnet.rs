@@ -49,6 +49,10 @@ pub(super) async fn devnet(setting: &Setting, args: &DevnetArgs, is_named: bool)
     if args.base_port.checked_add(args.nodes * PORTS_PER_NODE).is_none() || args.base_port == 0 {
         bail!("base-port must leave room for {} ports", args.nodes * PORTS_PER_NODE);
     }
+    let most = args.nodes.saturating_sub(1).max(1);
+    if !(1..=most).contains(&args.pipeline) {
+        bail!("pipeline must be 1 to {most}: who gives an answer does not check it, and somebody has to");
+    }
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone()));
     let below = setting.data_dir.join("devnet");
@@ -86,7 +90,7 @@ fn start(folder: &Path, args: &DevnetArgs) -> anyhow::Result<Vec<Member>> {
         let key = NodeKey::load_or_create(&dir.key_file())?;
         dirs.push((dir, key.node_id().to_string()));
     }
-    let keys: Vec<&str> = dirs.iter().map(|(_, key)| key.as_str()).collect();
+    let keys: Vec<String> = dirs.iter().map(|(_, key)| key.clone()).collect();
     let genesis = settle_genesis(folder, &keys)?;
     let port = |index: u16, door: u16| args.base_port + index * PORTS_PER_NODE + door;
     let program = std::env::current_exe().context("this program's own file")?;
@@ -100,6 +104,11 @@ fn start(folder: &Path, args: &DevnetArgs) -> anyhow::Result<Vec<Member>> {
         if args.nodes > 1 {
             command.args(["--bootstrap", &peers.collect::<Vec<_>>().join(",")]);
         }
+        if args.pipeline > 1 {
+            let stages = (1..args.pipeline).map(|step| keys[usize::from((index + step) % args.nodes)].as_str());
+            command.args(["--stages", &stages.collect::<Vec<_>>().join(",")]);
+            command.args(["--serve-stages", &keys.join(",")]);
+        }
         for (door, flag) in (0..).zip(["--port", "--api-port", "--rpc-port", "--dashboard-port"]) {
             command.args([flag, &port(index, door).to_string()]);
         }
@@ -110,10 +119,10 @@ fn start(folder: &Path, args: &DevnetArgs) -> anyhow::Result<Vec<Member>> {
 }
 
 /// The development chain with these keys as its validators. A folder keeps the one it has.
-fn settle_genesis(folder: &Path, keys: &[&str]) -> anyhow::Result<PathBuf> {
+fn settle_genesis(folder: &Path, keys: &[String]) -> anyhow::Result<PathBuf> {
     let path = folder.join("genesis.toml");
     if let Ok(text) = std::fs::read_to_string(&path) {
-        if keys.iter().all(|key| text.contains(key)) {
+        if keys.iter().all(|key| text.contains(key.as_str())) {
             return Ok(path);
         }
         bail!("{} is a network of other nodes; name another folder or the same number of nodes", path.display());

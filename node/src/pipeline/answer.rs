@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Pipeline;
 use super::hop::{HopError, Local, Remote, energy};
-use super::talk::{Answer, Ask, Closed, Opening, Roots, ToSign, rows_of};
+use super::talk::{Answer, Ask, Closed, Roots, ToRun, ToSign, rows_of};
 
 /// A signed request that is to be answered by several nodes.
 pub struct Asked {
@@ -162,7 +162,7 @@ impl Run {
 
     async fn open_at(&self, node: NodeId, layers: &Range<usize>, seen: &[f32]) -> Result<Remote, HopError> {
         let small = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
-        let opening = Opening {
+        let asked = ToRun {
             request: self.asked.request.clone(),
             signature: self.asked.signature,
             layer_start: small(layers.start),
@@ -170,7 +170,7 @@ impl Run {
             positions: u32::try_from(self.asked.generation.positions()).unwrap_or(u32::MAX),
             leaf_key: leaf_key(&self.asked.generation.salt),
         };
-        let remote = Remote::open(Arc::clone(&self.pipeline), node, opening).await?;
+        let remote = Remote::open(Arc::clone(&self.pipeline), node, asked).await?;
         for step in seen.chunks(self.step_values()) {
             remote.run(step).await?;
         }
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn layers_are_cut_evenly_and_all_of_them() {
-        assert_eq!(parts(6, 1), [0..6]);
+        assert_eq!(parts(6, 1), vec![0..6; 1]);
         assert_eq!(parts(6, 2), [0..3, 3..6]);
         assert_eq!(parts(6, 4), [0..2, 2..3, 3..5, 5..6]);
         assert_eq!(parts(2, 5), [0..1, 1..2]);

@@ -10,7 +10,7 @@ use aria_inference::stage::{StageError, StageId, StageInput, StageJob, StageOutp
 use tokio::sync::oneshot;
 
 use super::Pipeline;
-use super::talk::{Answer, Ask, Closed, Opening, Roots, States};
+use super::talk::{Answer, Ask, Closed, Roots, States, ToRun};
 
 /// Why a stage does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +85,10 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub(super) async fn open(pipeline: Arc<Pipeline>, node: NodeId, opening: Opening) -> Result<Remote, HopError> {
+    pub(super) async fn open(pipeline: Arc<Pipeline>, node: NodeId, asked: ToRun) -> Result<Remote, HopError> {
         let number = pipeline.number();
         let remote = Remote { pipeline, node, number, is_open: true };
-        match remote.ask(Ask::Open(number, Box::new(opening))).await? {
+        match remote.ask(Ask::Open(number, Box::new(asked))).await? {
             Answer::Open => Ok(remote),
             _ => Err(remote.nonsense()),
         }

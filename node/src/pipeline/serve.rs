@@ -19,7 +19,7 @@ use aria_inference::transcript::{choice_root, request_root};
 
 use super::Pipeline;
 use super::hop::run;
-use super::talk::{Answer, Ask, Closed, Opening, Roots, ToSign};
+use super::talk::{Answer, Ask, Closed, Roots, ToRun, ToSign};
 use crate::consent::{Permit, Wanted};
 use crate::services::{Served, answer::earnings};
 
@@ -76,7 +76,7 @@ impl Pipeline {
         let served = self.served.get().ok_or("the model is being loaded")?;
         self.end_what_is_left(served);
         match ask {
-            Ask::Open(number, opening) => self.begin((peer, number), *opening, served).await,
+            Ask::Open(number, asked) => self.begin((peer, number), *asked, served).await,
             Ask::Run(number, states) => {
                 let id = self.touch((peer, number))?;
                 let input = StageInput::States(states.0);
@@ -104,13 +104,13 @@ impl Pipeline {
         }
     }
 
-    async fn begin(&self, key: (NodeId, u64), opening: Opening, served: &Served) -> Result<Answer, String> {
-        let (id, request) = (StageId::next(), opening.request.clone());
-        let permit = self.admit(&key, &opening, served)?;
+    async fn begin(&self, key: (NodeId, u64), asked: ToRun, served: &Served) -> Result<Answer, String> {
+        let (id, request) = (StageId::next(), asked.request.clone());
+        let permit = self.admit(&key, &asked, served)?;
         let stage =
-            Stage { node_id: self.chain.key.node_id(), layer_start: opening.layer_start, layer_end: opening.layer_end };
+            Stage { node_id: self.chain.key.node_id(), layer_start: asked.layer_start, layer_end: asked.layer_end };
         let layers = usize::from(stage.layer_start)..usize::from(stage.layer_end);
-        let plan = StagePlan { layers, positions: opening.positions as usize, leaf_key: opening.leaf_key, draws: None };
+        let plan = StagePlan { layers, positions: asked.positions as usize, leaf_key: asked.leaf_key, draws: None };
         {
             let mut serving = self.serving();
             let running = || serving.begun.iter().filter(|(_, begun)| begun.end.is_none());
@@ -137,24 +137,24 @@ impl Pipeline {
     }
 
     /// Whether this node computes this for this gateway.
-    fn admit(&self, key: &(NodeId, u64), opening: &Opening, served: &Served) -> Result<Permit, String> {
+    fn admit(&self, key: &(NodeId, u64), asked: &ToRun, served: &Served) -> Result<Permit, String> {
         if !self.config.serves.contains(&key.0) {
             return Err("this node runs no layers for you; its operator names gateways with --serve-stages".into());
         }
-        let (request, info) = (&opening.request, served.backend.model());
+        let (request, info) = (&asked.request, served.backend.model());
         let is_ours = request.chain_id == *self.chain.genesis.chain_id() && request.expiry > self.chain.tip_height();
-        if !is_ours || !verify_request(&request.requester, &request.chain_id, &request.id(), &opening.signature) {
+        if !is_ours || !verify_request(&request.requester, &request.chain_id, &request.id(), &asked.signature) {
             return Err("request: is of another chain, has expired, or is not signed by its requester".into());
         }
         if served.backend.kind() != BackendKind::Builtin || request.model_id != ModelId::new(info.digest.0) {
             return Err(format!("request: is for another model than {}, which this node serves", served.name));
         }
-        if request.choices != 1 || opening.layer_start == 0 {
+        if request.choices != 1 || asked.layer_start == 0 {
             return Err("a stage of others takes states of one choice; the first layers are the gateway's".into());
         }
-        let share = u64::from(opening.layer_end.saturating_sub(opening.layer_start));
+        let share = u64::from(asked.layer_end.saturating_sub(asked.layer_start));
         let layers = (info.hyper.layers as u64).max(1);
-        let kv_bytes = u64::from(opening.positions).saturating_mul(info.kv_shape().bytes_per_position() as u64);
+        let kv_bytes = u64::from(asked.positions).saturating_mul(info.kv_shape().bytes_per_position() as u64);
         let whole = earnings(&self.chain, served, &request.model_id, (request.audit, request.max_fee));
         let whole = whole.map_err(|error| error.to_string())?;
         let wanted = Wanted {
@@ -233,4 +233,104 @@ fn check(
         "record.transcript_root: binds other states than this stage took over and passed on",
     )?;
     u16::try_from(place).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_chain::ids::{ChainId, Digest, RequestId};
+    use aria_chain::keys::NodeKey;
+    use aria_chain::record::{EnergySource, InferenceRecord};
+    use aria_chain::request::{AuditMode, TaskType};
+    use aria_chain::units::{Height, Microjoules, Millis};
+    use aria_inference::digest::ModelDigest;
+    use aria_inference::energy::{self, Energy};
+    use aria_inference::generation::GenerationRequest;
+    use aria_inference::sampler::Sampling;
+
+    use super::*;
+    use crate::services::gateway::{Secrets, Terms, request};
+
+    const MODEL: ModelDigest = ModelDigest([2; 32]);
+
+    type Change = fn(&mut ToSign);
+
+    /// A stage that ran layers 2 to 4 of 6 over ten positions, and the record that it is right to sign.
+    fn ran() -> (Begun, StageEnd, ToSign) {
+        let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
+        let generation = GenerationRequest {
+            prompt: vec![1, 2, 3],
+            choices: 1,
+            max_tokens: 8,
+            stop: Vec::new(),
+            sampling: Sampling::default(),
+            logprobs: None,
+            salt: [0; 32],
+        };
+        let terms = Terms { audit: AuditMode::Committee, task: TaskType::Any, max_fee: NanoAria::ZERO };
+        let (secrets, here) = (Secrets::draw().expect("randomness"), (&chain, ModelId::new(MODEL.0)));
+        let request = request(key.node_id(), here, Height::new(5), (&generation, terms), &secrets);
+        let stage = Stage { node_id: key.node_id(), layer_start: 2, layer_end: 4 };
+        let roots: Vec<[u8; 32]> = (0..8).map(|boundary| [boundary; 32]).collect();
+        let energy = Energy { microjoules: 40, source: energy::EnergySource::Measured };
+        let end = StageEnd { roots: roots[2..=4].to_vec(), positions: 10, energy, cpu_us: 5 };
+        let root = request_root(&[choice_root(&MODEL, &roots, &[9; 32])]);
+        let gateway = NodeKey::from_seed(&[3; 32]).node_id();
+        let other = |layer_start, layer_end| Stage { node_id: gateway, layer_start, layer_end };
+        let record = InferenceRecord {
+            request_id: request.id(),
+            query_hash: request.prompt_commitment,
+            output_hash: Digest::new([4; 32]),
+            model_id: request.model_id,
+            stages: vec![other(0, 2), stage, other(4, 6)],
+            energy_uj: Microjoules::new(40),
+            energy_source: EnergySource::Measured,
+            latency_ms: Millis::new(1),
+            first_token_ms: Millis::new(1),
+            prompt_tokens: 3,
+            tokens_generated: 8,
+            timestamp_ms: Timestamp::new(1),
+            backend: BackendClass::Canonical,
+            transcript_root: Digest::new(root),
+        };
+        let begun = Begun { id: StageId::next(), request, stage, last: Instant::now(), end: None, permit: None };
+        (begun, end, ToSign { record, roots: Roots(roots), text: [9; 32] })
+    }
+
+    #[test]
+    fn a_stage_signs_what_it_took_over_and_passed_on_and_nothing_else() {
+        let (begun, end, honest) = ran();
+        let signs = |asked: &ToSign| check(&begun, &end, asked, |roots, text| choice_root(&MODEL, roots, text));
+        assert_eq!(signs(&honest), Ok(1), "the second of three");
+        // The record of an answer in which this boundary was another.
+        let with_other = |boundary: usize| {
+            let mut asked = honest.clone();
+            asked.roots.0[boundary][0] ^= 0x80;
+            asked.record.transcript_root =
+                Digest::new(request_root(&[choice_root(&MODEL, &asked.roots.0, &asked.text)]));
+            asked
+        };
+        for boundary in 0..8 {
+            let is_its_own = (2..=4).contains(&boundary);
+            assert_eq!(signs(&with_other(boundary)).is_err(), is_its_own, "boundary {boundary}");
+        }
+        let changes: [(&str, Change); 11] = [
+            ("record.request_id", |asked| asked.record.request_id = RequestId::new([0; 32])),
+            ("record.model_id", |asked| asked.record.model_id = ModelId::new([0; 32])),
+            ("record.backend", |asked| asked.record.backend = BackendClass::External),
+            ("record.stages", |asked| asked.record.stages.truncate(1)),
+            ("record.stages", |asked| asked.record.stages[1].layer_end = 5),
+            ("record.tokens_generated", |asked| asked.record.tokens_generated = 9),
+            ("record.tokens_generated", |asked| asked.record.prompt_tokens = u32::MAX),
+            ("record.energy_uj", |asked| asked.record.energy_uj = Microjoules::new(39)),
+            ("record.transcript_root", |asked| asked.record.transcript_root = Digest::ZERO),
+            ("record.transcript_root", |asked| asked.text = [8; 32]),
+            ("record.transcript_root", |asked| asked.roots.0.truncate(7)),
+        ];
+        for (field, change) in changes {
+            let mut asked = honest.clone();
+            change(&mut asked);
+            let refused = signs(&asked).expect_err(field);
+            assert!(refused.starts_with(field), "{field}: {refused}");
+        }
+    }
 }

@@ -42,7 +42,7 @@ const _: () =
 #[derive(Clone, Debug, PartialEq, BorshSerialize, BorshDeserialize)]
 pub enum Ask {
     /// To begin.
-    Open(u64, Box<Opening>),
+    Open(u64, Box<ToRun>),
     /// To run its layers over the next positions.
     Run(u64, States),
     /// To end.
@@ -53,7 +53,7 @@ pub enum Ask {
 
 /// What a stage is to compute, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Opening {
+pub struct ToRun {
     /// The request that is answered.
     pub request: InferenceRequest,
     /// Its requester's.
