@@ -105,7 +105,8 @@ impl Node {
         let served: Arc<OnceLock<Served>> = Arc::default();
         let spawner = supervisor.spawner(Stage::Engine);
         let joined = (Arc::clone(&served), Arc::clone(&governor));
-        let pipeline = Arc::new(Pipeline::new(Arc::clone(&chain), joined, config.pipeline.clone()));
+        let pipeline =
+            Arc::new(Pipeline::new(Arc::clone(&chain), joined, (config.pipeline.clone(), config.sessions_max)));
         let services = NodeServices::new(
             (Arc::clone(&chain), Arc::clone(&pipeline)),
             (Arc::clone(&served), Arc::clone(&governor)),

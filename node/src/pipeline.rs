@@ -9,6 +9,7 @@
 //! - [`serve`]: this node as a stage of others' answers
 //! - [`hop`]: a stage as the gateway has it, here or at another node
 //! - [`answer`]: the gateway's way through an answer
+//! - [`cut`]: who ran what: all of them sign
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use aria_chain::codec::Versioned;
 use aria_chain::ids::NodeId;
 use aria_runtime::reputation::Reputation;
 use aria_runtime::state::Reader;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::serve::Serving;
 use self::talk::{Answer, Ask, Reason, Talk};
@@ -29,6 +30,7 @@ use crate::network::{Channel, Network};
 use crate::services::Served;
 
 pub mod answer;
+pub mod cut;
 pub mod hop;
 pub mod serve;
 pub mod talk;
@@ -82,6 +84,8 @@ pub struct Pipeline {
     governor: Arc<Governor>,
     config: PipelineConfig,
     serving: Mutex<Serving>,
+    /// Places for answers of this node's clients.
+    answers: Arc<Semaphore>,
     /// Questions that wait for their answers, by number.
     asked: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Answer>)>>,
     numbers: AtomicU64,
@@ -93,10 +97,11 @@ impl Pipeline {
     pub fn new(
         chain: Arc<Chain>,
         (served, governor): (Arc<OnceLock<Served>>, Arc<Governor>),
-        config: PipelineConfig,
+        (config, answers_max): (PipelineConfig, usize),
     ) -> Pipeline {
         let (serving, asked, distrusted) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Pipeline { chain, served, governor, config, serving, asked, numbers: AtomicU64::new(0), distrusted }
+        let (answers, numbers) = (Arc::new(Semaphore::new(answers_max)), AtomicU64::new(0));
+        Pipeline { chain, served, governor, config, serving, answers, asked, numbers, distrusted }
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<u64, (NodeId, oneshot::Sender<Answer>)>> {

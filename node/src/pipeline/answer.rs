@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aria_chain::ids::NodeId;
-use aria_chain::keys::{Signature, verify_stage};
-use aria_chain::record::{InferenceRecord, Stage};
+use aria_chain::keys::Signature;
+use aria_chain::record::Stage;
 use aria_chain::request::InferenceRequest;
 use aria_inference::backend::{Backend, BackendKind, CancelToken};
 use aria_inference::energy::Energy;
@@ -15,12 +15,12 @@ use aria_inference::engine::EngineError;
 use aria_inference::generation::{ChoiceOutcome, Event, FinishReason, GenerationRequest, Outcome};
 use aria_inference::stage::{Drawn, StageError, StageInput, StageOutput, StagePlan};
 use aria_inference::transcript::{Hash, choice_root, leaf_key, request_root, text_hash};
-use aria_inference::verify::{Claim, LayerClaim, LayerVerdict};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Pipeline;
+use super::cut::Cut;
 use super::hop::{HopError, Local, Remote, energy};
-use super::talk::{Answer, Ask, Closed, Roots, ToRun, ToSign, rows_of};
+use super::talk::{Closed, Roots, ToRun, rows_of};
 
 /// A signed request that is to be answered by several nodes.
 pub struct Asked {
@@ -30,17 +30,6 @@ pub struct Asked {
     pub request: InferenceRequest,
     /// Its requester's.
     pub signature: Signature,
-}
-
-/// Who ran which layers of an answer.
-pub struct Cut {
-    pipeline: Arc<Pipeline>,
-    /// As the record names them.
-    pub stages: Vec<Stage>,
-    /// The numbers that other nodes know their stages by.
-    numbers: Vec<Option<u64>>,
-    roots: Vec<Hash>,
-    text: Hash,
 }
 
 /// A part of the model, and who runs it.
@@ -57,28 +46,45 @@ enum Hop {
 }
 
 impl Pipeline {
-    /// Whether an answer is given by several nodes: where there are any, one choice, and arithmetic that all of them share.
-    pub fn cuts(&self, request: &GenerationRequest, backend: &dyn Backend) -> bool {
-        request.choices == 1
+    /// Leave to give an answer by several nodes: where there are any, for one choice, with arithmetic that all of them share. Beyond as many
+    /// answers as the engine computes at once the others wait for it.
+    pub fn cuts(&self, request: &GenerationRequest, backend: &dyn Backend) -> Option<OwnedSemaphorePermit> {
+        let is_possible = request.choices == 1
             && !self.config.stages.is_empty()
             && backend.kind() == BackendKind::Builtin
-            && !self.candidates().is_empty()
+            && !self.candidates().is_empty();
+        is_possible.then(|| Arc::clone(&self.answers).try_acquire_owned().ok()).flatten()
     }
 
     /// Answers a request with other nodes. Events come as the engine gives them; before the last of a whole answer, who ran what.
     pub async fn answer(
         self: Arc<Self>,
-        backend: Arc<dyn Backend>,
+        (backend, leave): (Arc<dyn Backend>, OwnedSemaphorePermit),
         asked: Asked,
         cancel: CancelToken,
         events: mpsc::Sender<Event>,
         told: oneshot::Sender<Cut>,
     ) {
-        let last = match Run::begin(self, backend, asked, cancel, events.clone()).await {
+        let generation = asked.generation.clone();
+        let end = match Run::begin(self, Arc::clone(&backend), asked, cancel.clone(), events.clone()).await {
             Ok(run) => run.finish(told).await,
+            Err(HopError::Stage(StageError::Busy { .. })) => {
+                // It waits for room like any other.
+                let sink = events.clone();
+                let overflow = cancel.clone();
+                let sink = Box::new(move |event| {
+                    if sink.try_send(event).is_err() {
+                        overflow.cancel();
+                    }
+                });
+                match backend.submit(generation, cancel, sink) {
+                    Ok(()) => return,
+                    Err(error) => Err(HopError::Other(error.to_string())),
+                }
+            }
             Err(error) => Err(error),
         };
-        let last = last.unwrap_or_else(|error| {
+        let last = end.unwrap_or_else(|error| {
             Event::Failed(match error {
                 HopError::Stage(StageError::Engine(error)) => error,
                 error => {
@@ -89,6 +95,7 @@ impl Pipeline {
         });
         // A client that is gone does not need it.
         let _ = events.send(last).await;
+        drop(leave);
     }
 }
 
@@ -121,27 +128,22 @@ impl Run {
         events: mpsc::Sender<Event>,
     ) -> Result<Run, HopError> {
         let started = Instant::now();
-        let mut spares = VecDeque::from(pipeline.candidates());
+        let spares = VecDeque::from(pipeline.candidates());
         let layers = backend.model().hyper.layers;
-        let depth = pipeline.config.depth.min(spares.len());
+        let cuts = parts(layers, pipeline.config.depth.min(spares.len()) + 1);
         let draws = Some((Box::new(asked.generation.clone()), 0));
         let head = StagePlan { draws, ..plan(&asked, layers..layers) };
         let head = Local::open(Arc::clone(&backend), head).await?;
-        let mut run =
-            Run { pipeline, backend, asked, cancel, events, parts: Vec::new(), head, spares: VecDeque::new(), started };
-        let cuts = parts(layers, depth + 1);
-        let first = cuts.first().cloned().unwrap_or(0..layers);
-        let hop = Hop::Local(Local::open(Arc::clone(&run.backend), plan(&run.asked, first.clone())).await?);
-        run.parts.push(Part { layers: first, hop, seen: Vec::new() });
-        // Those that are used stay ahead of those that replace them.
-        let rest = spares.split_off(depth);
-        for layers in cuts.into_iter().skip(1) {
-            run.spares = std::mem::take(&mut spares);
-            let hop = run.open(&layers, &[]).await?;
-            spares = std::mem::take(&mut run.spares);
+        let mut run = Run { pipeline, backend, asked, cancel, events, parts: Vec::new(), head, spares, started };
+        for layers in cuts {
+            // The first takes tokens, which stay here.
+            let hop = if layers.start == 0 {
+                Hop::Local(Local::open(Arc::clone(&run.backend), plan(&run.asked, layers.clone())).await?)
+            } else {
+                run.open(&layers, &[]).await?
+            };
             run.parts.push(Part { layers, hop, seen: Vec::new() });
         }
-        run.spares = spares.into_iter().chain(rest).collect();
         Ok(run)
     }
 
@@ -364,84 +366,6 @@ fn join(roots: &mut Vec<Hash>, Roots(next): Roots) -> Result<(), HopError> {
         _ => return Err(HopError::Other("two stages differ about what one passed on and the other took over".into())),
     }
     Ok(())
-}
-
-impl Cut {
-    /// The signatures of all stages over a record, in order: this node's own, and others' who find what they computed in it. For one that does
-    /// not sign this node signs itself, and the record says so: it ran all layers when it checked the answer.
-    pub async fn sign(mut self, record: &mut InferenceRecord) -> Vec<Signature> {
-        // Each round ends it, or leaves one stage fewer to others.
-        loop {
-            match self.sign_as_it_is(record).await {
-                Ok(signatures) => return signatures,
-                Err((place, reason)) => {
-                    let node = self.stages[place].node_id;
-                    tracing::warn!(%node, reason, "a stage does not sign; this node answers for its layers");
-                    metrics::counter!("aria_stages_replaced_total").increment(1);
-                    self.take_over(place);
-                    record.stages.clone_from(&self.stages);
-                }
-            }
-        }
-    }
-
-    /// The same, or the place of a stage that does not sign, and why.
-    async fn sign_as_it_is(&self, record: &InferenceRecord) -> Result<Vec<Signature>, (usize, String)> {
-        let chain = &self.pipeline.chain;
-        let (id, chain_id) = (record.id(), chain.genesis.chain_id());
-        let mut signatures = Vec::with_capacity(self.stages.len());
-        for (place, (stage, number)) in self.stages.iter().zip(&self.numbers).enumerate() {
-            let index = u16::try_from(place).unwrap_or(u16::MAX);
-            let Some(number) = *number else {
-                signatures.push(chain.key.sign_stage(chain_id, &id, index));
-                continue;
-            };
-            let asked = ToSign { record: record.clone(), roots: Roots(self.roots.clone()), text: self.text };
-            let node = stage.node_id;
-            match self.pipeline.ask(&node, Ask::Sign(number, Box::new(asked))).await {
-                Ok(Answer::Signed(signature)) if verify_stage(&node, chain_id, &id, index, &signature) => {
-                    signatures.push(signature);
-                }
-                Ok(_) => return Err((place, "it gives no signature of its own over the record".into())),
-                Err(reason) => return Err((place, reason)),
-            }
-        }
-        Ok(signatures)
-    }
-
-    /// Makes a stage this node's own, in one with its neighbours that are.
-    fn take_over(&mut self, place: usize) {
-        let me = self.pipeline.chain.key.node_id();
-        (self.stages[place].node_id, self.numbers[place]) = (me, None);
-        let mut at = 1;
-        while at < self.stages.len() {
-            if self.stages[at - 1].node_id == me && self.stages[at].node_id == me {
-                self.stages[at - 1].layer_end = self.stages[at].layer_end;
-                self.stages.remove(at);
-                self.numbers.remove(at);
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    /// Finds the stage whose layers do not give what it said, once the whole is known to be wrong, and gives it no layers for a while.
-    pub async fn blame(&self, backend: &dyn Backend, claim: Claim) {
-        let (told, verdict) = oneshot::channel();
-        let layers = 0..backend.model().hyper.layers;
-        let asked = LayerClaim { claim, choice: 0, boundary_roots: self.roots.clone(), layers, states: Vec::new() };
-        let sink = Box::new(move |verdict| drop(told.send(verdict)));
-        if backend.verify_layers(asked, CancelToken::new(), sink).is_err() {
-            return;
-        }
-        if let Ok(Ok(LayerVerdict::Wrong { layer, .. })) = verdict.await {
-            let ran = |stage: &&Stage| (usize::from(stage.layer_start)..usize::from(stage.layer_end)).contains(&layer);
-            let guilty = self.stages.iter().find(ran).map(|stage| stage.node_id);
-            if let Some(node) = guilty.filter(|node| *node != self.pipeline.chain.key.node_id()) {
-                self.pipeline.distrust(node, &format!("layer {layer} does not give what it said"));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

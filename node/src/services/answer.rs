@@ -40,10 +40,7 @@ use crate::{
     audit::payload::Payload,
     chain::Chain,
     consent::{Governor, Permit, Wanted},
-    pipeline::{
-        Pipeline,
-        answer::{Asked, Cut},
-    },
+    pipeline::{Pipeline, answer::Asked, cut::Cut},
     supervisor::Spawner,
 };
 
@@ -136,12 +133,12 @@ impl Place<'_> {
         let places = request.choices as usize * (request.max_tokens as usize + 1) + 2;
         let (events_in, engine_events) = mpsc::channel(places);
         let mut cut = None;
-        if self.pipeline.cuts(&request, &*self.served.backend) {
+        if let Some(leave) = self.pipeline.cuts(&request, &*self.served.backend) {
             let (told, ran) = oneshot::channel();
             let (generation, request) = (request.clone(), admitted.request.clone());
             let asked = Asked { generation, request, signature: admitted.signature() };
             let (pipeline, backend) = (Arc::clone(self.pipeline), Arc::clone(&self.served.backend));
-            spawner.spawn(pipeline.answer(backend, asked, cancel.clone(), events_in, told));
+            spawner.spawn(pipeline.answer((backend, leave), asked, cancel.clone(), events_in, told));
             cut = Some(ran);
         } else {
             let overflow = cancel.clone();
