@@ -11,6 +11,7 @@
 //! - [`answer`]: the gateway's way through an answer
 //! - [`cut`]: who ran what: all of them sign
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -184,15 +185,13 @@ impl Pipeline {
         self.distrusted().retain(|_, since| since.elapsed() < DISTRUST);
         let view = self.chain.view();
         // A record may name accounts of the chain only.
-        let score = |node: &NodeId| {
+        let reputation = |node: &NodeId| {
             Reader(&view).account(node).ok()??;
-            Reader(&view).reputation(node).ok().filter(Reputation::may_audit)
+            Some((*node, Reader(&view).reputation(node).ok()?))
         };
         let is_there = |node: &&NodeId| network.is_connected(node) && !self.distrusted().contains_key(node);
         let there = self.config.stages.iter().filter(is_there);
-        let mut known: Vec<(u32, NodeId)> = there.filter_map(|node| Some((score(node)?.score_ppm, *node))).collect();
-        known.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-        known.into_iter().map(|(_, node)| node).collect()
+        best_first(there.filter_map(reputation))
     }
 
     /// Does not give layers to a node for a while.
@@ -209,5 +208,34 @@ struct Forget<'a>(&'a Pipeline, u64);
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.0.asked().remove(&self.1);
+    }
+}
+
+/// Those of good repute, the best first; of equals who was named first.
+fn best_first(nodes: impl Iterator<Item = (NodeId, Reputation)>) -> Vec<NodeId> {
+    let mut known: Vec<(NodeId, Reputation)> = nodes.filter(|(_, reputation)| reputation.may_audit()).collect();
+    known.sort_by_key(|(_, reputation)| Reverse(reputation.score_ppm));
+    known.into_iter().map(|(node, _)| node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use aria_runtime::reputation::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn layers_go_to_the_best_known_first_and_to_nobody_of_ill_repute() {
+        let after =
+            |outcomes: &[Outcome]| outcomes.iter().fold(Reputation::default(), |so_far, end| so_far.after(*end));
+        let node = |n: u8| NodeId::new([n; 32]);
+        let nodes = [
+            (node(1), after(&[])),
+            (node(2), after(&[Outcome::Refuted, Outcome::Refuted])),
+            (node(3), after(&[Outcome::Verified])),
+            (node(4), after(&[])),
+            (node(5), after(&[Outcome::Unavailable])),
+        ];
+        assert_eq!(best_first(nodes.into_iter()), [3, 1, 4, 5].map(node));
     }
 }
