@@ -349,8 +349,8 @@ impl Recorder {
     async fn record(self, outcome: Outcome) -> Result<Recorded, String> {
         let Recorder { chain, backend, admitted, request, receipts } = self;
         let work = move || {
-            let outputs = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
-            let payload = Payload::new(&request, outputs, gateway::bias_ppm(&request.sampling), &admitted.secrets);
+            let bias = gateway::bias_ppm(&request.sampling);
+            let payload = Payload::new(&request, &outcome.choices, bias, &admitted.secrets);
             let is_shown = admitted.request.audit == AuditMode::Committee && backend.kind() == BackendKind::Builtin;
             let layers = u16::try_from(backend.model().hyper.layers).unwrap_or(u16::MAX);
             let (engine, now) = ((backend.kind(), layers), Timestamp::new(chain.clock.now_ms()));
