@@ -385,9 +385,8 @@ impl Chain {
 
     /// Whether a node is to be shown where a record is false: only who judges a dispute about it.
     pub fn may_judge(&self, node: &NodeId, record: &RecordId) -> Result<bool, NodeError> {
-        let is_judge = |audit: Audit| {
-            audit.phase == Phase::Disputed && audit.members.iter().any(|member| member.node == *node)
-        };
+        let is_judge =
+            |audit: Audit| audit.phase == Phase::Disputed && audit.members.iter().any(|member| member.node == *node);
         Ok(self.audit_of(record)?.is_some_and(is_judge))
     }
 

@@ -127,7 +127,8 @@ impl Task {
 pub async fn run(chain: Arc<Chain>, models: Models, stop: CancellationToken) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, models: Arc::new(models), tasks: None, runs: 0, checks: Vec::new(), searches: Vec::new() };
+    let mut duty =
+        Duty { chain, models: Arc::new(models), tasks: None, runs: 0, checks: Vec::new(), searches: Vec::new() };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {

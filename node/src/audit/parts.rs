@@ -64,7 +64,7 @@ impl FalseLayer {
     }
 
     /// The part of this number.
-    fn part(&self, number: u32) -> Option<Part> {
+    pub(super) fn part(&self, number: u32) -> Option<Part> {
         let numbers = PART_BYTES / NUMBER_BYTES;
         let number = usize::try_from(number).ok().filter(|number| *number < self.parts())?;
         let states = self.states.chunks(numbers).nth(number).unwrap_or_default();
@@ -105,7 +105,8 @@ impl Gathering {
         let is_same = (part.choice, part.layer, part.parts) == (self.layer.choice, self.layer.layer, self.parts);
         let length = part.bytes.len();
         // Only what enters the first layer is nothing, and that is one part.
-        let is_whole = if is_last { length <= PART_BYTES && (length > 0 || self.parts == 1) } else { length == PART_BYTES };
+        let is_whole =
+            if is_last { length <= PART_BYTES && (length > 0 || self.parts == 1) } else { length == PART_BYTES };
         if !is_same || !is_whole || !length.is_multiple_of(NUMBER_BYTES) {
             return None;
         }
@@ -140,11 +141,7 @@ pub struct FalseLayers {
 
 impl Default for FalseLayers {
     fn default() -> FalseLayers {
-        FalseLayers {
-            kept: Mutex::default(),
-            questions: Mutex::default(),
-            gathered: Semaphore::new(GATHERED_MAX),
-        }
+        FalseLayers { kept: Mutex::default(), questions: Mutex::default(), gathered: Semaphore::new(GATHERED_MAX) }
     }
 }
 

@@ -157,11 +157,8 @@ impl Payload {
             let is_full = u32::try_from(tokens.len()) == Ok(request.max_tokens);
             if is_full { FinishReason::Length } else { FinishReason::Stop }
         };
-        let choices: Vec<ClaimedChoice> = self
-            .outputs
-            .into_iter()
-            .map(|tokens| ClaimedChoice { finish: guessed(&tokens), tokens })
-            .collect();
+        let choices: Vec<ClaimedChoice> =
+            self.outputs.into_iter().map(|tokens| ClaimedChoice { finish: guessed(&tokens), tokens }).collect();
         let mut claim = Claim {
             choices,
             request: GenerationRequest {
@@ -377,7 +374,7 @@ mod tests {
             |payload| payload.ends.push(payload.ends[0].clone()),
             |payload| payload.ends[1].is_cut = true,
             |payload| payload.ends[0].boundary_roots[3][0] ^= 1,
-            |payload| drop(payload.ends[1].boundary_roots.pop()),
+            |payload| payload.ends[1].boundary_roots.truncate(7),
         ];
         for change in changes {
             let mut other = payload.clone();
