@@ -56,7 +56,7 @@ pub(super) async fn judge(chain: &Arc<Chain>, models: &Models, case: &Case) -> O
     let fetched = fetch(chain, case).await;
     chain.expect_no_payload(&record);
     let payload = match fetched {
-        Fetched::Payload(payload) => payload,
+        Fetched::Payload(payload) => *payload,
         Fetched::Withheld => {
             tracing::info!(%record, "nobody delivered what an audit needs");
             return found(Verdict::Missing, Digest::ZERO);
@@ -121,7 +121,7 @@ pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdi
 /// What came of asking for what lies behind a record.
 enum Fetched {
     /// That.
-    Payload(Payload),
+    Payload(Box<Payload>),
     /// Its provider was there and did not give it, nor did anybody else.
     Withheld,
     /// Nobody was there to ask; others may do better.
@@ -134,7 +134,7 @@ async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
     let Some(provider) = proof.record.stages.first().map(|stage| stage.node_id) else { return Fetched::Unreached };
     let own = chain.payloads.read(&record).and_then(|bytes| Payload::decode(&bytes).ok());
     if let Some(payload) = own.filter(|payload| payload.belongs_to(&proof.request, &proof.record)) {
-        return Fetched::Payload(payload);
+        return Fetched::Payload(Box::new(payload));
     }
     let mut others = case.others.iter().copied().cycle();
     let mut was_there = false;
@@ -151,7 +151,7 @@ async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
         match Payload::decode(&bytes) {
             Ok(payload) if payload.belongs_to(&proof.request, &proof.record) => {
                 chain.payloads.borrow(record, bytes);
-                return Fetched::Payload(payload);
+                return Fetched::Payload(Box::new(payload));
             }
             Ok(_) => tracing::debug!(%record, %from, "what was delivered belongs to something else"),
             Err(error) => tracing::debug!(%record, %from, %error, "what was delivered is no payload"),
