@@ -30,8 +30,7 @@ use crate::network::Channel;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long all accusers together are listened to: there must be time left for the whole record.
 const LISTENED_MAX: Duration = Duration::from_secs(6);
-/// How often who has no layer yet is asked again, and after how long.
-const ROUNDS: usize = 5;
+/// Who has no layer yet is asked again after this long.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Layers that are run for one record. Who has the truth to show needs one.
 const LAYERS_MAX: usize = 3;
@@ -222,10 +221,7 @@ impl Dispute<'_> {
         ask: impl Fn(NodeId, u32) -> F,
     ) -> Option<(u32, u32)> {
         let mut left = LAYERS_MAX;
-        for round in 0..ROUNDS {
-            if round > 0 {
-                sleep(PAUSE).await;
-            }
+        while !accusers.is_empty() && Instant::now() < end {
             for from in std::mem::take(&mut accusers) {
                 match timeout_at(end, gather(|number| ask(from, number))).await.ok()? {
                     Gathered::Layer(layer) => {
@@ -240,8 +236,8 @@ impl Dispute<'_> {
                     Gathered::Nothing => {}
                 }
             }
-            if accusers.is_empty() {
-                return None;
+            if !accusers.is_empty() {
+                sleep(PAUSE).await;
             }
         }
         None
