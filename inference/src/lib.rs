@@ -11,6 +11,7 @@
 //! - [`tokenizer`] and [`chat`] turn text into tokens and back;
 //! - [`arith`] is the canonical arithmetic in its plainest form, [`kernels`] the same on each CPU, [`pool`] the threads;
 //! - [`model`] and [`embedding`] hold the weights in [`memory`], [`kv_cache`] and [`session`] one conversation, [`forward`] the layers;
+//! - [`stage`] is some of the layers, for answers that several engines give;
 //! - [`sampler`] draws tokens, [`transcript`] commits to a run;
 //! - [`generation`] is one request, [`batch`] many at once, [`verify`] a claim checked again;
 //! - [`engine`] and [`backend`] are what a node holds, [`pace`] how much of the machine they take; [`energy`] is what it took; [`synthetic`] makes models for benches.
