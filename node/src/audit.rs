@@ -5,11 +5,15 @@
 //! - [`duty`]: for each record that this node was drawn for: fetch, run again, commit, open
 //! - [`judge`]: a record run again
 //! - [`models`]: with the model that is served, or a second one
+//! - `layer`: where a record is false, found by who called it so, and shown to who judges
+//! - [`parts`]: such a layer, kept and on the wire
 //! - `doubt`: whether another auditor ran it too
 
 mod doubt;
 pub mod duty;
 pub mod judge;
+mod layer;
 pub mod models;
+pub mod parts;
 pub mod payload;
 pub mod pool;

@@ -23,14 +23,14 @@ use aria_runtime::{
     propose::{any_attestable, check_includable, check_orderable},
     rules::audit::{DRAW_AFTER, awaits_draw},
     rules::doubt::SPANS,
-    state::{Audit, Reader, RecordPlace, StateError, StoreView, audit_change},
+    state::{Audit, Phase, Reader, RecordPlace, StateError, StoreView, audit_change},
     voters::Voters,
 };
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
     accused::Accused,
-    audit::{payload::Payloads, pool::Attestations},
+    audit::{parts::FalseLayers, payload::Payloads, pool::Attestations},
     clock::Clock,
     consensus::talk::Gossip,
     error::NodeError,
@@ -87,6 +87,8 @@ pub struct Chain {
     audit_news: Mutex<Vec<(RecordPlace, Option<Audit>)>>,
     /// What lies behind this node's own records, for those who audit them.
     pub payloads: Payloads,
+    /// Where records are false that this node found so, for those who judge.
+    pub layers: FalseLayers,
     accused: Mutex<Accused>,
     tip_height: watch::Sender<Height>,
     /// Blocks that the best peer has and this node has not.
@@ -122,6 +124,7 @@ impl Chain {
             expected: Mutex::default(),
             audit_news: Mutex::default(),
             payloads,
+            layers: FalseLayers::default(),
             accused: Mutex::default(),
             tip_height: watch::Sender::new(tip),
             behind: AtomicU64::new(0),
@@ -350,6 +353,7 @@ impl Chain {
 
     /// Forgets what lies behind records of which nobody has anything to say any more.
     pub fn sweep_payloads(&self) -> Result<(), StoreError> {
+        self.layers.retain(|record| matches!(self.audit_of(record), Ok(Some(_))));
         let from = self.audits_from();
         self.payloads.retain(|record| {
             // Whoever doubts an auditor of a verified record runs it again.
@@ -375,10 +379,22 @@ impl Chain {
 
     /// Whether a node is to be told what lies behind a record: only who was drawn to audit it.
     pub fn may_audit(&self, node: &NodeId, record: &RecordId) -> Result<bool, NodeError> {
-        let Some(entry) = self.store.record(record)? else { return Ok(false) };
+        let is_member = |audit: Audit| audit.members.iter().any(|member| member.node == *node);
+        Ok(self.audit_of(record)?.is_some_and(is_member))
+    }
+
+    /// Whether a node is to be shown where a record is false: only who judges a dispute about it.
+    pub fn may_judge(&self, node: &NodeId, record: &RecordId) -> Result<bool, NodeError> {
+        let is_judge =
+            |audit: Audit| audit.phase == Phase::Disputed && audit.members.iter().any(|member| member.node == *node);
+        Ok(self.audit_of(record)?.is_some_and(is_judge))
+    }
+
+    /// The audit of a record that is not over.
+    pub fn audit_of(&self, record: &RecordId) -> Result<Option<Audit>, NodeError> {
+        let Some(entry) = self.store.record(record)? else { return Ok(None) };
         let audit = Reader(&self.view()).audit(entry.height, entry.index);
-        let audit = audit.map_err(|error| NodeError::Execution(error.to_string()))?;
-        Ok(audit.is_some_and(|audit| audit.members.iter().any(|member| member.node == *node)))
+        audit.map_err(|error| NodeError::Execution(error.to_string()))
     }
 
     fn expected(&self) -> MutexGuard<'_, Expected> {

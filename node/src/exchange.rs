@@ -243,6 +243,7 @@ impl Exchange {
         match Sync::decode(bytes).map_err(|error| error.to_string())? {
             Sync::Blocks(Blocks(blocks)) => self.pass(Told::Blocks(peer, blocks, room)).await,
             Sync::Payload(record, payload) => self.chain.payload_came(&peer, &record, payload),
+            Sync::Layer(record, number, part) => self.chain.layers.came(&peer, &record, number, part),
             // Late answers to what this node asked when it began.
             Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) => {}
             question => self.answer(peer, question),
@@ -252,7 +253,8 @@ impl Exchange {
 
     /// Answers from store, snapshots and payloads. Beyond so many answers at once a question is not answered, and the peer asks another node.
     fn answer(&self, peer: NodeId, question: Sync) {
-        let places = if matches!(question, Sync::AskPayload(_)) { &self.payloads } else { &self.answers };
+        let is_auditors = matches!(question, Sync::AskPayload(_) | Sync::AskLayer(..));
+        let places = if is_auditors { &self.payloads } else { &self.answers };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else { return };
         let (chain, network) = (Arc::clone(&self.chain), self.network.clone());
         drop(spawn_blocking(move || {
@@ -287,7 +289,12 @@ pub(crate) fn answer_to(chain: &Chain, peer: &NodeId, question: Sync) -> Result<
             let payload = if chain.may_audit(peer, &record)? { chain.payloads.read(&record) } else { None };
             Some(Sync::Payload(record, payload))
         }
-        Sync::Blocks(_) | Sync::Snapshot(_) | Sync::Chunk(..) | Sync::Headers(_) | Sync::Payload(..) => None,
+        Sync::AskLayer(record, number) => {
+            let part = if chain.may_judge(peer, &record)? { chain.layers.part(&record, number) } else { None };
+            Some(Sync::Layer(record, number, part))
+        }
+        Sync::Blocks(_) | Sync::Snapshot(_) | Sync::Chunk(..) => None,
+        Sync::Headers(_) | Sync::Payload(..) | Sync::Layer(..) => None,
     })
 }
 

@@ -105,11 +105,13 @@ fn no_honest_record_is_refuted_and_no_false_one_passes() {
         let record = record(&admitted, &outcome, (provider.kind(), stages), Timestamp::new(9));
         let signature = key.sign_stage(&admitted.request.chain_id, &record.id(), 0);
         let proof = admitted.answered(record, vec![signature]).received(&key).expect("sound");
-        let outputs: Vec<Vec<u32>> = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
-        let payload = Payload::new(&asked, outputs, bias_ppm(&asked.sampling), &secrets);
+        let payload = Payload::new(&asked, &outcome.choices, bias_ppm(&asked.sampling), &secrets);
 
         let came = Payload::decode(&payload.encode()).expect("its own bytes");
-        let Shown::Claims(claim) = came.claim(proof.request(), proof.record(), [3; 32]) else { panic!("it fits") };
+        let Shown::Claims(claim, roots) = came.claim(proof.request(), proof.record(), [3; 32]) else {
+            panic!("it fits")
+        };
+        assert_eq!(roots.len(), outcome.choices.len(), "{number}: what its root is made of is told");
         let begun = Instant::now();
         let (verdict, root) = runtime.block_on(run_again(&*auditor, *claim.clone())).expect("it can tell");
         auditing += begun.elapsed();

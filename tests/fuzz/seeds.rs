@@ -17,7 +17,8 @@ use aria_chain::proof::SignedProof;
 use aria_chain::store::{OpenOptions, SledStore, Store};
 use aria_chain::transaction::{Action, SignedTransaction, Transaction};
 use aria_chain::units::{Height, NanoAria, Round as ChainRound};
-use aria_node::audit::payload::Payload;
+use aria_node::audit::parts::Part;
+use aria_node::audit::payload::{End, Payload};
 use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Proposal, Round, SignedMessage, Vote, VoteType};
 use aria_node::consensus::crypto::{sign_proposal, sign_vote};
 use aria_node::consensus::message::Message;
@@ -145,10 +146,17 @@ fn order_and_attest(corpus: &Path) {
         prompt_salt: [1; 32],
         output_salt: [2; 32],
         options_salt: [3; 32],
+        ends: vec![
+            End { is_cut: true, boundary_roots: vec![[4; 32], [5; 32]] },
+            End { is_cut: false, boundary_roots: Vec::new() },
+        ],
     };
     keep(corpus, "payload", 0, &payload.encode());
     keep(corpus, "sync", 8, &Sync::AskPayload(RecordId::new([4; 32])).encode());
     keep(corpus, "sync", 9, &Sync::Payload(RecordId::new([4; 32]), Some(payload.encode())).encode());
+    keep(corpus, "sync", 20, &Sync::AskLayer(RecordId::new([4; 32]), 1).encode());
+    let part = Part { choice: 1, layer: 5, parts: 2, bytes: vec![0, 0, 128, 63] };
+    keep(corpus, "sync", 21, &Sync::Layer(RecordId::new([4; 32]), 1, Some(part)).encode());
 }
 
 /// The key that a peer shows, and what an older one asks without any.

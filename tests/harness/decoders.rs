@@ -12,6 +12,7 @@ use aria_chain::light::{FinalHeader, LightProof, Trusted};
 use aria_chain::merkle::RecordProof;
 use aria_chain::proof::SignedProof;
 use aria_chain::transaction::SignedTransaction;
+use aria_node::audit::parts::Gathering;
 use aria_node::audit::payload::Payload;
 use aria_node::consensus::message::Message;
 use aria_node::consensus::talk::{Gossip, Sync};
@@ -119,6 +120,7 @@ fn sync(bytes: &[u8]) -> bool {
         Some(Sync::Snapshot(Some(offer))) => [&offer.last, &offer.next].into_iter().for_each(final_header),
         Some(Sync::Chunk(_, _, Some(chunk))) => drop(Chunk::decode(&chunk)),
         Some(Sync::Payload(_, Some(payload))) => drop(Payload::decode(&payload)),
+        Some(Sync::Layer(_, _, Some(part))) => drop(Gathering::begin(part)),
         Some(_) => {}
     }
     true

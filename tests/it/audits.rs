@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use crate::stranger::Stranger;
 
 /// Longest wait for an audit.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-fn status(member: &Member, record: &str) -> String {
+pub(crate) fn status(member: &Member, record: &str) -> String {
     member.result("chain_getRecord", json!([record]))["status"].as_str().unwrap_or("waiting").to_owned()
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn node_id(member: &Member) -> String {
     member.result("net_info", json!([]))["node_id"].as_str().unwrap().to_owned()
 }
 
-fn account(member: &Member, node: &str) -> Value {
+pub(crate) fn account(member: &Member, node: &str) -> Value {
     member.result("chain_getAccount", json!([node]))
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn nano(view: &Value, field: &str) -> u64 {
 }
 
 /// What a node keeps of an answer that it just gave, and the proof of it.
-fn taken(member: &Member, record: &str) -> (Payload, SignedProof) {
+pub(crate) fn taken(member: &Member, record: &str) -> (Payload, SignedProof) {
     let (payloads, id) = (Payloads::new(member.data_dir.join("payloads")), record.parse::<RecordId>().unwrap());
     let payload = Payload::decode(&payloads.read(&id).expect("kept for auditors")).unwrap();
     let begun = Instant::now();
@@ -73,10 +73,15 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 
 /// Another answer to another request, with one wrong token, as the operator of a node with its key can make it.
 fn forge(member: &Member, payload: &Payload, proof: &SignedProof, nonce: u64) -> String {
-    let key = NodeKey::load_or_create(&member.data_dir.join("node.key")).unwrap();
-    let (mut payload, mut proof) = (payload.clone(), proof.clone());
+    let mut payload = payload.clone();
     let token = payload.outputs[0].first_mut().unwrap();
     *token = if *token == 700 { 701 } else { 700 };
+    submit(member, &payload, proof.clone(), nonce)
+}
+
+/// Signs what lies in a payload as the answer to another request, as the operator of a node with its key can, and submits it.
+pub(crate) fn submit(member: &Member, payload: &Payload, mut proof: SignedProof, nonce: u64) -> String {
+    let key = NodeKey::load_or_create(&member.data_dir.join("node.key")).unwrap();
     proof.request.nonce = nonce;
     proof.record.request_id = proof.request.id();
     proof.record.output_hash = commit_output(&payload.output_salt, &payload.outputs);
@@ -84,7 +89,7 @@ fn forge(member: &Member, payload: &Payload, proof: &SignedProof, nonce: u64) ->
     proof.request_signature = key.sign_request(&chain, &proof.request.id());
     proof.receipt_signature = key.sign_receipt(&chain, &id);
     proof.stage_signatures = vec![key.sign_stage(&chain, &id, 0)];
-    Payloads::new(member.data_dir.join("payloads")).keep(&id, &payload).unwrap();
+    Payloads::new(member.data_dir.join("payloads")).keep(&id, payload).unwrap();
     let submitted = member.result("mempool_submit", json!([to_hex(&proof.encode())]));
     assert_eq!(submitted, json!(id));
     id.to_string()

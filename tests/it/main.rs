@@ -7,6 +7,7 @@ mod clients;
 mod command_line;
 mod consent;
 mod crash;
+mod disputes;
 mod epochs;
 mod hostile;
 mod models;

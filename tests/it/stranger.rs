@@ -9,10 +9,11 @@ use aria_chain::codec::Versioned;
 use aria_chain::ids::{BlockHash, ChainId, Digest, NodeId, RecordId};
 use aria_chain::keys::NodeKey;
 use aria_chain::units::Height;
+use aria_node::audit::parts::Part;
 use aria_node::consensus::context::{Address, At, BlockId, NilOrVal, Round, SignedMessage, Vote, VoteType};
 use aria_node::consensus::crypto::sign_vote;
 use aria_node::consensus::message::Message;
-use aria_node::consensus::talk::Gossip;
+use aria_node::consensus::talk::{Gossip, Sync};
 use aria_node::network::{Channel, Identity, Kept, Network, NetworkConfig, PeerEvent};
 use aria_tests::Devnet;
 use serde_json::json;
@@ -65,6 +66,8 @@ pub(crate) struct Stranger {
     chain_id: ChainId,
     key: Arc<NodeKey>,
     pub(crate) heard: Arc<Mutex<Heard>>,
+    /// What it shows to judges who ask where a record is false, and how often it was asked.
+    pub(crate) shows: Arc<Mutex<(Option<Part>, usize)>>,
 }
 
 impl Stranger {
@@ -77,17 +80,29 @@ impl Stranger {
         let identity = Identity { key: Arc::clone(&key), chain_id: chain_id.clone(), genesis: hash };
         let heard = Arc::new(Mutex::new(Heard::default()));
         let ear = Arc::clone(&heard);
+        let shows = Arc::new(Mutex::new((None, 0)));
+        let shown = Arc::clone(&shows);
         let peers = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let stop = tokio_util::sync::CancellationToken::new();
             let (peers, mut events) =
                 Network::start((listener, address), identity, NetworkConfig::default(), Kept::default(), None, stop);
+            let voice = peers.clone();
             // Whatever they say is read, so that nobody takes it for a slow peer.
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
-                    if let PeerEvent::Frame(_, Channel::Consensus, received) = event {
-                        ear.lock().unwrap().hear(&Message::decode(&received.bytes).expect("nodes speak well"));
+                    match event {
+                        PeerEvent::Frame(_, Channel::Consensus, received) => {
+                            ear.lock().unwrap().hear(&Message::decode(&received.bytes).expect("nodes speak well"));
+                        }
+                        PeerEvent::Frame(peer, Channel::Sync, received) => {
+                            let Ok(Sync::AskLayer(record, number)) = Sync::decode(&received.bytes) else { continue };
+                            let mut shown = shown.lock().unwrap();
+                            shown.1 += 1;
+                            voice.send(&peer, Channel::Sync, &Sync::Layer(record, number, shown.0.clone()).encode());
+                        }
+                        _ => {}
                     }
                 }
             });
@@ -101,7 +116,7 @@ impl Stranger {
             assert!(begun.elapsed() < PATIENCE, "nobody answers");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Stranger { runtime, network: peers, chain_id, key, heard }
+        Stranger { runtime, network: peers, chain_id, key, heard, shows }
     }
 
     pub(crate) fn vote(&self, height: u64, value: NilOrVal<BlockId>) -> Message {
@@ -120,6 +135,11 @@ impl Stranger {
         let said = Gossip::Attestation(Box::new(SignedAttestation { attestation, signature }));
         let _inside = self.runtime.enter();
         self.network.broadcast(Channel::Gossip, &said.encode(), None);
+    }
+
+    /// Whose place it takes.
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.key.node_id()
     }
 
     /// What binds it to an opening.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::doubt::Check;
 use super::judge::{Case, judge};
+use super::layer::{Search, accusers};
 use super::models::Models;
 use crate::chain::Chain;
 use crate::consensus::talk::Gossip;
@@ -34,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Roots of others that wait to be looked at.
 const CHECKS_MAX: usize = 64;
+/// Records that wait to be looked through for what is false about them.
+const SEARCHES_MAX: usize = 64;
 /// After this long without a block that has it, an attestation is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(20);
 /// A record that could not be judged here is tried again after this long.
@@ -82,6 +85,12 @@ impl Task {
         (self.audit.phase == Phase::Drawn).then(|| Check::draw(place, &self.audit, me, &secret)).flatten()
     }
 
+    /// What is looked for now that this node's own run found it false: it may be asked where.
+    fn search(&self, place: RecordPlace) -> Option<Search> {
+        let Known::Found(Opening { verdict: Verdict::Invalid, .. }) = self.known else { return None };
+        (self.audit.phase == Phase::Drawn).then_some(Search { place, record: self.audit.record })
+    }
+
     /// Takes what a run found, unless something else is asked by now.
     fn note(&mut self, run: u64, found: Option<Opening>) {
         if matches!(self.known, Known::Working(current) if current == run) {
@@ -118,7 +127,8 @@ impl Task {
 pub async fn run(chain: Arc<Chain>, models: Models, stop: CancellationToken) -> Result<(), NodeError> {
     let mut tips = chain.tip_changes();
     let mut work = JoinSet::new();
-    let mut duty = Duty { chain, models: Arc::new(models), tasks: None, runs: 0, checks: Vec::new() };
+    let mut duty =
+        Duty { chain, models: Arc::new(models), tasks: None, runs: 0, checks: Vec::new(), searches: Vec::new() };
     loop {
         // What ends within the pause is looked at together.
         tokio::select! {
@@ -149,6 +159,10 @@ pub async fn run(chain: Arc<Chain>, models: Models, stop: CancellationToken) -> 
                         check.run(&chain, &models).await;
                         None
                     }
+                    Job::Search(search) => {
+                        search.run(&chain, &models).await;
+                        None
+                    }
                 }
             });
         }
@@ -161,9 +175,11 @@ enum Job {
     Judge(Box<Case>, u64),
     /// Another auditor's root, which it looks at by chance.
     Check(Check),
+    /// Where a record is false that this node calls so.
+    Search(Search),
 }
 
-/// What the run of this number found about the record at a place, if it could tell. None: it was a look at another's root.
+/// What the run of this number found about the record at a place, if it could tell. None: it was nothing that is attested.
 type Done = Option<(RecordPlace, u64, Option<Opening>)>;
 
 struct Duty {
@@ -175,6 +191,8 @@ struct Duty {
     runs: u64,
     /// Roots of other auditors that are to be looked at when there is time.
     checks: Vec<Check>,
+    /// Records that this node calls false, where it looks for the layer before anybody asks.
+    searches: Vec<Search>,
 }
 
 impl Duty {
@@ -184,6 +202,7 @@ impl Duty {
             && let Some(task) = tasks.get_mut(&place)
         {
             task.note(run, found);
+            self.searches.extend(task.search(place).filter(|_| self.searches.len() < SEARCHES_MAX));
         }
     }
 
@@ -220,7 +239,9 @@ impl Duty {
         }
         self.say_all(commits, Statement::Commit);
         self.say_all(opens, Statement::Open);
-        // What has to be said goes before what may be looked at.
+        // What has to be said goes before what may be looked at, and what may be asked for before the rest.
+        let idle = free.saturating_sub(begun.len()).min(self.searches.len());
+        begun.extend(self.searches.drain(..idle).map(|search| (search.place, Job::Search(search))));
         let idle = free.saturating_sub(begun.len()).min(self.checks.len());
         begun.extend(self.checks.drain(..idle).map(|check| (check.place, Job::Check(check))));
         Ok(begun)
@@ -316,7 +337,8 @@ fn begin(
     let doubt = Reader(&chain.view()).doubt(place.0, place.1);
     let doubt = doubt.map_err(|error| NodeError::Execution(error.to_string()))?;
     let (phase, doubted) = (task.audit.phase, doubt.map(|doubt| doubt.accused));
-    Ok(Some(Job::Judge(Box::new(Case { proof, others: drawn, phase, doubted }), run)))
+    let accusers = accusers(&task.audit);
+    Ok(Some(Job::Judge(Box::new(Case { proof, others: drawn, accusers, phase, doubted }), run)))
 }
 
 #[cfg(test)]

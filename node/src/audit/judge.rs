@@ -13,6 +13,7 @@ use aria_inference::verify::{self, Claim, Reason};
 use aria_runtime::state::{OpenedRoot, Phase};
 use tokio::sync::oneshot;
 
+use super::layer;
 use super::models::Models;
 use super::payload::{Payload, Shown};
 use crate::chain::Chain;
@@ -29,6 +30,8 @@ pub(super) struct Case {
     pub(super) proof: SignedProof,
     /// Who else was drawn for it.
     pub(super) others: Vec<NodeId>,
+    /// Those of the committee who called it false, where there is a dispute.
+    pub(super) accusers: Vec<NodeId>,
     /// What is asked of them.
     pub(super) phase: Phase,
     pub(super) doubted: Option<OpenedRoot>,
@@ -53,7 +56,7 @@ pub(super) async fn judge(chain: &Arc<Chain>, models: &Models, case: &Case) -> O
     let fetched = fetch(chain, case).await;
     chain.expect_no_payload(&record);
     let payload = match fetched {
-        Fetched::Payload(payload) => payload,
+        Fetched::Payload(payload) => *payload,
         Fetched::Withheld => {
             tracing::info!(%record, "nobody delivered what an audit needs");
             return found(Verdict::Missing, Digest::ZERO);
@@ -67,12 +70,18 @@ pub(super) async fn judge(chain: &Arc<Chain>, models: &Models, case: &Case) -> O
         let is_right = holds(models, payload, &case.proof, doubted).await?;
         return found(if is_right { Verdict::Valid } else { Verdict::Invalid }, Digest::ZERO);
     }
-    let claim = match payload.claim(&case.proof.request, &case.proof.record, secret) {
-        Shown::Claims(claim) => *claim,
+    let (claim, roots) = match payload.claim(&case.proof.request, &case.proof.record, secret) {
+        Shown::Claims(claim, roots) => (*claim, roots),
         Shown::Miscounted => return found(Verdict::Invalid, Digest::ZERO),
         Shown::Foreign => return found(Verdict::Missing, Digest::ZERO),
     };
+    if layer::is_shown(chain, models, case, (&claim, &roots)).await {
+        return found(Verdict::Invalid, Digest::ZERO);
+    }
     let (verdict, root) = models.run_again(&case.proof.record.model_id, claim).await?;
+    if case.phase == Phase::Disputed {
+        metrics::counter!("aria_disputes_total", "by" => "record").increment(1);
+    }
     if verdict == Verdict::Invalid {
         tracing::warn!(%record, "an audited record is false");
     }
@@ -81,7 +90,7 @@ pub(super) async fn judge(chain: &Arc<Chain>, models: &Models, case: &Case) -> O
 
 /// Whether a root is that of a run under the secret that was opened with it. None: this node cannot tell.
 pub(super) async fn holds(models: &Models, payload: Payload, proof: &SignedProof, opened: &OpenedRoot) -> Option<bool> {
-    let Shown::Claims(claim) = payload.claim(&proof.request, &proof.record, opened.secret) else { return None };
+    let Shown::Claims(claim, _) = payload.claim(&proof.request, &proof.record, opened.secret) else { return None };
     let (verdict, root) = models.run_again(&proof.record.model_id, *claim).await?;
     Some(verdict == Verdict::Valid && root == opened.root)
 }
@@ -112,7 +121,7 @@ pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdi
 /// What came of asking for what lies behind a record.
 enum Fetched {
     /// That.
-    Payload(Payload),
+    Payload(Box<Payload>),
     /// Its provider was there and did not give it, nor did anybody else.
     Withheld,
     /// Nobody was there to ask; others may do better.
@@ -125,7 +134,7 @@ async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
     let Some(provider) = proof.record.stages.first().map(|stage| stage.node_id) else { return Fetched::Unreached };
     let own = chain.payloads.read(&record).and_then(|bytes| Payload::decode(&bytes).ok());
     if let Some(payload) = own.filter(|payload| payload.belongs_to(&proof.request, &proof.record)) {
-        return Fetched::Payload(payload);
+        return Fetched::Payload(Box::new(payload));
     }
     let mut others = case.others.iter().copied().cycle();
     let mut was_there = false;
@@ -142,7 +151,7 @@ async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
         match Payload::decode(&bytes) {
             Ok(payload) if payload.belongs_to(&proof.request, &proof.record) => {
                 chain.payloads.borrow(record, bytes);
-                return Fetched::Payload(payload);
+                return Fetched::Payload(Box::new(payload));
             }
             Ok(_) => tracing::debug!(%record, %from, "what was delivered belongs to something else"),
             Err(error) => tracing::debug!(%record, %from, %error, "what was delivered is no payload"),

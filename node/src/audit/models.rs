@@ -1,4 +1,4 @@
-//! What runs records again: the backend that serves, or a second engine with another model that this node has.
+//! What runs records, and layers of them, again: the backend that serves, or a second engine with another model that this node has.
 //!
 //! One model is in memory beside the served one, from when a claim needs it until none has for a while. Claims of one model are run
 //! together. Strangers choose whose records come when, so who is loaded has its turn, and loading takes a quarter of the time at most.
@@ -12,19 +12,20 @@ use aria_chain::ids::{Digest, ModelId};
 use aria_inference::backend::{Backend, BackendKind};
 use aria_inference::engine::EngineOptions;
 use aria_inference::kernels::KernelKind;
-use aria_inference::verify::Claim;
+use aria_inference::verify::{Claim, LayerClaim, LayerVerdict};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::judge::run_again;
+use super::layer::run_layers;
 use crate::consent::Governor;
 use crate::error::NodeError;
 use crate::registrar::files::{Files, Found};
 use crate::services::Served;
 
-/// Claims on their way to the second engine. Who judges runs fewer at once.
+/// Claims on their way to the second engine. Who judges, or looks for what is false, runs fewer at once.
 const CLAIMS_MAX: usize = 16;
 /// How long a model stays that no claim needs.
 const KEPT: Duration = Duration::from_secs(120);
@@ -42,11 +43,34 @@ pub struct Models {
     claims: mpsc::Sender<Waiting>,
 }
 
-/// A claim of a model that this node does not serve, and whoever waits for what comes of it.
+/// A claim of a model that this node does not serve.
 struct Waiting {
     model: ModelId,
-    claim: Claim,
-    reply: oneshot::Sender<(Verdict, Digest)>,
+    work: Work,
+}
+
+/// What is to be run again, and whoever waits for what comes of it.
+enum Work {
+    Record(Box<Claim>, oneshot::Sender<(Verdict, Digest)>),
+    Layers(Box<LayerClaim>, oneshot::Sender<LayerVerdict>),
+}
+
+impl Work {
+    /// Runs it. Who no longer waits needs no answer.
+    async fn run(self, backend: &dyn Backend) {
+        match self {
+            Work::Record(claim, reply) => {
+                if let Some(found) = run_again(backend, *claim).await {
+                    let _ = reply.send(found);
+                }
+            }
+            Work::Layers(asked, reply) => {
+                if let Some(found) = run_layers(backend, *asked).await {
+                    let _ = reply.send(found);
+                }
+            }
+        }
+    }
 }
 
 impl Models {
@@ -98,7 +122,19 @@ impl Models {
             return run_again(&**backend, claim).await;
         }
         let (reply, told) = oneshot::channel();
-        self.claims.send(Waiting { model: *model, claim, reply }).await.ok()?;
+        let work = Work::Record(Box::new(claim), reply);
+        self.claims.send(Waiting { model: *model, work }).await.ok()?;
+        told.await.ok()
+    }
+
+    /// Runs layers of a claim again. None: this node cannot tell.
+    pub(super) async fn run_layers(&self, model: &ModelId, asked: LayerClaim) -> Option<LayerVerdict> {
+        if let Some(backend) = self.serving(model) {
+            return run_layers(&**backend, asked).await;
+        }
+        let (reply, told) = oneshot::channel();
+        let work = Work::Layers(Box::new(asked), reply);
+        self.claims.send(Waiting { model: *model, work }).await.ok()?;
         told.await.ok()
     }
 }
@@ -207,14 +243,9 @@ impl Second {
         self.waiting = others;
         let Some(backend) = self.backend(model).await else { return };
         let mut runs = JoinSet::new();
-        for Waiting { claim, reply, .. } in claims {
+        for Waiting { work, .. } in claims {
             let backend = Arc::clone(&backend);
-            runs.spawn(async move {
-                if let Some(found) = run_again(&*backend, claim).await {
-                    // Who no longer waits needs no answer.
-                    let _ = reply.send(found);
-                }
-            });
+            runs.spawn(async move { work.run(&*backend).await });
         }
         while runs.join_next().await.is_some() {}
         if let Some((turn, _)) = &mut self.loaded {

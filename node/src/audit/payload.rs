@@ -2,7 +2,8 @@
 //! commitments to them.
 //!
 //! Everything in it is bound by the record and the request that it belongs to, so a provider cannot tell two auditors two
-//! stories: what does not fit the commitments was not delivered.
+//! stories: what does not fit the commitments was not delivered. Of how the answer ended, and of the roots of its transcript's
+//! boundaries, whatever the record's root does not bind is as if it was not told.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,21 +11,27 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use aria_chain::codec::Versioned;
+use aria_chain::codec::{Versioned, read_list};
 use aria_chain::hash::{Salt, commit_logit_bias, commit_output, commit_prompt, commit_stop};
 use aria_chain::ids::RecordId;
+use aria_chain::limits::CHOICES_MAX;
 use aria_chain::record::InferenceRecord;
 use aria_chain::request::InferenceRequest;
 use aria_chain::store::StoreError;
-use aria_inference::generation::{FinishReason, GenerationRequest};
+use aria_inference::digest::ModelDigest;
+use aria_inference::generation::{ChoiceOutcome, FinishReason, GenerationRequest};
 use aria_inference::sampler::Sampling;
+use aria_inference::transcript::Hash;
 use aria_inference::verify::{Claim, ClaimedChoice};
+use borsh::io::{Error, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::services::gateway::{Secrets, from_ppm, transcript_salt};
 
 /// Longest payload: half a million tokens.
 pub const PAYLOAD_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+/// Most boundaries of a transcript: four times those of the deepest models there are.
+const BOUNDARIES_MAX: usize = 512;
 
 /// What lies behind a record.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -43,11 +50,45 @@ pub struct Payload {
     pub output_salt: Salt,
     /// Salt of the commitments to options.
     pub options_salt: Salt,
+    /// How each choice ended, or nothing.
+    #[borsh(deserialize_with = "ends")]
+    pub ends: Vec<End>,
 }
+
+/// How a choice ended, and what its part of the record's root is made of.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct End {
+    /// Whether it was cut at the most tokens that were asked for; else it came to its own end.
+    pub is_cut: bool,
+    /// Roots of the boundaries of its transcript.
+    #[borsh(deserialize_with = "boundaries")]
+    pub boundary_roots: Vec<Hash>,
+}
+
+fn ends<R: Read>(reader: &mut R) -> Result<Vec<End>, Error> {
+    read_list(reader, CHOICES_MAX.into(), "ends")
+}
+
+fn boundaries<R: Read>(reader: &mut R) -> Result<Vec<Hash>, Error> {
+    read_list(reader, BOUNDARIES_MAX, "boundaries")
+}
+
+impl End {
+    fn of(choice: &ChoiceOutcome) -> End {
+        End { is_cut: choice.finish == FinishReason::Length, boundary_roots: choice.boundary_roots.clone() }
+    }
+
+    fn finish(&self) -> FinishReason {
+        if self.is_cut { FinishReason::Length } else { FinishReason::Stop }
+    }
+}
+
+/// The roots of the boundaries of each choice's transcript, which the record's root binds; none where they were not told.
+pub type BoundaryRoots = Vec<Vec<Hash>>;
 
 impl Versioned for Payload {
     const NAME: &'static str = "payload";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
 }
 
@@ -58,21 +99,22 @@ pub enum Shown {
     Foreign,
     /// It is, and the record counts its tokens wrongly.
     Miscounted,
-    /// It is. This is what the record claims.
-    Claims(Box<Claim>),
+    /// It is. This is what the record claims, and what its root is made of.
+    Claims(Box<Claim>, BoundaryRoots),
 }
 
 impl Payload {
     /// Of an answer that this node gave.
     pub fn new(
         request: &GenerationRequest,
-        outputs: Vec<Vec<u32>>,
+        choices: &[ChoiceOutcome],
         bias_ppm: Vec<(u32, i64)>,
         secrets: &Secrets,
     ) -> Payload {
         Payload {
             prompt: request.prompt.clone(),
-            outputs,
+            outputs: choices.iter().map(|choice| choice.tokens.clone()).collect(),
+            ends: choices.iter().map(End::of).collect(),
             stop: request.stop.clone(),
             bias_ppm,
             prompt_salt: secrets.prompt,
@@ -110,14 +152,15 @@ impl Payload {
             logit_bias: self.bias_ppm.iter().map(|(token, bias)| (*token, from_ppm(*bias))).collect(),
             seed: request.seed,
         };
-        // How a choice ended is not said: it follows, and whoever checks finds out. This is where it mostly is.
-        let ended = |tokens: &Vec<u32>| {
+        // Where a choice mostly ends. What is not told, or not bound by the root, follows from the run.
+        let guessed = |tokens: &Vec<u32>| {
             let is_full = u32::try_from(tokens.len()) == Ok(request.max_tokens);
             if is_full { FinishReason::Length } else { FinishReason::Stop }
         };
-        let choices = self.outputs.into_iter().map(|tokens| ClaimedChoice { finish: ended(&tokens), tokens });
-        Shown::Claims(Box::new(Claim {
-            choices: choices.collect(),
+        let choices: Vec<ClaimedChoice> =
+            self.outputs.into_iter().map(|tokens| ClaimedChoice { finish: guessed(&tokens), tokens }).collect();
+        let mut claim = Claim {
+            choices,
             request: GenerationRequest {
                 prompt: self.prompt,
                 choices: request.choices.into(),
@@ -129,8 +172,28 @@ impl Payload {
             },
             transcript_root: *record.transcript_root.as_bytes(),
             secret: Some(secret),
-        }))
+        };
+        let roots = bind(&mut claim, &ModelDigest(*record.model_id.as_bytes()), self.ends);
+        Shown::Claims(Box::new(claim), roots)
     }
+}
+
+/// Lets the choices of a claim end as is told, if its root binds that. Returns the roots of boundaries that it binds then.
+fn bind(claim: &mut Claim, model: &ModelDigest, ends: Vec<End>) -> BoundaryRoots {
+    if ends.len() != claim.choices.len() {
+        return BoundaryRoots::new();
+    }
+    let guessed: Vec<FinishReason> = claim.choices.iter().map(|choice| choice.finish).collect();
+    let finish = |claim: &mut Claim, all: Vec<FinishReason>| {
+        claim.choices.iter_mut().zip(all).for_each(|(choice, finish)| choice.finish = finish);
+    };
+    finish(claim, ends.iter().map(End::finish).collect());
+    let roots: BoundaryRoots = ends.into_iter().map(|end| end.boundary_roots).collect();
+    if claim.binds(model, &roots) {
+        return roots;
+    }
+    finish(claim, guessed);
+    BoundaryRoots::new()
 }
 
 /// Most bytes of other nodes' payloads that are kept.
@@ -220,6 +283,7 @@ mod tests {
     use aria_chain::record::{BackendClass, EnergySource, Stage};
     use aria_chain::request::{AuditMode, TaskType};
     use aria_chain::units::{Height, Microjoules, Millis, NanoAria, Timestamp};
+    use aria_inference::transcript::{choice_root, request_root, text_hash};
 
     use super::*;
     use crate::services::gateway::{Terms, bias_ppm, request};
@@ -238,13 +302,35 @@ mod tests {
         }
     }
 
+    /// Both end by themselves; of the first one would think that it was cut.
+    fn choices() -> [ChoiceOutcome; 2] {
+        let choice = |tokens: &[u32], finish, root| ChoiceOutcome {
+            tokens: tokens.to_vec(),
+            text: String::new(),
+            finish,
+            boundary_roots: vec![[root; 32]; 8],
+        };
+        [choice(&[5, 6, 7, 8], FinishReason::Stop, 1), choice(&[9], FinishReason::Stop, 2)]
+    }
+
+    /// What a record of these choices carries.
+    fn root(asked: &GenerationRequest, choices: &[ChoiceOutcome], secrets: &Secrets) -> Hash {
+        let roots = choices.iter().map(|choice| {
+            let salt = transcript_salt(&secrets.output);
+            let text = text_hash(&salt, &asked.prompt, &choice.tokens, choice.finish);
+            choice_root(&ModelDigest([2; 32]), &choice.boundary_roots, &text)
+        });
+        request_root(&roots.collect::<Vec<Hash>>())
+    }
+
     fn answered() -> (InferenceRequest, InferenceRecord, Payload) {
         let (key, chain) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse::<ChainId>().expect("a name"));
         let (asked, secrets) = (asked(), Secrets::draw().expect("randomness"));
         let terms = Terms { audit: AuditMode::Committee, task: TaskType::Any, max_fee: NanoAria::ZERO };
         let here = (&chain, ModelId::new([2; 32]));
         let request = request(key.node_id(), here, Height::new(5), (&asked, terms), &secrets);
-        let outputs = vec![vec![5, 6, 7, 8], vec![9]];
+        let choices = choices();
+        let outputs: Vec<Vec<u32>> = choices.iter().map(|choice| choice.tokens.clone()).collect();
         let record = InferenceRecord {
             request_id: request.id(),
             query_hash: request.prompt_commitment,
@@ -259,9 +345,9 @@ mod tests {
             tokens_generated: 5,
             timestamp_ms: Timestamp::new(1),
             backend: BackendClass::Canonical,
-            transcript_root: aria_chain::ids::Digest::new([7; 32]),
+            transcript_root: aria_chain::ids::Digest::new(root(&asked, &choices, &secrets)),
         };
-        let payload = Payload::new(&asked, outputs, bias_ppm(&asked.sampling), &secrets);
+        let payload = Payload::new(&asked, &choices, bias_ppm(&asked.sampling), &secrets);
         (request, record, payload)
     }
 
@@ -270,12 +356,51 @@ mod tests {
         let (request, record, payload) = answered();
         let bytes = payload.encode();
         let again = Payload::decode(&bytes).expect("its own bytes");
-        let Shown::Claims(claim) = again.claim(&request, &record, [5; 32]) else { panic!("it fits") };
+        let Shown::Claims(claim, roots) = again.claim(&request, &record, [5; 32]) else { panic!("it fits") };
         assert_eq!(claim.request.sampling.logit_bias, [(3, 2.0), (9, -1.5)]);
         assert_eq!((claim.request.prompt.len(), claim.request.max_tokens, claim.secret), (3, 4, Some([5; 32])));
         let ends: Vec<FinishReason> = claim.choices.iter().map(|choice| choice.finish).collect();
-        assert_eq!(ends, [FinishReason::Length, FinishReason::Stop]);
+        assert_eq!(ends, [FinishReason::Stop, FinishReason::Stop]);
         assert_eq!(claim.request.salt, transcript_salt(&payload.output_salt));
+        assert_eq!(roots, choices().map(|choice| choice.boundary_roots));
+    }
+
+    #[test]
+    fn what_the_root_does_not_bind_is_as_if_it_was_not_told() {
+        let (request, record, payload) = answered();
+        let changes: [fn(&mut Payload); 6] = [
+            |payload| payload.ends.clear(),
+            |payload| drop(payload.ends.pop()),
+            |payload| payload.ends.push(payload.ends[0].clone()),
+            |payload| payload.ends[1].is_cut = true,
+            |payload| payload.ends[0].boundary_roots[3][0] ^= 1,
+            |payload| payload.ends[1].boundary_roots.truncate(7),
+        ];
+        for change in changes {
+            let mut other = payload.clone();
+            change(&mut other);
+            let other = Payload::decode(&other.encode()).expect("its own bytes");
+            let Shown::Claims(claim, roots) = other.claim(&request, &record, [5; 32]) else { panic!("it fits") };
+            let ends: Vec<FinishReason> = claim.choices.iter().map(|choice| choice.finish).collect();
+            assert_eq!((ends, roots.len()), (vec![FinishReason::Length, FinishReason::Stop], 0));
+        }
+    }
+
+    #[test]
+    fn lists_of_a_payload_are_bounded_and_an_older_one_is_refused_by_name() {
+        let (.., payload) = answered();
+        let refused = |payload: &Payload| Payload::decode(&payload.encode()).expect_err("too many").to_string();
+        let many = Payload { ends: vec![payload.ends[0].clone(); usize::from(CHOICES_MAX) + 1], ..payload.clone() };
+        assert!(refused(&many).contains("ends has 129 items, at most 128"), "{}", refused(&many));
+        let mut deep = payload.clone();
+        deep.ends[0].boundary_roots = vec![[0; 32]; BOUNDARIES_MAX + 1];
+        assert!(refused(&deep).contains("boundaries has 513 items, at most 512"), "{}", refused(&deep));
+        let mut older = payload.encode();
+        older[0] = 1;
+        assert_eq!(
+            Payload::decode(&older),
+            Err(aria_chain::error::CodecError::Version { name: "payload", got: 1, known: 2 })
+        );
     }
 
     #[test]

@@ -184,6 +184,7 @@ impl Hands {
         block.block().attestations().iter().for_each(|attestation| attestations.remove(&attestation.id()));
         attestations.expire(chain.audits_from());
         drop(attestations);
+        audits.iter().for_each(|(record, _)| chain.layers.forget(record));
         let is_over = |audit: &Audit| audit.outcome.is_none_or(|(status, _)| status != RecordStatus::Verified);
         let over = audits.iter().filter(|(_, audit)| Audit::from_bytes(audit).as_ref().is_none_or(is_over));
         over.for_each(|(record, _)| chain.payloads.forget(record));

@@ -15,6 +15,7 @@ use borsh::io::{Error, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::message::MESSAGE_BYTES_MAX;
+use crate::audit::parts::Part;
 use crate::snapshot::Offer;
 
 /// Blocks in one answer.
@@ -80,6 +81,10 @@ pub enum Sync {
     AskPayload(RecordId),
     /// It; none where the sender may not have it, or there is none.
     Payload(RecordId, Option<Vec<u8>>),
+    /// Asks an auditor who called a record false for a part of the layer where it is, as a judge of the dispute.
+    AskLayer(RecordId, u32),
+    /// It; none where the sender may not have it, or there is none, or not yet.
+    Layer(RecordId, u32, Option<Part>),
 }
 
 impl Versioned for Sync {

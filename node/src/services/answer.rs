@@ -386,8 +386,8 @@ impl Recorder {
             None => vec![chain.key.sign_stage(chain.genesis.chain_id(), &record.id(), 0)],
         };
         let work = move || {
-            let outputs = outcome.choices.iter().map(|choice| choice.tokens.clone()).collect();
-            let payload = Payload::new(&request, outputs, gateway::bias_ppm(&request.sampling), &admitted.secrets);
+            let bias = gateway::bias_ppm(&request.sampling);
+            let payload = Payload::new(&request, &outcome.choices, bias, &admitted.secrets);
             let is_shown = admitted.request.audit == AuditMode::Committee && backend.kind() == BackendKind::Builtin;
             let payload = is_shown.then_some(payload);
             let unreceipted = admitted.answered(record, signatures);

@@ -16,7 +16,7 @@ use aria_inference::{
     generation::{Event, GenerationRequest, Outcome},
     sampler::Sampling,
     transcript::boundaries,
-    verify::{Claim, Verdict},
+    verify::{Claim, LayerClaim, LayerVerdict, Verdict},
 };
 use serde_json::{Value, json};
 
@@ -79,6 +79,7 @@ impl Bench {
         // Warms up caches and clocks.
         self.requests(&Case { generate: 2, prompt: case.prompt.min(64), ..*case })?;
         let (mut prefill, mut decode, mut audit) = (Vec::new(), Vec::new(), Vec::new());
+        let mut layers = [Vec::new(), Vec::new()];
         for _ in 0..self.repeat {
             let times = self.requests(case)?;
             let first = times.iter().map(|times| times.tokens[0]).max().unwrap_or_default();
@@ -89,7 +90,12 @@ impl Bench {
             decode.push(count(later) / (last - first).as_secs_f64());
             if let [times] = times.as_slice() {
                 let generated = times.tokens.last().copied().unwrap_or_default();
-                audit.push(self.verify(case, &times.outcome)?.as_secs_f64() / generated.as_secs_f64());
+                let whole = self.verify(case, &times.outcome)?.as_secs_f64();
+                audit.push(whole / generated.as_secs_f64());
+                let last = self.info.hyper.layers - 1;
+                for (layer, ratios) in [last / 2, last].into_iter().zip(&mut layers) {
+                    ratios.push(self.verify_layer(case, &times.outcome, layer)?.as_secs_f64() / whole);
+                }
             }
         }
         Ok(json!({
@@ -100,6 +106,8 @@ impl Bench {
             "prefill_tok_s": median(&prefill).map(round),
             "decode_tok_s": median(&decode).map(round),
             "audit_ratio": median(&audit).map(round),
+            "layer_ratio": median(&layers[0]).map(round),
+            "last_layer_ratio": median(&layers[1]).map(round),
             "commit_share": round(commit_share),
             "samples": {
                 "prefill_tok_s": prefill.iter().copied().map(round).collect::<Vec<_>>(),
@@ -155,6 +163,38 @@ impl Bench {
             Verdict::Valid(_) => Ok(elapsed),
             other => anyhow::bail!("a true claim was found to be {other:?}; please report this"),
         }
+    }
+
+    /// Time to run one layer of an outcome again, as a judge does who is shown what enters it.
+    fn verify_layer(&mut self, case: &Case, outcome: &Outcome, layer: usize) -> anyhow::Result<Duration> {
+        let claim = Claim::new(self.request(case, self.started)?, outcome);
+        let boundary_roots = outcome.choices.first().context("there is a choice")?.boundary_roots.clone();
+        // A false root behind it makes a search tell what enters it.
+        let mut false_roots = boundary_roots.clone();
+        false_roots.get_mut(layer + 1).context("there is a boundary behind each layer")?[0] ^= 1;
+        let layers = 0..self.info.hyper.layers;
+        let search = LayerClaim { claim, choice: 0, boundary_roots: false_roots, layers, states: Vec::new() };
+        let (found, _) = self.layers(search.clone())?;
+        let LayerVerdict::Wrong { states, .. } = found else {
+            anyhow::bail!("a false root was found to be {found:?}; please report this");
+        };
+        match self.layers(LayerClaim { boundary_roots, layers: layer..layer + 1, states, ..search })? {
+            (LayerVerdict::Right, elapsed) => Ok(elapsed),
+            (other, _) => anyhow::bail!("a right layer was found to be {other:?}; please report this"),
+        }
+    }
+
+    /// Runs layers of a claim again, and the time it took.
+    fn layers(&mut self, asked: LayerClaim) -> anyhow::Result<(LayerVerdict, Duration)> {
+        let (told, verdicts) = mpsc::channel();
+        let reply = VerdictReply::new(Box::new(move |verdict| {
+            let _ = told.send(verdict);
+        }));
+        let began = Instant::now();
+        self.scheduler()?.push(Job::Layers { asked: Box::new(asked), cancel: CancelToken::new(), reply });
+        self.finish()?;
+        let elapsed = began.elapsed();
+        Ok((verdicts.recv()??, elapsed))
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ pub(super) fn table(report: &Value) {
         println!("{:.0} MiB resident, {ratio:.2} of the file", rss / 1_048_576.0);
     }
     println!(
-        "{:>7} {:>7} {:>8} {:>6} {:>13} {:>12} {:>7} {:>8} {:>10} {:>11} {:>10} {:>10}",
+        "{:>7} {:>7} {:>8} {:>6} {:>13} {:>12} {:>7} {:>7} {:>7} {:>8} {:>10} {:>11} {:>10} {:>10}",
         "threads",
         "prompt",
         "generate",
@@ -18,6 +18,8 @@ pub(super) fn table(report: &Value) {
         "prefill tok/s",
         "decode tok/s",
         "audit",
+        "layer",
+        "last",
         "commits",
         "read GB/s",
         "int8 GMAC/s",
@@ -32,7 +34,7 @@ pub(super) fn table(report: &Value) {
         };
         let percent = |value: &Value| value.as_f64().map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0));
         println!(
-            "{:>7} {:>7} {:>8} {:>6} {:>13} {:>12} {:>7} {:>8} {:>10} {:>11} {:>10} {:>10}",
+            "{:>7} {:>7} {:>8} {:>6} {:>13} {:>12} {:>7} {:>7} {:>7} {:>8} {:>10} {:>11} {:>10} {:>10}",
             number("threads", 0),
             number("prompt", 0),
             number("generate", 0),
@@ -40,6 +42,8 @@ pub(super) fn table(report: &Value) {
             number("prefill_tok_s", 1),
             number("decode_tok_s", 2),
             number("audit_ratio", 3),
+            number("layer_ratio", 3),
+            number("last_layer_ratio", 3),
             percent(&run["commit_share"]),
             number("read_gb_s", 1),
             number("int8_gmac_s", 0),
@@ -48,5 +52,8 @@ pub(super) fn table(report: &Value) {
         );
     }
     println!("audit: time to verify a claim over the time to generate it. commits: share of a token's time.");
+    println!(
+        "layer, last: time to run a layer in the middle, and the last one with its draws, over the time to verify all."
+    );
     println!("The limits are measured here and now; the shares follow from them and the model's sizes.");
 }
