@@ -332,6 +332,7 @@ mod tests {
             requester: NodeId::new([2; 32]),
             stages: Vec::new(),
             earned: Earned::default(),
+            tokens: 0,
             seed: Digest::ZERO,
             phase,
             members: Vec::new(),
