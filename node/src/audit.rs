@@ -5,8 +5,12 @@
 //! - [`duty`]: for each record that this node was drawn for: fetch, run again, commit, open
 //! - [`judge`]: a record run again
 //! - [`models`]: with the model that is served, or a second one
+//! - `challenge`: what comes over no wire is asked for on the chain
+//! - [`delivery`]: and posted there by its provider
 //! - `doubt`: whether another auditor ran it too
 
+mod challenge;
+pub mod delivery;
 mod doubt;
 pub mod duty;
 pub mod judge;

@@ -323,6 +323,20 @@ impl Chain {
         self.acknowledge_order(signed.verify(self.genesis.chain_id()).map_err(|error| error.to_string())?)
     }
 
+    /// What waits of this node's own account.
+    pub fn own_orders(&self) -> Vec<VerifiedTransaction> {
+        self.transactions().of(&self.key.node_id())
+    }
+
+    /// Tells peers once more what waits of this node's own account: who was behind did not take it when it came.
+    pub fn repeat_orders(&self) {
+        let Some(network) = self.network.get() else { return };
+        for order in self.own_orders() {
+            let news = Gossip::Transaction(Box::new(order.signed().clone())).encode();
+            network.broadcast(Channel::Gossip, &news, None);
+        }
+    }
+
     /// The attestations that wait. Held like the pool of proofs.
     pub fn attestations(&self) -> MutexGuard<'_, Attestations> {
         self.attestations.lock().expect("no section that holds this lock panics")

@@ -237,11 +237,10 @@ impl Reader<'_> {
         self.optional(&key::challenge(height, index))
     }
 
-    /// Up to `limit` challenges, answered ones too, in order of place.
-    pub fn challenges(&self, limit: usize) -> Result<Vec<(RecordPlace, Challenge)>, StateError> {
-        let parse = |key: &[u8], value: &[u8]| Some((key::place_of_challenge(key)?, entry::decode(value)?));
-        let entries = self.0.scan(key::CHALLENGES, limit)?;
-        entries.into_iter().map(|(key, value)| parse(&key, &value).ok_or(StateError::Damaged { key })).collect()
+    /// Up to `limit` records whose providers are being challenged, the first to be due first.
+    pub fn open_challenges(&self, limit: usize) -> Result<Vec<RecordPlace>, StateError> {
+        let entries = self.0.scan(key::CHALLENGES_DUE, limit)?.into_iter();
+        entries.map(|(key, _)| key::place_of_due(&key).ok_or(StateError::Damaged { key })).collect()
     }
 
     /// What a provider posted, all parts in a row. None: not all of them are there.

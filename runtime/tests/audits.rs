@@ -557,8 +557,9 @@ fn challenge(chain: &Scenario, by: u8) -> Option<VerifiedTransaction> {
 /// A part of what some provider was asked for.
 fn delivery(chain: &Scenario, (part, parts): (u8, u8)) -> Option<VerifiedTransaction> {
     let next = chain.tip.height.next().unwrap();
-    let open = chain.reader().challenges(999).unwrap().into_iter().find(|(_, challenge)| challenge.stands(next));
-    let ((height, index), _) = open?;
+    let open = chain.reader().open_challenges(999).unwrap();
+    let stands = |place: &(Height, u32)| chain.reader().challenge(place.0, place.1).unwrap().unwrap().stands(next);
+    let (height, index) = open.into_iter().find(stands)?;
     let provider = chain.reader().audit(height, index).unwrap()?.stages[0].node_id;
     let n = (1..=5).find(|n| key(*n).node_id() == provider)?;
     let sealed = vec![part; 700 * usize::from(part + 1)];

@@ -41,7 +41,7 @@ pub(crate) fn node_id(member: &Member) -> String {
     member.result("net_info", json!([]))["node_id"].as_str().unwrap().to_owned()
 }
 
-fn account(member: &Member, node: &str) -> Value {
+pub(crate) fn account(member: &Member, node: &str) -> Value {
     member.result("chain_getAccount", json!([node]))
 }
 
@@ -93,7 +93,8 @@ fn forge(member: &Member, payload: &Payload, proof: &SignedProof, nonce: u64) ->
 #[test]
 fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let folder = tempfile::tempdir().unwrap();
-    let mut network = Devnet::start_with(folder.path(), 4, &[("epoch_blocks", 10)]);
+    // What is asked for on the chain is waited for in blocks.
+    let mut network = Devnet::start_with(folder.path(), 4, &[("epoch_blocks", 10), ("heartbeat_ms", 1_000)]);
     let nodes: Vec<String> = network.members.iter().map(node_id).collect();
     let first = &network.members[0];
 

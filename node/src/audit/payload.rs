@@ -279,6 +279,25 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_options_are_no_longer_than_the_chain_takes_them_to_be() {
+        use aria_chain::limits::{CHOICES_MAX, PAYLOAD_OPTIONS_BYTES_MAX};
+        use aria_inference::generation::{STOP_BYTES_MAX, STOPS_MAX};
+        use aria_inference::sampler::LOGIT_BIAS_MAX;
+        let (_, _, payload) = answered();
+        let longest = Payload {
+            prompt: Vec::new(),
+            outputs: vec![Vec::new(); CHOICES_MAX.into()],
+            stop: vec!["x".repeat(STOP_BYTES_MAX); STOPS_MAX],
+            bias_ppm: vec![(1, -1); LOGIT_BIAS_MAX],
+            ..payload
+        };
+        let rest = longest.encode().len();
+        assert!((PAYLOAD_OPTIONS_BYTES_MAX - 64..=PAYLOAD_OPTIONS_BYTES_MAX).contains(&rest), "{rest}");
+        let with_tokens = Payload { prompt: vec![7; 10], ..longest };
+        assert_eq!(with_tokens.encode().len(), rest + 40, "four bytes for each token");
+    }
+
+    #[test]
     fn two_auditors_cannot_be_told_two_stories() {
         let (request, record, payload) = answered();
         let changes: [fn(&mut Payload); 7] = [

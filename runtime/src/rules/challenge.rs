@@ -18,7 +18,8 @@
 //!   wire until it is challenged, nor a proposer, who may be one of the two;
 //! - a provider that posts some parts and not all pays them itself, from its bond, to who challenged it in vain.
 //!
-//! Room is sure: all parts together take at most half of the places of the blocks in which they may come.
+//! Room is sure: the parts of all open challenges take at most half of the places of the blocks that one lasts. So nobody makes a
+//! provider fail by challenging more of its records than blocks can hold.
 
 use aria_chain::ids::NodeId;
 use aria_chain::keys::SEAL_BYTES_MAX;
@@ -47,11 +48,16 @@ const _: () = assert!(DELIVERY_PARTS_MAX as u32 <= u64::BITS, "each part has a b
 pub fn parts_max(tokens: u64, params: &Params) -> Option<u8> {
     let other = u64::try_from(PAYLOAD_OPTIONS_BYTES_MAX.saturating_add(SEAL_BYTES_MAX)).ok()?;
     let bytes = tokens.checked_mul(TOKEN_BYTES)?.checked_add(other)?;
-    let parts = bytes.div_ceil(u64::try_from(DELIVERY_PART_BYTES_MAX).ok()?);
-    let in_block = usize::try_from(params.transactions_per_block_max).ok()?.checked_div(PART_PLACES)?;
-    let room = u64::try_from(in_block).ok()?.saturating_mul(params.challenge_blocks).div_ceil(2);
-    let parts = u8::try_from(parts).ok()?;
-    (parts <= DELIVERY_PARTS_MAX && u64::from(parts) <= room).then_some(parts)
+    let parts = u8::try_from(bytes.div_ceil(u64::try_from(DELIVERY_PART_BYTES_MAX).ok()?)).ok()?;
+    (parts <= DELIVERY_PARTS_MAX && usize::from(parts) <= room(params)).then_some(parts)
+}
+
+/// Parts for which there is room in half of the places of the blocks that a challenge lasts. All that are open fit it together, and each
+/// can be answered to the end.
+pub fn room(params: &Params) -> usize {
+    let places = usize::try_from(params.transactions_per_block_max).unwrap_or(usize::MAX);
+    let blocks = usize::try_from(params.challenge_blocks).unwrap_or(usize::MAX);
+    places.div_euclid(PART_PLACES).saturating_mul(blocks).div_ceil(2)
 }
 
 /// What a challenge about a record of so many tokens is backed with: the least fees of all that its provider may post. None: it cannot
@@ -92,6 +98,10 @@ pub(super) fn raise(
     let tokens = audit.tokens;
     let bounds = parts_max(tokens, params).zip(deposit(tokens, params));
     let (parts_max, deposit) = bounds.ok_or(TransactionFault::PayloadTooLong { tokens })?;
+    let room = room(params);
+    if promised(room, overlay)?.saturating_add(parts_max.into()) > room {
+        return Err(TransactionFault::ChallengesFull { parts: parts_max, room }.into());
+    }
     if !fee::hold(by, deposit, overlay)? {
         let balance = overlay.read().account(by)?.unwrap_or_default().balance;
         return Err(TransactionFault::BalanceTooLow { balance, needed: deposit }.into());
@@ -103,6 +113,17 @@ pub(super) fn raise(
     overlay.put(key::challenge(height, index), &challenge);
     overlay.put(key::challenge_due(until, height, index), &());
     Ok(())
+}
+
+/// Parts that open challenges may bring yet, all together. None of them was let in beyond the room.
+fn promised(room: usize, overlay: &Overlay<'_>) -> Result<usize, StateError> {
+    let mut parts = 0_usize;
+    for (height, index) in overlay.read().open_challenges(room)? {
+        let damaged = || StateError::Damaged { key: key::challenge(height, index) };
+        let open = overlay.read().challenge(height, index)?.ok_or_else(damaged)?;
+        parts = parts.saturating_add(open.parts_max.into());
+    }
+    Ok(parts)
 }
 
 /// A part of what is behind a record.

@@ -194,6 +194,16 @@ pub enum TransactionFault {
         /// Of prompt and answer.
         tokens: u64,
     },
+    /// What is asked for must find room.
+    #[error(
+        "open challenges leave no room for {parts} parts more, there is some for {room} in all; try again when one is answered"
+    )]
+    ChallengesFull {
+        /// Most parts of what would be asked for.
+        parts: u8,
+        /// Parts for which there is room.
+        room: usize,
+    },
     /// Who was not asked brings nothing.
     #[error("no challenge about record {index} of block {height} is open; there is nothing to deliver")]
     NothingToDeliver {
@@ -316,12 +326,7 @@ pub(crate) fn apply(
     let (transaction, least) = (verified.transaction(), least(verified.places(), place.params()));
     check_time(transaction, least, place)?;
     let mut effects = Overlay::new(overlay);
-    // What a part of a payload costs at least, the deposit of who asked for it pays.
-    let own = if matches!(transaction.action, Action::Deliver { .. }) {
-        transaction.fee.minus_or_zero(least)
-    } else {
-        transaction.fee
-    };
+    let own = own_fee(transaction, place.params());
     pay(transaction, own, place, &mut effects)?;
     act(transaction, least, place, &mut effects)?;
     let left = burn(transaction, own, place, &mut effects)?;
@@ -343,6 +348,14 @@ fn check_time(transaction: &Transaction, least: NanoAria, place: Place<'_>) -> R
         return Err(TransactionFault::FeeTooLow { fee, min: least.get() });
     }
     Ok(())
+}
+
+/// What of a fee its sender pays: what a part of a payload costs at least, the deposit of who asked for it pays, and nobody gets.
+pub fn own_fee(transaction: &Transaction, params: &Params) -> NanoAria {
+    match transaction.action {
+        Action::Deliver { .. } => transaction.fee.minus_or_zero(least(transaction.places(), params)),
+        _ => transaction.fee,
+    }
 }
 
 /// What an action costs besides the fee, all of it destroyed. What a doubt or a challenge is backed with may come back, and is no price.

@@ -178,20 +178,17 @@ pub fn challenge(height: Height, index: u32) -> Vec<u8> {
     [CHALLENGES, &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
 }
 
-/// The place inside a key of [`CHALLENGES`].
-pub fn place_of_challenge(key: &[u8]) -> Option<(Height, u32)> {
-    let height = height_behind(CHALLENGES, key)?;
-    Some((height, u32::from_be_bytes(*key.last_chunk::<4>()?)))
-}
-
 /// A part that was posted.
 pub fn delivered(height: Height, index: u32, part: u8) -> Vec<u8> {
     [&[0x18], height.get().to_be_bytes().as_slice(), &index.to_be_bytes(), &[part]].concat()
 }
 
-/// Open challenges that take parts up to a block.
+/// Table of open challenges, by the last block that takes parts.
+pub const CHALLENGES_DUE: &[u8] = &[0x19];
+
+/// Those of a block.
 pub fn challenges_due(until: Height) -> Vec<u8> {
-    [&[0x19], until.get().to_be_bytes().as_slice()].concat()
+    [CHALLENGES_DUE, &until.get().to_be_bytes()].concat()
 }
 
 /// One of them.

@@ -249,6 +249,31 @@ fn what_is_too_long_for_the_chain_is_not_asked_for() {
 }
 
 #[test]
+fn no_more_is_asked_for_than_blocks_have_room_for() {
+    // One part in a block; nine blocks, of which half may be filled.
+    let narrow = [
+        ("transactions_per_block_max = 256", "transactions_per_block_max = 12"),
+        ("challenge_blocks = 16", "challenge_blocks = 9"),
+    ];
+    let (mut chain, ..) = drawn(4, &narrow);
+    let proofs = (0..2).map(|_| chain.proof(|claim| claim.request.max_fee = NanoAria::new(PAID))).collect();
+    chain.advance(chain.soon(), proofs);
+    let at = chain.tip.height;
+    chain.advance(chain.soon(), Vec::new());
+    chain.advance(chain.soon(), Vec::new());
+    let asks = |chain: &Scenario, index: u32| chain.order(3, Action::Challenge { height: at, index }, |_| {});
+    let first = asks(&chain, 0);
+    order(&mut chain, vec![first]);
+    let second = asks(&chain, 1);
+    chain.refuses(&second, &TransactionFault::ChallengesFull { parts: 3, room: 5 });
+    let answer = delivers(&chain, at, (0, 1));
+    order(&mut chain, vec![answer]);
+    let second = asks(&chain, 1);
+    order(&mut chain, vec![second]);
+    assert_eq!(chain.reader().open_challenges(9).unwrap().len(), 1);
+}
+
+#[test]
 fn only_the_provider_delivers_each_part_once_and_all_of_one_whole() {
     let (mut chain, _, at) = drawn(4, &[]);
     let (height, index) = (at, 0);
