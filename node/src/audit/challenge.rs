@@ -34,7 +34,13 @@ pub(super) async fn fetch(chain: &Arc<Chain>, case: &Case) -> Option<Fetched> {
     }
     match posted(chain, case).await {
         Posted::Payload(payload) => return Some(Fetched::Payload(payload)),
-        Posted::Garbage => return Some(Fetched::Withheld),
+        // Somebody else of the committee may have it all the same.
+        Posted::Garbage => {
+            return Some(match judge::fetch(chain, case, ASKED_MAX).await {
+                Fetched::Payload(payload) => Fetched::Payload(payload),
+                Fetched::Withheld | Fetched::Unreached => Fetched::Withheld,
+            });
+        }
         Posted::Nothing => {}
     }
     let mut fetched = Fetched::Unreached;

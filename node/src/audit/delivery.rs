@@ -96,17 +96,13 @@ impl Provider {
         if parts > challenge.parts_max {
             return Err(format!("it takes {parts} parts, the record's tokens fit {}", challenge.parts_max));
         }
-        let waiting: BTreeSet<u8> = chain
-            .own_orders()
-            .iter()
-            .filter_map(|order| {
-                let of = |at: &RecordPlace, part: u8| (*at == (height, index)).then_some(part);
-                match order.transaction().action {
-                    Action::Deliver { height, index, part, .. } => of(&(height, index), part),
-                    _ => None,
-                }
-            })
-            .collect();
+        let is_part_of_it = |action: &Action| match action {
+            Action::Deliver { height: of, index: at, part, .. } if (*of, *at) == (height, index) => Some(*part),
+            _ => None,
+        };
+        let waiting = chain.own_orders();
+        let waiting: BTreeSet<u8> =
+            waiting.iter().filter_map(|order| is_part_of_it(&order.transaction().action)).collect();
         let mut is_new = false;
         for (part, sealed) in (0..).zip(sealed.chunks(DELIVERY_PART_BYTES_MAX)) {
             if !challenge.has(part) && !waiting.contains(&part) {
