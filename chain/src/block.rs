@@ -133,6 +133,11 @@ impl VerifiedBody {
         Domain::BODY.hash_of(&(evidence, transactions, attestations, proofs))
     }
 
+    /// Places that its transactions take.
+    pub fn places(&self) -> usize {
+        self.transactions.iter().map(VerifiedTransaction::places).sum()
+    }
+
     /// Length of the transactions, attestations and proofs.
     pub fn size_bytes(&self) -> usize {
         let transactions: usize = self.transactions.iter().map(VerifiedTransaction::size_bytes).sum();
@@ -393,6 +398,10 @@ fn record_ids(height: Height, body: &VerifiedBody) -> Result<Vec<RecordId>, Bloc
     }
     if proofs.len() > BLOCK_RECORDS_MAX {
         return Err(BlockError::TooManyRecords { got: proofs.len() });
+    }
+    let places = body.places();
+    if places > BLOCK_TRANSACTIONS_MAX {
+        return Err(BlockError::TransactionPlaces { got: places });
     }
     let size = body.size_bytes();
     if size > BODY_BYTES_MAX {

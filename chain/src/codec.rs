@@ -52,10 +52,16 @@ pub fn read_list<T: BorshDeserialize, R: Read>(reader: &mut R, max: usize, field
 
 /// Reads a text of at most `max` bytes; the bound is checked before memory is taken.
 pub fn read_text<R: Read>(reader: &mut R, max: usize, field: &str) -> Result<String, Error> {
+    let bytes = read_bytes(reader, max, field)?;
+    String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, format!("{field} is not UTF-8")))
+}
+
+/// Reads at most `max` bytes; the bound is checked before memory is taken.
+pub fn read_bytes<R: Read>(reader: &mut R, max: usize, field: &str) -> Result<Vec<u8>, Error> {
     let length = read_length(reader, max, field)?;
     let mut bytes = vec![0; length];
     reader.read_exact(&mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, format!("{field} is not UTF-8")))
+    Ok(bytes)
 }
 
 fn read_length<R: Read>(reader: &mut R, max: usize, field: &str) -> Result<usize, Error> {
@@ -68,11 +74,15 @@ fn read_length<R: Read>(reader: &mut R, max: usize, field: &str) -> Result<usize
 
 /// Readers of bounded lists, for `#[borsh(deserialize_with = ...)]`.
 pub(crate) mod bounded {
-    use super::{BorshDeserialize, Error, Read, read_list};
+    use super::{BorshDeserialize, Error, Read, read_bytes, read_list};
     use crate::limits::{
         ATTESTATION_ITEMS_MAX, BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX,
-        STAGES_MAX, VALIDATORS_MAX,
+        DELIVERY_PART_BYTES_MAX, STAGES_MAX, VALIDATORS_MAX,
     };
+
+    pub(crate) fn sealed<R: Read>(reader: &mut R) -> Result<Vec<u8>, Error> {
+        read_bytes(reader, DELIVERY_PART_BYTES_MAX, "sealed")
+    }
 
     pub(crate) fn stages<T: BorshDeserialize, R: Read>(reader: &mut R) -> Result<Vec<T>, Error> {
         read_list(reader, STAGES_MAX, "stages")

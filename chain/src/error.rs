@@ -6,7 +6,8 @@ use crate::consent::ConsentError;
 use crate::ids::{BlockHash, ChainId, Digest, ModelId, NodeId, RecordId, RequestId, TransactionId};
 use crate::limits::{
     ATTESTATION_ITEMS_MAX, BLOCK_ATTESTATIONS_MAX, BLOCK_EVIDENCE_MAX, BLOCK_RECORDS_MAX, BLOCK_TRANSACTIONS_MAX,
-    BODY_BYTES_MAX, CHOICES_MAX, POWER_TOTAL_MAX, STAGES_MAX, STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
+    BODY_BYTES_MAX, CHOICES_MAX, DELIVERY_PART_BYTES_MAX, DELIVERY_PARTS_MAX, POWER_TOTAL_MAX, STAGES_MAX,
+    STAMP_ZERO_DIGITS_MAX, VALIDATORS_MAX,
 };
 use crate::model::ShapeError;
 use crate::units::{Height, Millis};
@@ -370,6 +371,12 @@ pub enum BlockError {
         /// Transactions given.
         got: usize,
     },
+    /// A block's places for transactions are bounded.
+    #[error("transactions of the block take {got} places, there are {BLOCK_TRANSACTIONS_MAX}")]
+    TransactionPlaces {
+        /// Places taken.
+        got: usize,
+    },
     /// The header counts the transactions.
     #[error("header counts {header} transactions, the body has {body}")]
     TransactionCount {
@@ -438,6 +445,26 @@ pub enum TransactionError {
     /// Every node computes work from registered shapes, so they must be possible ones.
     #[error("shape: {0}")]
     Shape(#[from] ShapeError),
+    /// A payload has some parts, and not too many.
+    #[error("parts is {parts}, it must be 1 to {DELIVERY_PARTS_MAX}")]
+    Parts {
+        /// As it says.
+        parts: u8,
+    },
+    /// A part is one of them.
+    #[error("part {part} is none of {parts}; count from 0")]
+    Part {
+        /// As it says.
+        part: u8,
+        /// As it says.
+        parts: u8,
+    },
+    /// A part has some bytes, and not too many.
+    #[error("sealed has {got} bytes, it must have 1 to {DELIVERY_PART_BYTES_MAX}")]
+    PartBytes {
+        /// Bytes given.
+        got: usize,
+    },
     /// The sender signs what it orders.
     #[error("transaction {transaction} is not signed by its sender {sender}")]
     Unsigned {
@@ -567,6 +594,24 @@ pub enum AdmissionError {
         /// Most that may wait.
         max: usize,
     },
+    /// One account's share of the bytes is bounded.
+    #[error("{sender} has {bytes} of at most {max} bytes of transactions waiting; wait for a block")]
+    SenderBytesFull {
+        /// Whose account it is.
+        sender: NodeId,
+        /// Bytes that wait.
+        bytes: usize,
+        /// Most bytes that may wait.
+        max: usize,
+    },
+    /// The bytes of waiting transactions are bounded.
+    #[error("waiting transactions have {bytes} of at most {max} bytes; wait for a block")]
+    TransactionBytesFull {
+        /// Bytes that wait.
+        bytes: usize,
+        /// Most bytes that may wait.
+        max: usize,
+    },
     /// The number of waiting transactions is bounded.
     #[error("{max} transactions are waiting, which is the most; wait for a block")]
     TransactionsFull {
@@ -609,6 +654,8 @@ impl AdmissionError {
             AdmissionError::NonceOutOfTurn { .. } => "NonceOutOfTurn",
             AdmissionError::TransactionExpired { .. } => "TransactionExpired",
             AdmissionError::SenderFull { .. } => "SenderFull",
+            AdmissionError::SenderBytesFull { .. } => "SenderBytesFull",
+            AdmissionError::TransactionBytesFull { .. } => "TransactionBytesFull",
             AdmissionError::TransactionsFull { .. } => "TransactionsFull",
             AdmissionError::RequesterFull { .. } => "RequesterFull",
             AdmissionError::Full { .. } => "Full",

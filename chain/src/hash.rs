@@ -58,6 +58,10 @@ impl Domain {
     pub const AUDIT: Domain = Domain("aria/audit/v1");
     /// An auditor's secret for one record, from its key.
     pub const AUDIT_SECRET: Domain = Domain("aria/audit-secret/v1");
+    /// Keys that seal what is behind a record, from the key of who seals it.
+    pub const SEAL_SECRET: Domain = Domain("aria/seal-secret/v1");
+    /// Key that seals the key of a sealed payload to one of its readers.
+    pub const SEAL: Domain = Domain("aria/seal/v1");
     /// Who is drawn to audit a record.
     pub const DRAW: Domain = Domain("aria/draw/v1");
     /// Salt of a transcript, from that of the output's commitment.
@@ -119,7 +123,7 @@ pub fn commit_logit_bias(salt: &Salt, bias_ppm: &[(u32, i64)]) -> Digest {
 mod tests {
     use super::*;
 
-    const ALL: [Domain; 34] = [
+    const ALL: [Domain; 36] = [
         Domain::REQUEST,
         Domain::RECORD,
         Domain::BLOCK,
@@ -133,6 +137,8 @@ mod tests {
         Domain::ATTESTATIONS,
         Domain::AUDIT,
         Domain::AUDIT_SECRET,
+        Domain::SEAL_SECRET,
+        Domain::SEAL,
         Domain::DRAW,
         Domain::TRANSCRIPT_SALT,
         Domain::BEACON,

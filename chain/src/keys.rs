@@ -1,4 +1,5 @@
-//! Key pairs and signatures: one sign and one verify per purpose, never over bare bytes. Sole user of ed25519-dalek and curve25519-dalek.
+//! Key pairs and signatures: one sign and one verify per purpose, never over bare bytes. Sole user of ed25519-dalek, curve25519-dalek and
+//! chacha20poly1305.
 //!
 //! What is signed is a hash in the purpose's domain over the chain id and the value, so that no signature counts on
 //! another chain or in another role; only the handshake of TLS, which has a form of its own, is signed as it is. Verification is the strict one everywhere, and a key must be written in its
@@ -16,9 +17,11 @@ use crate::ids::{AttestationId, BlockHash, ChainId, Digest, NodeId, RecordId, Re
 use crate::units::{Height, Round};
 
 mod file;
+mod seal;
 mod vrf;
 
 pub use file::KeyError;
+pub use seal::{SEAL_BYTES_MAX, SealError};
 pub use vrf::VrfProof;
 
 /// An ed25519 signature.

@@ -36,14 +36,34 @@ pub const BLOCK_EVIDENCE_MAX: usize = 16;
 /// Longest name of a model. It is kept in the state and shown in lists.
 pub const MODEL_NAME_BYTES_MAX: usize = 64;
 
-/// Longest encoding of a signed transaction: one that registers a model under the longest name takes 300 bytes.
-pub const TRANSACTION_BYTES_MAX: usize = 320;
+/// A transaction takes a place in a block for each that it begins of so many bytes. All but parts of payloads take one: one that
+/// registers a model under the longest name has 300 bytes.
+pub const TRANSACTION_PLACE_BYTES: usize = 320;
+
+/// Longest encoding of a signed transaction: one that delivers the longest part of a payload has 3,776 bytes.
+pub const TRANSACTION_BYTES_MAX: usize = 12 * TRANSACTION_PLACE_BYTES;
+
+/// Longest part of a sealed payload: it fits one value of the state, and its transaction one of the store.
+pub const DELIVERY_PART_BYTES_MAX: usize = 3_584;
+
+/// Parts of one sealed payload: prompt and answer of 32,768 tokens, with the longest options.
+pub const DELIVERY_PARTS_MAX: u8 = 40;
+
+/// To whom a payload can be sealed at once: the largest committee.
+pub const SEAL_RECIPIENTS_MAX: usize = 16;
+
+/// Longest part of a payload that is no token: 16 stop strings of 256 bytes, 300 biases, salts, and lengths of 128 choices.
+pub const PAYLOAD_OPTIONS_BYTES_MAX: usize = 8_448;
 
 /// Models that wait to be confirmed at once. All of them are read where one is proposed, and where an epoch begins.
 pub const MODEL_PROPOSALS_MAX: usize = 256;
 
-/// Transactions of one block. Verifying their signatures takes as long as those of 340 records.
+/// Places for transactions in one block, and so the most that it holds. Verifying their signatures takes as long as those of 340
+/// records.
 pub const BLOCK_TRANSACTIONS_MAX: usize = 1_024;
+
+/// Bytes of all transactions of one block: what its places hold.
+pub const BLOCK_TRANSACTION_BYTES_MAX: usize = BLOCK_TRANSACTIONS_MAX * TRANSACTION_PLACE_BYTES;
 
 /// Records of one attestation: their openings fit one value of the store.
 pub const ATTESTATION_ITEMS_MAX: usize = 48;
@@ -118,6 +138,12 @@ pub const MEMPOOL_TRANSACTIONS_MAX: usize = 10_000;
 /// Waiting transactions of one account: nobody fills the pool alone.
 pub const MEMPOOL_PER_SENDER_MAX: usize = 100;
 
+/// Bytes of all waiting transactions.
+pub const MEMPOOL_TRANSACTION_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+/// Bytes of one account's waiting transactions: a payload of the most parts, and some orders.
+pub const MEMPOOL_SENDER_BYTES_MAX: usize = 256 * 1_024;
+
 /// Attestations waiting for a block.
 pub const MEMPOOL_ATTESTATIONS_MAX: usize = 4_096;
 
@@ -130,13 +156,20 @@ pub const KEY_FILE_BYTES_MAX: u64 = 4 * 1_024;
 const _: () = assert!(PROOF_BYTES_MAX <= STORE_CHUNK_BYTES, "a proof fits one store value");
 const _: () = assert!(
     BLOCK_RECORDS_MAX * PROOF_BYTES_MAX
-        + BLOCK_TRANSACTIONS_MAX * TRANSACTION_BYTES_MAX
+        + BLOCK_TRANSACTION_BYTES_MAX
         + BLOCK_ATTESTATIONS_MAX * ATTESTATION_BYTES_MAX
         + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX
         + 16
         <= BODY_BYTES_MAX,
     "the fullest body is allowed"
 );
+const _: () =
+    assert!(TRANSACTION_BYTES_MAX <= PROOF_BYTES_MAX, "a transaction fits one store value, and one message of gossip");
+const _: () = assert!(
+    DELIVERY_PARTS_MAX as usize * TRANSACTION_BYTES_MAX <= MEMPOOL_SENDER_BYTES_MAX,
+    "a whole payload can wait"
+);
+const _: () = assert!(DELIVERY_PART_BYTES_MAX + 8 <= STATE_VALUE_BYTES_MAX, "a part fits one state value");
 const _: () = assert!(VALIDATOR_SET_BYTES_MAX <= STORE_CHUNK_BYTES, "a validator set fits one store value");
 const _: () = assert!(STATE_VALUE_BYTES_MAX + 64 <= STORE_VALUE_BYTES_MAX, "a state value fits one store value");
 const _: () = assert!(STORE_CHUNK_BYTES + 64 <= STORE_VALUE_BYTES_MAX, "a chunk fits one store value");

@@ -12,7 +12,9 @@ use crate::error::TransactionError;
 use crate::hash::Domain;
 use crate::ids::{ChainId, Digest, ModelId, NodeId, TransactionId};
 use crate::keys::{self, Signature};
-use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::limits::{
+    DELIVERY_PART_BYTES_MAX, DELIVERY_PARTS_MAX, SIGNATURE_BYTES, TRANSACTION_BYTES_MAX, TRANSACTION_PLACE_BYTES,
+};
 use crate::model::{ModelName, Shape};
 use crate::sobriety::SobrietyAttestation;
 use crate::units::{Height, NanoAria};
@@ -99,6 +101,27 @@ pub enum Action {
         /// What it committed to.
         opening: Opening,
     } = 9,
+    /// Says, as one who was drawn for a record, that what an audit needs did not come: its provider is to post it.
+    Challenge {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    } = 10,
+    /// Posts a part of what an audit needs, sealed to those who were drawn.
+    Deliver {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+        /// Which part, from 0 on.
+        part: u8,
+        /// How many there are.
+        parts: u8,
+        /// Its bytes.
+        #[borsh(deserialize_with = "crate::codec::bounded::sealed")]
+        sealed: Vec<u8>,
+    } = 11,
 }
 
 impl Action {
@@ -114,6 +137,8 @@ impl Action {
             Action::Doubt { .. } => "doubt",
             Action::Sobriety(_) => "sobriety",
             Action::Leak { .. } => "leak",
+            Action::Challenge { .. } => "challenge",
+            Action::Deliver { .. } => "deliver",
         }
     }
 
@@ -126,7 +151,9 @@ impl Action {
             | Action::ConfirmModel { .. }
             | Action::Doubt { .. }
             | Action::Sobriety(_)
-            | Action::Leak { .. } => None,
+            | Action::Leak { .. }
+            | Action::Challenge { .. }
+            | Action::Deliver { .. } => None,
         }
     }
 
@@ -140,7 +167,9 @@ impl Action {
             | Action::ConfirmModel { .. }
             | Action::Doubt { .. }
             | Action::Sobriety(_)
-            | Action::Leak { .. } => NanoAria::ZERO,
+            | Action::Leak { .. }
+            | Action::Challenge { .. }
+            | Action::Deliver { .. } => NanoAria::ZERO,
         }
     }
 }
@@ -155,6 +184,11 @@ impl Transaction {
     /// Its id: the hash of all of it. The signature is no part of it.
     pub fn id(&self) -> TransactionId {
         TransactionId::new(*Domain::TRANSACTION.hash(&self.encode()).as_bytes())
+    }
+
+    /// Places that it takes in a block once it is signed.
+    pub fn places(&self) -> usize {
+        places(self.encode().len() + SIGNATURE_BYTES)
     }
 }
 
@@ -186,6 +220,7 @@ impl SignedTransaction {
         match action {
             Action::Consent { contract: Some(contract) } => contract.check()?,
             Action::RegisterModel { shape, .. } => shape.check()?,
+            Action::Deliver { part, parts, sealed, .. } => check_part(*part, *parts, sealed.len())?,
             _ => {}
         }
         let id = self.transaction.id();
@@ -196,6 +231,25 @@ impl SignedTransaction {
         let digest = Domain::TRANSACTIONS.hash(&encoded);
         Ok(VerifiedTransaction { id, digest, size_bytes: encoded.len(), signed: self })
     }
+}
+
+/// What every part of a payload keeps to by itself.
+fn check_part(part: u8, parts: u8, got: usize) -> Result<(), TransactionError> {
+    if !(1..=DELIVERY_PARTS_MAX).contains(&parts) {
+        return Err(TransactionError::Parts { parts });
+    }
+    if part >= parts {
+        return Err(TransactionError::Part { part, parts });
+    }
+    if !(1..=DELIVERY_PART_BYTES_MAX).contains(&got) {
+        return Err(TransactionError::PartBytes { got });
+    }
+    Ok(())
+}
+
+/// Places that a transaction of this size takes in a block; it pays the least fee for each.
+fn places(size_bytes: usize) -> usize {
+    size_bytes.div_ceil(TRANSACTION_PLACE_BYTES)
 }
 
 /// A transaction that its sender signed.
@@ -231,5 +285,10 @@ impl VerifiedTransaction {
     /// Length of its encoding.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
+    }
+
+    /// Places that it takes in a block.
+    pub fn places(&self) -> usize {
+        places(self.size_bytes)
     }
 }

@@ -54,6 +54,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("doubt", doubt().signed().encode()),
         ("sobriety", sobriety().signed().encode()),
         ("leak", leak().signed().encode()),
+        ("challenge", challenge().signed().encode()),
+        ("delivery", delivery().signed().encode()),
         ("tip", to_bytes(&tip)),
         ("place", to_bytes(&place)),
         ("consent", consent(1, 0, Some(Consent::default())).encode()),
@@ -76,6 +78,14 @@ fn doubt() -> VerifiedTransaction {
 fn leak() -> VerifiedTransaction {
     let opening = Opening { secret: [4; 32], verdict: Verdict::Valid, root: Digest::new([5; 32]) };
     order(1, 0, Action::Leak { height: Height::new(9), index: 3, auditor: support::node(2), opening })
+}
+
+fn challenge() -> VerifiedTransaction {
+    order(1, 0, Action::Challenge { height: Height::new(9), index: 3 })
+}
+
+fn delivery() -> VerifiedTransaction {
+    order(1, 0, Action::Deliver { height: Height::new(9), index: 3, part: 1, parts: 2, sealed: vec![6, 7, 8] })
 }
 
 fn sobriety() -> VerifiedTransaction {
@@ -165,14 +175,14 @@ fn decode_as(name: &str, bytes: &[u8]) -> Result<(), CodecError> {
         "certificate" => decode::<CommitCertificate>(bytes),
         "validator set" => decode::<ValidatorSet>(bytes),
         "evidence" => decode::<Evidence>(bytes),
-        "transaction" | "doubt" | "sobriety" | "leak" | "consent" | "revocation" | "model registration"
-        | "model confirmation" => decode::<SignedTransaction>(bytes),
+        "transaction" | "doubt" | "sobriety" | "leak" | "challenge" | "delivery" | "consent" | "revocation"
+        | "model registration" | "model confirmation" => decode::<SignedTransaction>(bytes),
         "attestation" => decode::<SignedAttestation>(bytes),
         other => panic!("no versioned type is called {other}"),
     }
 }
 
-const VERSIONED: [&str; 17] = [
+const VERSIONED: [&str; 19] = [
     "request",
     "record",
     "proof",
@@ -186,6 +196,8 @@ const VERSIONED: [&str; 17] = [
     "doubt",
     "sobriety",
     "leak",
+    "challenge",
+    "delivery",
     "consent",
     "revocation",
     "model registration",

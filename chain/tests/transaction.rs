@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps nothing fails, which is what a test is for")]
 
 use aria_chain::block::{Body, ProposedBlock, VerifiedBody};
+use aria_chain::codec::Versioned;
 use aria_chain::error::{AdmissionError, BlockError, TransactionError};
 use aria_chain::ids::{ChainId, ModelId, TransactionId};
-use aria_chain::limits::{BLOCK_TRANSACTIONS_MAX, MEMPOOL_PER_SENDER_MAX};
+use aria_chain::limits::{
+    BLOCK_TRANSACTIONS_MAX, DELIVERY_PART_BYTES_MAX, DELIVERY_PARTS_MAX, MEMPOOL_PER_SENDER_MAX,
+    MEMPOOL_SENDER_BYTES_MAX, MEMPOOL_TRANSACTION_BYTES_MAX, TRANSACTION_BYTES_MAX,
+};
 use aria_chain::mempool::transactions::Transactions;
 use aria_chain::model::{ModelName, Shape, ShapeError};
 use aria_chain::store::{MemoryStore, Pending, Store};
@@ -67,6 +71,70 @@ fn only_a_possible_shape_is_registered() {
         Action::RegisterModel { model: ModelId::new([7; 32]), name: ModelName::new("b").unwrap(), shape: SHAPE };
     assert!(matches!(altered.verify(&chain_id()), Err(TransactionError::Unsigned { .. })));
     assert_eq!((signed.transaction.action.name(), signed.transaction.action.amount()), ("register_model", None));
+}
+
+/// A part of a payload, as long as this.
+fn part(from: u8, nonce: u64, length: usize) -> VerifiedTransaction {
+    let sealed = vec![5; length];
+    let action = Action::Deliver { height: Height::new(9), index: 3, part: 0, parts: 2, sealed };
+    support::order(from, nonce, action)
+}
+
+#[test]
+fn a_part_of_a_payload_is_one_of_some_and_not_too_long() {
+    let verified = |part: u8, parts: u8, length: usize| {
+        let sealed = vec![5; length];
+        let action = Action::Deliver { height: Height::new(9), index: 3, part, parts, sealed };
+        changed(|transaction| transaction.action = action).verify(&chain_id()).map(drop)
+    };
+    let most = DELIVERY_PART_BYTES_MAX;
+    assert_eq!(verified(DELIVERY_PARTS_MAX - 1, DELIVERY_PARTS_MAX, most), Ok(()));
+    assert_eq!(verified(0, 0, 1), Err(TransactionError::Parts { parts: 0 }));
+    let many = DELIVERY_PARTS_MAX + 1;
+    assert_eq!(verified(0, many, 1), Err(TransactionError::Parts { parts: many }));
+    assert_eq!(verified(2, 2, 1), Err(TransactionError::Part { part: 2, parts: 2 }));
+    assert_eq!(verified(0, 1, 0), Err(TransactionError::PartBytes { got: 0 }));
+    assert_eq!(verified(0, 1, most + 1), Err(TransactionError::PartBytes { got: most + 1 }));
+    // A longer one is not even read.
+    let signed = changed(|transaction| {
+        let sealed = vec![5; most + 1];
+        transaction.action = Action::Deliver { height: Height::new(9), index: 3, part: 0, parts: 1, sealed };
+    });
+    let refused = SignedTransaction::decode(&signed.encode()).unwrap_err().to_string();
+    assert!(refused.contains("sealed has 3585 items, at most 3584"), "{refused}");
+}
+
+#[test]
+fn the_longest_part_fits_a_transaction_of_the_most_places() {
+    let mut signed = part(1, 0, DELIVERY_PART_BYTES_MAX).signed().clone();
+    signed.transaction.chain_id = ChainId::new("x".repeat(48)).unwrap();
+    let bytes = signed.encode();
+    assert_eq!((bytes.len(), SignedTransaction::decode(&bytes)), (3_776, Ok(signed)));
+    assert!(bytes.len() <= TRANSACTION_BYTES_MAX);
+    assert_eq!((part(1, 0, DELIVERY_PART_BYTES_MAX).places(), transfer(1, 2, 0).places()), (12, 1));
+}
+
+#[test]
+fn bytes_that_wait_are_bounded_for_each_account_and_together() {
+    let long = |from: u8, nonce: u64| part(from, nonce, DELIVERY_PART_BYTES_MAX);
+    let (size, mut waiting) = (long(1, 0).size_bytes(), Transactions::default());
+    let most = u64::try_from(MEMPOOL_SENDER_BYTES_MAX / size).unwrap();
+    let mut insert = |from: u8, nonce: u64| waiting.insert(long(from, nonce), (Height::ZERO, 0), Timestamp::ZERO);
+    (0..most).for_each(|nonce| insert(1, nonce).unwrap());
+    let bytes = usize::try_from(most).unwrap() * size;
+    let full = AdmissionError::SenderBytesFull { sender: node(1), bytes, max: MEMPOOL_SENDER_BYTES_MAX };
+    assert_eq!(insert(1, most), Err(full));
+    let (accounts, mut held) = (2..=250, bytes);
+    let refused = accounts.flat_map(|from| (0..most).map(move |nonce| (from, nonce))).find_map(|(from, nonce)| {
+        let refused = insert(from, nonce).err();
+        held += if refused.is_none() { size } else { 0 };
+        refused
+    });
+    let full = AdmissionError::TransactionBytesFull { bytes: held, max: MEMPOOL_TRANSACTION_BYTES_MAX };
+    assert_eq!(refused, Some(full));
+    // What went makes room.
+    waiting.settle(&[long(1, 0)]);
+    assert_eq!(waiting.check(&long(251, 0), (Height::ZERO, 0)), Ok(()));
 }
 
 fn pool(transactions: &[VerifiedTransaction]) -> Transactions {
@@ -167,6 +235,15 @@ fn transactions_in_a_block_are_bounded_counted_and_checked() {
     };
     let many = vec![transfer(1, 2, 0); BLOCK_TRANSACTIONS_MAX + 1];
     assert_eq!(seal(many), Err(BlockError::TooManyTransactions { got: BLOCK_TRANSACTIONS_MAX + 1 }));
+    let long = part(1, 0, DELIVERY_PART_BYTES_MAX);
+    let (fitting, left) = (BLOCK_TRANSACTIONS_MAX / long.places(), BLOCK_TRANSACTIONS_MAX % long.places());
+    let mut full = vec![long.clone(); fitting];
+    full.extend(vec![transfer(1, 2, 0); left]);
+    assert!(seal(full.clone()).is_ok());
+    full.push(transfer(1, 2, 0));
+    assert_eq!(seal(full), Err(BlockError::TransactionPlaces { got: BLOCK_TRANSACTIONS_MAX + 1 }));
+    let waiting = pool(&(0..60).flat_map(|nonce| [1, 2].map(|from| part(from, nonce, 3_584))).collect::<Vec<_>>());
+    assert_eq!(waiting.select().len(), fitting, "no more are offered than a block has room for");
     let block = seal(vec![transfer(1, 2, 0)]).unwrap();
     let without = ProposedBlock::check(block.header().clone(), Body::default(), &chain_id(), STAMP);
     assert_eq!(without, Err(BlockError::TransactionCount { header: 1, body: 0 }));

@@ -7,8 +7,12 @@
 //! - [`models`]: with the model that is served, or a second one
 //! - `layer`: where a record is false, found by who called it so, and shown to who judges
 //! - [`parts`]: such a layer, kept and on the wire
+//! - `challenge`: what comes over no wire is asked for on the chain
+//! - [`delivery`]: and posted there by its provider
 //! - `doubt`: whether another auditor ran it too
 
+mod challenge;
+pub mod delivery;
 mod doubt;
 pub mod duty;
 pub mod judge;

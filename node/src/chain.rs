@@ -23,6 +23,7 @@ use aria_runtime::{
     propose::{any_attestable, check_includable, check_orderable},
     rules::audit::{DRAW_AFTER, awaits_draw},
     rules::doubt::SPANS,
+    rules::fee,
     state::{Audit, Phase, Reader, RecordPlace, StateError, StoreView, audit_change},
     voters::Voters,
 };
@@ -318,11 +319,25 @@ impl Chain {
         let (sender, chain_id) = (self.key.node_id(), self.genesis.chain_id().clone());
         let account = Reader(&self.view()).account(&sender).map_err(|error| error.to_string())?.unwrap_or_default();
         let nonce = self.transactions().next_nonce(&sender, account.nonce);
-        let fee = NanoAria::new(self.genesis.params().fee_min_nano);
-        let transaction = Transaction { chain_id, sender, nonce, fee, expiry, action };
+        let mut transaction = Transaction { chain_id, sender, nonce, fee: NanoAria::ZERO, expiry, action };
+        transaction.fee = fee::least(transaction.places(), self.genesis.params());
         let signature = self.key.sign_transaction(&transaction.chain_id, &transaction.id());
         let signed = SignedTransaction { transaction, signature };
         self.acknowledge_order(signed.verify(self.genesis.chain_id()).map_err(|error| error.to_string())?)
+    }
+
+    /// What waits of this node's own account.
+    pub fn own_orders(&self) -> Vec<VerifiedTransaction> {
+        self.transactions().of(&self.key.node_id())
+    }
+
+    /// Tells peers once more what waits of this node's own account: who was behind did not take it when it came.
+    pub fn repeat_orders(&self) {
+        let Some(network) = self.network.get() else { return };
+        for order in self.own_orders() {
+            let news = Gossip::Transaction(Box::new(order.signed().clone())).encode();
+            network.broadcast(Channel::Gossip, &news, None);
+        }
     }
 
     /// The attestations that wait. Held like the pool of proofs.

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     amount::Amount,
-    audit::{duty, models::Models, payload::Payloads},
+    audit::{delivery, duty, models::Models, payload::Payloads},
     book,
     chain::Chain,
     clock::{Clock, SystemClock},
@@ -132,6 +132,8 @@ impl Node {
         supervisor.critical(Stage::Consensus, "second model", |_| second.run());
         let auditor = Arc::clone(&chain);
         supervisor.critical(Stage::Consensus, "audits", |stop| duty::run(auditor, models, stop));
+        let provider = Arc::clone(&chain);
+        supervisor.critical(Stage::Consensus, "deliveries", |stop| delivery::run(provider, stop));
         let teller = Arc::clone(&chain);
         supervisor.critical(Stage::Consensus, "sobriety", |stop| sobriety::run(teller, stop));
         if config.confirms_models {

@@ -11,7 +11,7 @@
 //! 6. it names the validator set that votes on it, and the one that votes on the block above: [`crate::voters`]
 //! 7. the validator proposed it whose turn it was
 //! 8. its proposer's random number is what it must be: [`crate::beacon`]; and it names the root of the state it is executed on
-//! 9. it has no more records and transactions than this chain allows
+//! 9. it has no more records than this chain allows, and its transactions take no more places
 //! 10. its body is no longer than this chain allows
 //! 11. each piece of evidence concerns somebody who may still vote: [`crate::rules::evidence`]
 //! 12. each transaction may be included: [`crate::rules::transaction`]
@@ -153,9 +153,9 @@ pub enum BlockFault {
         max: u32,
     },
     /// Rule 9.
-    #[error("block has {got} transactions, this chain allows {max}")]
+    #[error("transactions of the block take {got} places, this chain has {max}")]
     TooManyTransactions {
-        /// In the block.
+        /// Places taken.
         got: usize,
         /// See [`Params::transactions_per_block_max`].
         max: u32,
@@ -346,9 +346,9 @@ fn check_sizes(block: &ProposedBlock, params: &Params) -> Result<(), BlockFault>
     if !fits(block.proofs().len(), max) {
         return Err(BlockFault::TooManyRecords { got: block.proofs().len(), max });
     }
-    let max = params.transactions_per_block_max;
-    if !fits(block.transactions().len(), max) {
-        return Err(BlockFault::TooManyTransactions { got: block.transactions().len(), max });
+    let (got, max) = (block.verified_body().places(), params.transactions_per_block_max);
+    if !fits(got, max) {
+        return Err(BlockFault::TooManyTransactions { got, max });
     }
     let (got, max) = (block.verified_body().size_bytes(), params.block_bytes_max);
     if !fits(got, max) {

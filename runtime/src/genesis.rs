@@ -24,7 +24,7 @@ use crate::state::{Account, Candidate, MemoryState, Model, Overlay, Supply, key}
 use crate::voters::scaled;
 
 /// Version of the file that this program reads.
-const FILE_VERSION: u32 = 5;
+const FILE_VERSION: u32 = 6;
 
 /// Domain of the genesis hash.
 const HASH_DOMAIN: &str = "aria/genesis/v3";

@@ -53,7 +53,7 @@ pub struct Params {
     pub slash_ppm: u32,
     /// Blocks until a bond that is being freed is paid out; until then it can be slashed.
     pub unbond_blocks: u64,
-    /// Least fee of a transaction, in nano-ARIA.
+    /// Least fee of a transaction for each place that it takes in a block, in nano-ARIA.
     pub fee_min_nano: u64,
     /// Part of a fee that is destroyed; the proposer gets the rest.
     pub fee_burn_ppm: u32,
@@ -63,6 +63,8 @@ pub struct Params {
     pub committee_size: u32,
     /// Blocks in which an audit is over.
     pub audit_blocks: u64,
+    /// Blocks in which a provider that is challenged must post what its auditors need.
+    pub challenge_blocks: u64,
     /// Work of one audit, as a part of the record's.
     pub audit_work_ppm: u32,
     /// Part of what is left of a request's fee that its auditors get, each an equal share of it.
@@ -77,7 +79,7 @@ pub struct Params {
     pub provider_bond_min_nano: u64,
     /// Most records in one block.
     pub records_per_block_max: u32,
-    /// Most transactions in one block.
+    /// Places for transactions in one block.
     pub transactions_per_block_max: u32,
     /// Largest encoded body of a block.
     pub block_bytes_max: u32,
@@ -165,6 +167,16 @@ pub enum ParamsError {
         unbond_blocks: u64,
         /// Blocks until every audit has ended.
         needed: u64,
+    },
+    /// Auditors need time behind a challenge.
+    #[error(
+        "challenge_blocks {challenge_blocks} is above {max}, a quarter of audit_blocks; lower it, or raise audit_blocks"
+    )]
+    ChallengeTooLong {
+        /// As given.
+        challenge_blocks: u64,
+        /// A quarter of the blocks of an audit, but at least one.
+        max: u64,
     },
     /// Whoever answers falsely must lose more on the average than it can gain.
     #[error(
@@ -301,6 +313,7 @@ impl Params {
             ("unbond_blocks", self.unbond_blocks),
             ("transactions_per_block_max", u64::from(self.transactions_per_block_max)),
             ("audit_blocks", self.audit_blocks),
+            ("challenge_blocks", self.challenge_blocks),
             ("records_per_block_max", u64::from(self.records_per_block_max)),
             ("block_bytes_max", u64::from(self.block_bytes_max)),
             ("record_age_ms_max", self.record_age_ms_max),
@@ -386,6 +399,10 @@ impl Params {
         let needed = self.audit_blocks.saturating_mul(SPANS).saturating_add(DRAW_AFTER);
         if self.unbond_blocks <= needed {
             return Err(ParamsError::UnbondBeforeAudit { unbond_blocks: self.unbond_blocks, needed });
+        }
+        let (challenge_blocks, max) = (self.challenge_blocks, self.audit_blocks.div_euclid(4).max(1));
+        if challenge_blocks > max {
+            return Err(ParamsError::ChallengeTooLong { challenge_blocks, max });
         }
         // Expected loss of one false record against the reward of one that is not drawn, both times 10^12.
         let (rate, slash, bond) = (self.audit_rate_ppm, self.refuted_slash_ppm, self.provider_bond_min_nano);
@@ -477,6 +494,7 @@ pub(crate) mod tests {
             audit_rate_ppm: 1_000_000,
             committee_size: 5,
             audit_blocks: 64,
+            challenge_blocks: 16,
             audit_work_ppm: 250_000,
             audit_share_ppm: 900_000,
             request_fee_max_nano: 10_000_000,
@@ -541,6 +559,7 @@ pub(crate) mod tests {
         refused(|p| p.unbond_blocks = 0, &zero("unbond_blocks"));
         refused(|p| p.transactions_per_block_max = 0, &zero("transactions_per_block_max"));
         refused(|p| p.audit_blocks = 0, &zero("audit_blocks"));
+        refused(|p| p.challenge_blocks = 0, &zero("challenge_blocks"));
         refused(|p| p.records_per_block_max = 0, &zero("records_per_block_max"));
         refused(|p| p.block_bytes_max = 0, &zero("block_bytes_max"));
         refused(|p| p.record_age_ms_max = 0, &zero("record_age_ms_max"));
@@ -591,6 +610,10 @@ pub(crate) mod tests {
         }
         let late = ParamsError::UnbondBeforeAudit { unbond_blocks: 1_000, needed: 1_002 };
         refused(|p| p.audit_blocks = 250, &late);
+        let long = |challenge_blocks, max| ParamsError::ChallengeTooLong { challenge_blocks, max };
+        refused(|p| p.challenge_blocks = 17, &long(17, 16));
+        refused(|p| p.audit_blocks = 7, &long(16, 1));
+        assert_eq!(Params { audit_blocks: 1, challenge_blocks: 1, ..params() }.check(), Ok(()));
         refused(|p| p.mint_of_burn_ppm = 1_000_000, &ParamsError::SelfDealingPays { ppm: 1_000_000 });
         // Three tenths of 1 ARIA at risk in one of ten records, against 0.007 ARIA and 0.0128 ARIA in nine of ten: 0.03 > 0.01782.
         // The latter are a thousandth of the power, and so of the fees in ten epochs of full blocks, 12.8 ARIA.

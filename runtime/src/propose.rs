@@ -215,13 +215,18 @@ type Ordered = (Vec<VerifiedTransaction>, Vec<(TransactionId, TransactionFault)>
 
 /// Takes transactions as long as there is room; what can be in no block comes second.
 fn order(waiting: Vec<VerifiedTransaction>, run: &mut Run<'_>, params: &Params) -> Result<Ordered, StateError> {
-    let (mut chosen, mut refused) = (Vec::new(), Vec::new());
+    let (mut chosen, mut refused, mut places) = (Vec::new(), Vec::new(), 0_usize);
     for transaction in waiting {
-        if !fits(chosen.len().saturating_add(1), params.transactions_per_block_max) {
+        let with_it = places.saturating_add(transaction.places());
+        // The next one may come of the same account, behind this one.
+        if !fits(with_it, params.transactions_per_block_max) {
             break;
         }
         match run.order(&transaction) {
-            Ok(()) => chosen.push(transaction),
+            Ok(()) => {
+                places = with_it;
+                chosen.push(transaction);
+            }
             Err(OrderError::Fault(fault)) => refused.push((transaction.id(), fault)),
             Err(OrderError::State(error)) => return Err(error),
         }

@@ -3,6 +3,7 @@
 //! - [`record`]: may an inference record be included here?
 //! - [`evidence`]: what it costs to be accused with proof
 //! - [`audit`]: who checks a record, and what follows
+//! - [`challenge`]: what comes over no wire is posted on the chain
 //! - [`doubt`]: whether an auditor ran what it attested
 //! - [`leak`]: whose opening got about before its time
 //! - [`sobriety`]: whose energy is believed
@@ -12,6 +13,7 @@
 //! - [`settle`]: what it earns, and for whom
 
 pub mod audit;
+pub mod challenge;
 pub mod doubt;
 pub mod evidence;
 pub mod fee;

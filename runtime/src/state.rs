@@ -17,8 +17,8 @@ use aria_chain::units::{Epoch, Height, NanoAria};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use self::entry::{
-    Account, Audit, Candidate, Doubt, EpochTotals, Member, Model, ModelProposal, Opened, OpenedRoot, Phase, Sobriety,
-    Spent, Standing, StatedConsent, Supply, Work,
+    Account, Audit, Candidate, Challenge, Doubt, EpochTotals, Member, Model, ModelProposal, Opened, OpenedRoot, Phase,
+    Sobriety, Spent, Standing, StatedConsent, Supply, Work,
 };
 use self::lattice::Lattice;
 pub use self::memory::MemoryState;
@@ -230,6 +230,27 @@ impl Reader<'_> {
     /// The doubt about one of them, while it is undecided.
     pub fn doubt(&self, height: Height, index: u32) -> Result<Option<Doubt>, StateError> {
         self.optional(&key::doubt(height, index))
+    }
+
+    /// The challenge of a record's provider, while its audit goes on.
+    pub fn challenge(&self, height: Height, index: u32) -> Result<Option<Challenge>, StateError> {
+        self.optional(&key::challenge(height, index))
+    }
+
+    /// Up to `limit` records whose providers are being challenged, the first to be due first.
+    pub fn open_challenges(&self, limit: usize) -> Result<Vec<RecordPlace>, StateError> {
+        let entries = self.0.scan(key::CHALLENGES_DUE, limit)?.into_iter();
+        entries.map(|(key, _)| key::place_of_due(&key).ok_or(StateError::Damaged { key })).collect()
+    }
+
+    /// What a provider posted, all parts in a row. None: not all of them are there.
+    pub fn delivered(&self, (height, index): RecordPlace, parts: u8) -> Result<Option<Vec<u8>>, StateError> {
+        let mut sealed = Vec::new();
+        for part in 0..parts {
+            let Some(part) = self.optional::<Vec<u8>>(&key::delivered(height, index, part))? else { return Ok(None) };
+            sealed.extend(part);
+        }
+        Ok(Some(sealed))
     }
 
     /// Up to `limit` audits that go on, in order of place.

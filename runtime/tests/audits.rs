@@ -4,6 +4,8 @@
 
 mod scenario;
 
+#[path = "audits/challenges.rs"]
+mod challenges;
 #[path = "audits/doubts.rs"]
 mod doubts;
 #[path = "audits/fees.rs"]
@@ -490,6 +492,10 @@ struct Step {
     doubts: Option<u8>,
     /// Whose commitment the requester shows the opening of, if there is one.
     leaks: Option<u8>,
+    /// Who challenges the provider of a record that it was drawn for.
+    challenges: Option<u8>,
+    /// Whether what was asked for is posted, a part of so many.
+    delivers: Option<(u8, u8)>,
     /// What each requester pays.
     fee: u64,
 }
@@ -499,8 +505,18 @@ fn step() -> impl Strategy<Value = Step> {
     let says = prop::collection::vec((1_u8..=5, 0_u8..8), 0..6);
     let fee = prop::sample::select(vec![0_u64, 1, 999_999, 5_000_001, PAID]);
     let (doubts, leaks) = (prop::option::of(2_u8..=5), prop::option::of(1_u8..=5));
-    let all = (providers, says, doubts, leaks, fee);
-    all.prop_map(|(providers, says, doubts, leaks, fee)| Step { providers, says, doubts, leaks, fee })
+    let (challenges, delivers) =
+        (prop::option::of(1_u8..=5), prop::option::of(prop::sample::select(vec![(0, 1), (0, 2), (1, 2)])));
+    let all = (providers, says, (doubts, leaks), (challenges, delivers), fee);
+    all.prop_map(|(providers, says, (doubts, leaks), (challenges, delivers), fee)| Step {
+        providers,
+        says,
+        doubts,
+        leaks,
+        challenges,
+        delivers,
+        fee,
+    })
 }
 
 /// A doubt about what a node opened of any record.
@@ -525,6 +541,29 @@ fn leak(chain: &Scenario, accused: u8) -> Option<VerifiedTransaction> {
     let ((height, index), record, commitment) = bound?;
     let opening = committed(chain, accused, &record, commitment);
     Some(chain.order(REQUESTER, Action::Leak { height, index, auditor, opening }, |_| {}))
+}
+
+/// A challenge of a record that a node was drawn for and has not judged.
+fn challenge(chain: &Scenario, by: u8) -> Option<VerifiedTransaction> {
+    let is_his = |audit: &Audit| {
+        let own = audit.members.iter().find(|member| member.node == key(by).node_id());
+        audit.phase == Phase::Drawn && own.is_some_and(|own| own.commitment.is_none())
+    };
+    let audits = chain.reader().audits(999).unwrap();
+    let ((height, index), _) = audits.into_iter().rev().find(|(_, audit)| is_his(audit))?;
+    Some(chain.order(by, Action::Challenge { height, index }, |_| {}))
+}
+
+/// A part of what some provider was asked for.
+fn delivery(chain: &Scenario, (part, parts): (u8, u8)) -> Option<VerifiedTransaction> {
+    let next = chain.tip.height.next().unwrap();
+    let open = chain.reader().open_challenges(999).unwrap();
+    let stands = |place: &(Height, u32)| chain.reader().challenge(place.0, place.1).unwrap().unwrap().stands(next);
+    let (height, index) = open.into_iter().find(stands)?;
+    let provider = chain.reader().audit(height, index).unwrap()?.stages[0].node_id;
+    let n = (1..=5).find(|n| key(*n).node_id() == provider)?;
+    let sealed = vec![part; 700 * usize::from(part + 1)];
+    Some(chain.order(n, Action::Deliver { height, index, part, parts, sealed }, |_| {}))
 }
 
 /// The opening of a commitment of a node.
@@ -570,8 +609,9 @@ proptest! {
     fn audits_conserve_money_and_end(steps in prop::collection::vec(step(), 1..50), is_poor: bool) {
         let mut short = vec![
             ("epoch_blocks = 100", "epoch_blocks = 5"),
-            ("audit_blocks = 64", "audit_blocks = 6"),
+            ("audit_blocks = 64", "audit_blocks = 8"), ("challenge_blocks = 16", "challenge_blocks = 2"),
             ("committee_size = 5", "committee_size = 3"),
+            ("balance_nano = 0\n", "balance_nano = 1_000_000_000\n"),
         ];
         if is_poor {
             // Whoever loses has less than finding it out is worth.
@@ -580,7 +620,7 @@ proptest! {
             short.push(("audit_rate_ppm = 1_000_000", "audit_rate_ppm = 800_000"));
         }
         let mut chain = chain(5, &short);
-        for Step { providers, says, doubts, leaks, fee } in steps {
+        for Step { providers, says, doubts, leaks, challenges, delivers, fee } in steps {
             let mut proofs = Vec::new();
             for provider in providers {
                 proofs.push(chain.proof(|claim| {
@@ -594,7 +634,9 @@ proptest! {
             chain.attestations = speakers.into_iter().flat_map(|(n, mood)| duties(&chain, n, mood)).collect();
             let doubted = doubts.and_then(|accused| doubt(&chain, accused));
             let leaked = leaks.and_then(|accused| leak(&chain, accused));
-            chain.transactions = doubted.into_iter().chain(leaked).collect();
+            let challenged = challenges.and_then(|by| challenge(&chain, by));
+            let delivered = delivers.and_then(|part| delivery(&chain, part));
+            chain.transactions = doubted.into_iter().chain(leaked).chain(challenged).chain(delivered).collect();
             let proposal = chain.propose(chain.after_ms(60_000), proofs).unwrap();
             let (block, executed) = proposal.block.unwrap();
             let (chain_id, digits) = (chain.genesis.chain_id().clone(), chain.genesis.params().stamp_zero_digits);
@@ -610,10 +652,12 @@ proptest! {
         }
         chain.attestations.clear();
         chain.transactions.clear();
-        for _ in 0..=26 {
+        for _ in 0..=34 {
             chain.beat();
         }
         prop_assert_eq!(chain.reader().audits(9).unwrap(), vec![]);
+        let left = chain.state.entries().filter(|(key, _)| [0x17, 0x18, 0x19].contains(&key[0])).count();
+        prop_assert_eq!((left, chain.reader().supply().unwrap().held), (0, NanoAria::ZERO));
         prop_assert_eq!(chain.held(), chain.reader().supply().unwrap().total().unwrap().get());
     }
 }

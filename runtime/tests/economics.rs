@@ -82,6 +82,7 @@ impl World {
         let mut text = scenario::DEVNET
             .replace("epoch_blocks = 100", &format!("epoch_blocks = {EPOCH}"))
             .replace("audit_blocks = 64", "audit_blocks = 4")
+            .replace("challenge_blocks = 16", "challenge_blocks = 1")
             .replace("bond_nano = 1_000_000_000_000", "bond_nano = 5_000_000_000");
         for n in 2..=NODES {
             let id = key(n).node_id();

@@ -67,6 +67,7 @@ fn every_value_is_part_of_the_hash() {
         ("bonus_max_ppm = 2_000_000", "bonus_max_ppm = 2_000_001"),
         ("base_work = 1_000", "base_work = 1_001"),
         ("bond_nano = 1", "bond_nano = 2"),
+        ("challenge_blocks = 16", "challenge_blocks = 15"),
         ("name = \"aria-tiny\"", "name = \"aria-mini\""),
         ("vocab = 4_096", "vocab = 4_097"),
     ] {
@@ -145,12 +146,12 @@ fn a_validator_has_an_account_even_if_none_is_listed() {
 #[test]
 fn unreadable_text_is_refused() {
     for (from, to) in [
-        ("version = 5", "version = "),
+        ("version = 6", "version = "),
         ("power = 1", "power = -1"),
         ("power = 1", "power = 1\nstake = 5"),
         ("heartbeat_ms = 60_000", "hartbeat_ms = 60_000"),
         ("stamp_zero_digits = 2 ", "stamp_zero_digits = 256 "),
-        ("version = 5", "version = 5\nstake_ppm = 5"),
+        ("version = 6", "version = 6\nstake_ppm = 5"),
     ] {
         assert!(matches!(changed(from, to), Err(GenesisError::Toml(_))), "{to}");
     }
@@ -158,7 +159,7 @@ fn unreadable_text_is_refused() {
 
 #[test]
 fn versions_and_names_are_checked() {
-    refused("version = 5", "version = 6", &GenesisError::Version(6));
+    refused("version = 6", "version = 5", &GenesisError::Version(5));
     let older = Genesis::from_toml("version = 1\nfield = \"of another time\"", None);
     assert_eq!(older, Err(GenesisError::Version(1)), "before anything else is read");
     assert!(
@@ -190,7 +191,7 @@ fn keys_and_digests_are_hex() {
 #[test]
 fn validators_are_some_and_powerful() {
     let without = DEVNET.replace("[[validators]]\nkey = \"local\"\npower = 1\n", "");
-    let text = without.replacen("version = 5", "version = 5\nvalidators = []", 1);
+    let text = without.replacen("version = 6", "version = 6\nvalidators = []", 1);
     assert_eq!(Genesis::from_toml(&text, Some(node(1))), Err(CertificateError::SetSize { got: 0 }.into()));
     refused("power = 1", "power = 0", &CertificateError::NoPower { node: node(0xab) }.into());
     refused("power = 1", "power = 2_000_000_000_000_000_000", &CertificateError::PowerTotal.into());

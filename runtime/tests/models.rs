@@ -199,6 +199,7 @@ fn a_proposal_ends_and_may_be_made_again() {
             ("unbond_blocks = 1_000", "unbond_blocks = 10"),
             ("epoch_blocks = 100", "epoch_blocks = 4"),
             ("audit_blocks = 64", "audit_blocks = 1"),
+            ("challenge_blocks = 16", "challenge_blocks = 1"),
         ],
     );
     seal(&mut chain, &[(7, register(MODEL, "new", SHAPE))]);
@@ -221,8 +222,14 @@ fn a_proposal_ends_and_may_be_made_again() {
 
 #[test]
 fn proposals_are_few_and_make_room_when_they_end() {
-    let mut chain =
-        chain_of(1, &[("unbond_blocks = 1_000", "unbond_blocks = 200"), ("audit_blocks = 64", "audit_blocks = 16")]);
+    let mut chain = chain_of(
+        1,
+        &[
+            ("unbond_blocks = 1_000", "unbond_blocks = 200"),
+            ("audit_blocks = 64", "audit_blocks = 16"),
+            ("challenge_blocks = 16", "challenge_blocks = 4"),
+        ],
+    );
     let propose = |chain: &Scenario, n: usize| {
         let model = ModelId::new([u8::try_from(n % 256).unwrap(), 1].repeat(16).try_into().unwrap());
         chain.order(1, register(model, &format!("m{n}"), SHAPE), |order| order.nonce = u64::try_from(n).unwrap())
@@ -306,6 +313,7 @@ proptest! {
             ("unbond_blocks = 1_000", "unbond_blocks = 10"),
             ("epoch_blocks = 100", "epoch_blocks = 4"),
             ("audit_blocks = 64", "audit_blocks = 1"),
+("challenge_blocks = 16", "challenge_blocks = 1"),
         ]);
         let mut voices = BTreeSet::new();
         for (n, [is_proposal, is_false, is_second_name, closes]) in steps {

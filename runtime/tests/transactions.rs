@@ -10,7 +10,7 @@ use aria_chain::ids::ModelId;
 use aria_chain::model::{ModelName, Shape, proposal_id};
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Height, NanoAria};
-use aria_runtime::execute::execute;
+use aria_runtime::execute::{BlockFault, ExecuteError, execute};
 use aria_runtime::rules::transaction::TransactionFault;
 use aria_runtime::state::{Account, StatedConsent};
 use proptest::prelude::*;
@@ -217,6 +217,7 @@ proptest! {
         let mut chain = Scenario::new(&scenario::DEVNET
             .replace("epoch_blocks = 100", "epoch_blocks = 3")
             .replace("audit_blocks = 64", "audit_blocks = 1")
+            .replace("challenge_blocks = 16", "challenge_blocks = 1")
             .replace("unbond_blocks = 1_000", "unbond_blocks = 7"));
         for Step { from, to, kind, amount, fee, closes } in steps {
             let amount = nano(amount);
@@ -254,4 +255,30 @@ proptest! {
             }
         }
     }
+}
+
+/// A part of a payload that nobody asked for, so long that it takes twelve places.
+fn long(chain: &Scenario, from: u8) -> VerifiedTransaction {
+    let (at, sealed) = (height(1), vec![1; 3_584]);
+    chain.order(from, Action::Deliver { height: at, index: 0, part: 0, parts: 1, sealed }, |_| {})
+}
+
+#[test]
+fn each_place_in_a_block_has_its_price_and_there_are_so_many() {
+    let mut chain = chain();
+    let dear = long(&chain, 1);
+    assert_eq!((dear.places(), dear.transaction().fee), (12, nano(12 * FEE)));
+    let order = chain.order(1, dear.transaction().action.clone(), |order| order.fee = nano(12 * FEE - 1));
+    chain.refuses(&order, &TransactionFault::FeeTooLow { fee: nano(12 * FEE - 1), min: 12 * FEE });
+
+    let narrow = scenario::DEVNET.replace("transactions_per_block_max = 256", "transactions_per_block_max = 2");
+    let mut chain = Scenario::new(&narrow);
+    let three = (0..3).map(|nonce| chain.order(1, transfer(2, 5), |order| order.nonce = nonce)).collect::<Vec<_>>();
+    chain.transactions = three.clone();
+    let (block, _) = chain.propose(chain.soon(), Vec::new()).unwrap().block.unwrap();
+    assert_eq!(block.transactions(), &three[..2], "the third waits for the next block");
+    let full = |got| Err(ExecuteError::Invalid(BlockFault::TooManyTransactions { got, max: 2 }));
+    assert_eq!(chain.execute(chain.draft(chain.soon()), Vec::new()), full(3));
+    chain.transactions = vec![long(&chain, 1), chain.order(1, transfer(2, 5), |order| order.nonce = 1)];
+    assert_eq!(chain.execute(chain.draft(chain.soon()), Vec::new()), full(13));
 }

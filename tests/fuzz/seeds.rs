@@ -111,6 +111,8 @@ fn order_and_attest(corpus: &Path) {
         Action::RegisterModel { model, name, shape },
         Action::ConfirmModel { model, proposal },
         Action::Leak { height: Height::new(9), index: 3, auditor: key.node_id(), opening },
+        Action::Challenge { height: Height::new(9), index: 3 },
+        Action::Deliver { height: Height::new(9), index: 3, part: 0, parts: 1, sealed: vec![6; 32] },
     ];
     for (number, action) in actions.into_iter().enumerate() {
         let transaction = Transaction {

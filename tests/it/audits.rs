@@ -98,7 +98,8 @@ pub(crate) fn submit(member: &Member, payload: &Payload, mut proof: SignedProof,
 #[test]
 fn honest_answers_are_verified_and_a_liar_loses_bond_and_vote() {
     let folder = tempfile::tempdir().unwrap();
-    let mut network = Devnet::start_with(folder.path(), 4, &[("epoch_blocks", 10)]);
+    // What is asked for on the chain is waited for in blocks.
+    let mut network = Devnet::start_with(folder.path(), 4, &[("epoch_blocks", 10), ("heartbeat_ms", 1_000)]);
     let nodes: Vec<String> = network.members.iter().map(node_id).collect();
     let first = &network.members[0];
 

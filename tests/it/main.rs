@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod audits;
+mod challenges;
 mod clients;
 mod command_line;
 mod consent;

@@ -7,19 +7,23 @@ use std::ops::RangeBounds;
 
 use crate::error::AdmissionError;
 use crate::ids::{NodeId, TransactionId};
-use crate::limits::{BLOCK_TRANSACTIONS_MAX, MEMPOOL_PER_SENDER_MAX, MEMPOOL_TRANSACTIONS_MAX};
+use crate::limits::{
+    BLOCK_TRANSACTIONS_MAX, MEMPOOL_PER_SENDER_MAX, MEMPOOL_SENDER_BYTES_MAX, MEMPOOL_TRANSACTION_BYTES_MAX,
+    MEMPOOL_TRANSACTIONS_MAX,
+};
 use crate::transaction::VerifiedTransaction;
 use crate::units::{Height, NanoAria, Timestamp};
 
 /// A transaction that waits, and since when.
 type Waiting = (Timestamp, VerifiedTransaction);
 
-/// Transactions that wait. Invariant: both maps speak of the same ones, no sender has an empty queue, and
+/// Transactions that wait. Invariant: both maps and the sum speak of the same ones, no sender has an empty queue, and
 /// a queue has no gap.
 #[derive(Debug, Default)]
 pub struct Transactions {
     senders: BTreeMap<NodeId, BTreeMap<u64, Waiting>>,
     places: BTreeMap<TransactionId, (NodeId, u64)>,
+    bytes: usize,
 }
 
 impl Transactions {
@@ -34,6 +38,7 @@ impl Transactions {
         self.check(&transaction, (tip, next))?;
         let (sender, nonce) = (transaction.transaction().sender, transaction.transaction().nonce);
         self.places.insert(transaction.id(), (sender, nonce));
+        self.bytes += transaction.size_bytes();
         self.senders.entry(sender).or_default().insert(nonce, (now, transaction));
         Ok(())
     }
@@ -57,6 +62,10 @@ impl Transactions {
             if queue.len() >= MEMPOOL_PER_SENDER_MAX {
                 return Err(AdmissionError::SenderFull { sender, max: MEMPOOL_PER_SENDER_MAX });
             }
+            let bytes = queue.values().map(|(_, waiting)| waiting.size_bytes()).sum::<usize>();
+            if bytes + transaction.size_bytes() > MEMPOOL_SENDER_BYTES_MAX {
+                return Err(AdmissionError::SenderBytesFull { sender, bytes, max: MEMPOOL_SENDER_BYTES_MAX });
+            }
         }
         let next = self.next_nonce(&sender, next);
         if nonce != next {
@@ -64,6 +73,9 @@ impl Transactions {
         }
         if self.places.len() >= MEMPOOL_TRANSACTIONS_MAX {
             return Err(AdmissionError::TransactionsFull { max: MEMPOOL_TRANSACTIONS_MAX });
+        }
+        if self.bytes + transaction.size_bytes() > MEMPOOL_TRANSACTION_BYTES_MAX {
+            return Err(AdmissionError::TransactionBytesFull { bytes: self.bytes, max: MEMPOOL_TRANSACTION_BYTES_MAX });
         }
         Ok(())
     }
@@ -76,11 +88,14 @@ impl Transactions {
         };
         let mut heads: BTreeSet<_> =
             queues.iter_mut().enumerate().filter_map(|(queue, waiting)| Some(place(queue, waiting.peek()?))).collect();
-        let mut selected = Vec::new();
-        while selected.len() < BLOCK_TRANSACTIONS_MAX
-            && let Some((.., queue)) = heads.pop_first()
-        {
-            selected.extend(queues[queue].next().map(|(_, transaction)| transaction.clone()));
+        let (mut selected, mut taken) = (Vec::new(), 0);
+        while let Some((.., queue)) = heads.pop_first() {
+            let Some((_, transaction)) = queues[queue].next() else { continue };
+            taken += transaction.places();
+            if taken > BLOCK_TRANSACTIONS_MAX {
+                break;
+            }
+            selected.push(transaction.clone());
             heads.extend(queues[queue].peek().map(|next| place(queue, next)));
         }
         selected
@@ -106,11 +121,13 @@ impl Transactions {
     fn remove(&mut self, sender: &NodeId, nonces: impl RangeBounds<u64>) -> Vec<TransactionId> {
         let Some(queue) = self.senders.get_mut(sender) else { return Vec::new() };
         let nonces: Vec<u64> = queue.range(nonces).map(|(nonce, _)| *nonce).collect();
-        let gone: Vec<TransactionId> =
-            nonces.iter().filter_map(|nonce| queue.remove(nonce)).map(|(_, transaction)| transaction.id()).collect();
+        let gone: Vec<VerifiedTransaction> =
+            nonces.iter().filter_map(|nonce| queue.remove(nonce)).map(|(_, transaction)| transaction).collect();
         if queue.is_empty() {
             self.senders.remove(sender);
         }
+        self.bytes -= gone.iter().map(VerifiedTransaction::size_bytes).sum::<usize>();
+        let gone: Vec<TransactionId> = gone.iter().map(VerifiedTransaction::id).collect();
         for id in &gone {
             self.places.remove(id);
         }

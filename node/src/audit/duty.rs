@@ -16,6 +16,7 @@ use aria_runtime::state::{Audit, Phase, Reader, RecordPlace};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::challenge;
 use super::doubt::Check;
 use super::judge::{Case, judge};
 use super::layer::{Search, accusers};
@@ -62,11 +63,13 @@ struct Task {
     known: Known,
     /// When it last committed and opened, in this phase.
     said: [Option<Instant>; 2],
+    /// Whether this node looked at what came of a challenge.
+    has_looked: bool,
 }
 
 impl Task {
     fn new(audit: Audit) -> Task {
-        Task { audit, model: None, known: Known::Nothing, said: [None, None] }
+        Task { audit, model: None, known: Known::Nothing, said: [None, None], has_looked: false }
     }
 
     /// The audit went on.
@@ -95,6 +98,15 @@ impl Task {
     fn note(&mut self, run: u64, found: Option<Opening>) {
         if matches!(self.known, Known::Working(current) if current == run) {
             self.known = found.map_or_else(|| Known::Unable(Instant::now()), Known::Found);
+        }
+    }
+
+    /// What came of a challenge is looked at as soon as it is over, and not only when it is time to try again.
+    fn notice(&mut self, place: RecordPlace, chain: &Chain) {
+        let is_stuck = self.audit.phase == Phase::Drawn && matches!(self.known, Known::Unable(_));
+        if is_stuck && !self.has_looked && challenge::is_over(chain, place) {
+            self.has_looked = true;
+            self.known = Known::Nothing;
         }
     }
 
@@ -215,6 +227,7 @@ impl Duty {
         let (mut begun, models) = (Vec::new(), Arc::clone(&self.models));
         let mut others = OTHERS_AT_ONCE.saturating_sub(self.others_at_work());
         for (place, task) in self.tasks.iter_mut().flatten() {
+            task.notice(*place, &chain);
             let Some(own) = task.audit.members.iter().find(|member| member.node == me) else { continue };
             if own.verdict.is_some() {
                 continue;
@@ -338,7 +351,7 @@ fn begin(
     let doubt = doubt.map_err(|error| NodeError::Execution(error.to_string()))?;
     let (phase, doubted) = (task.audit.phase, doubt.map(|doubt| doubt.accused));
     let accusers = accusers(&task.audit);
-    Ok(Some(Job::Judge(Box::new(Case { proof, others: drawn, accusers, phase, doubted }), run)))
+    Ok(Some(Job::Judge(Box::new(Case { place, proof, others: drawn, accusers, phase, doubted }), run)))
 }
 
 #[cfg(test)]
@@ -354,6 +367,7 @@ mod tests {
             requester: NodeId::new([2; 32]),
             stages: Vec::new(),
             earned: Earned::default(),
+            tokens: 0,
             seed: Digest::ZERO,
             phase,
             members: Vec::new(),

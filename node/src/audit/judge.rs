@@ -10,9 +10,10 @@ use aria_chain::ids::{Digest, NodeId, RecordId};
 use aria_chain::proof::SignedProof;
 use aria_inference::backend::{Backend, CancelToken};
 use aria_inference::verify::{self, Claim, Reason};
-use aria_runtime::state::{OpenedRoot, Phase};
+use aria_runtime::state::{OpenedRoot, Phase, RecordPlace};
 use tokio::sync::oneshot;
 
+use super::challenge;
 use super::layer;
 use super::models::Models;
 use super::payload::{Payload, Shown};
@@ -23,10 +24,11 @@ use crate::network::Channel;
 /// How long a node has to answer, and how often it is asked before the payload is missing: the provider, and in between the
 /// others who were drawn.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-const ASKED_MAX: usize = 16;
+pub(super) const ASKED_MAX: usize = 16;
 
 /// What is to be judged: a record; or, where one is named, the root that an auditor opened about it.
 pub(super) struct Case {
+    pub(super) place: RecordPlace,
     pub(super) proof: SignedProof,
     /// Who else was drawn for it.
     pub(super) others: Vec<NodeId>,
@@ -53,9 +55,9 @@ pub(super) async fn judge(chain: &Arc<Chain>, models: &Models, case: &Case) -> O
         tracing::debug!(%record, "is of a model that this node does not have");
         return None;
     }
-    let fetched = fetch(chain, case).await;
+    let fetched = challenge::fetch(chain, case).await;
     chain.expect_no_payload(&record);
-    let payload = match fetched {
+    let payload = match fetched? {
         Fetched::Payload(payload) => *payload,
         Fetched::Withheld => {
             tracing::info!(%record, "nobody delivered what an audit needs");
@@ -119,7 +121,7 @@ pub async fn run_again(backend: &dyn Backend, mut claim: Claim) -> Option<(Verdi
 }
 
 /// What came of asking for what lies behind a record.
-enum Fetched {
+pub(super) enum Fetched {
     /// That.
     Payload(Box<Payload>),
     /// Its provider was there and did not give it, nor did anybody else.
@@ -128,8 +130,8 @@ enum Fetched {
     Unreached,
 }
 
-/// Asks the provider and, in between, those who may have it already.
-async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
+/// Asks the provider and, in between, those who may have it already: so often in all.
+pub(super) async fn fetch(chain: &Arc<Chain>, case: &Case, asked_max: usize) -> Fetched {
     let (record, proof) = (case.proof.record.id(), &case.proof);
     let Some(provider) = proof.record.stages.first().map(|stage| stage.node_id) else { return Fetched::Unreached };
     let own = chain.payloads.read(&record).and_then(|bytes| Payload::decode(&bytes).ok());
@@ -138,7 +140,7 @@ async fn fetch(chain: &Arc<Chain>, case: &Case) -> Fetched {
     }
     let mut others = case.others.iter().copied().cycle();
     let mut was_there = false;
-    for asked in 0..ASKED_MAX {
+    for asked in 0..asked_max {
         // The first two questions are the provider's.
         let other = if asked > 1 && asked % 2 == 1 { others.next() } else { None };
         if asked > 0 && other.is_none() {

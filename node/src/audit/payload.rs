@@ -123,6 +123,11 @@ impl Payload {
         }
     }
 
+    /// The same, as short as an audit can do with.
+    pub fn without_ends(self) -> Payload {
+        Payload { ends: Vec::new(), ..self }
+    }
+
     /// Whether it is what request and record commit to.
     pub fn belongs_to(&self, request: &InferenceRequest, record: &InferenceRecord) -> bool {
         commit_prompt(&self.prompt_salt, &self.prompt) == request.prompt_commitment
@@ -401,6 +406,25 @@ mod tests {
             Payload::decode(&older),
             Err(aria_chain::error::CodecError::Version { name: "payload", got: 1, known: 2 })
         );
+    }
+
+    #[test]
+    fn the_longest_options_are_no_longer_than_the_chain_takes_them_to_be() {
+        use aria_chain::limits::{CHOICES_MAX, PAYLOAD_OPTIONS_BYTES_MAX};
+        use aria_inference::generation::{STOP_BYTES_MAX, STOPS_MAX};
+        use aria_inference::sampler::LOGIT_BIAS_MAX;
+        let (_, _, payload) = answered();
+        let longest = Payload {
+            prompt: Vec::new(),
+            outputs: vec![Vec::new(); CHOICES_MAX.into()],
+            stop: vec!["x".repeat(STOP_BYTES_MAX); STOPS_MAX],
+            bias_ppm: vec![(1, -1); LOGIT_BIAS_MAX],
+            ..payload
+        };
+        let rest = longest.encode().len();
+        assert!((PAYLOAD_OPTIONS_BYTES_MAX - 64..=PAYLOAD_OPTIONS_BYTES_MAX).contains(&rest), "{rest}");
+        let with_tokens = Payload { prompt: vec![7; 10], ..longest };
+        assert_eq!(with_tokens.encode().len(), rest + 40, "four bytes for each token");
     }
 
     #[test]

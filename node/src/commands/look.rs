@@ -76,6 +76,15 @@ pub(super) async fn audit(setting: &Setting, record: RecordId) -> anyhow::Result
             auditor["verdict"].as_str().unwrap_or(if auditor["commitment"].is_null() { "-" } else { "committed" });
         println!("{}  {said}", text(auditor, "node_id"));
     }
+    let challenge = &view["challenge"];
+    if challenge.is_object() {
+        let parts = challenge["parts"].as_u64().map_or("an unknown number of".to_owned(), |parts| parts.to_string());
+        let (delivered, until) = (&challenge["delivered"], &challenge["until"]);
+        println!(
+            "challenged by {}: {delivered} of {parts} parts are there; time is up to block {until}",
+            text(challenge, "by")
+        );
+    }
     if let Some(height) = view["settled_at"].as_u64() {
         println!("settled in block {height}, for a reward of {}", aria_of(&view, "reward"));
     }

@@ -12,7 +12,7 @@ use crate::amount::Amount;
 use crate::cli::ShownCommand;
 
 /// Fields that hold amounts, which are shown in ARIA.
-const AMOUNTS: [&str; 21] = [
+const AMOUNTS: [&str; 23] = [
     "amount",
     "audit_fee",
     "balance",
@@ -22,6 +22,7 @@ const AMOUNTS: [&str; 21] = [
     "deposit",
     "fee",
     "fee_burned",
+    "fee_of_deposit",
     "fee_to_proposer",
     "fees",
     "genesis",
@@ -32,6 +33,7 @@ const AMOUNTS: [&str; 21] = [
     "price",
     "rewards",
     "rewards_total",
+    "spent",
     "total",
     "unbonding",
 ];

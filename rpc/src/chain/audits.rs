@@ -3,7 +3,7 @@
 use aria_chain::attestation::Verdict;
 use aria_chain::record::RecordStatus;
 use aria_chain::units::Height;
-use aria_runtime::state::{Audit, Doubt, Member, Phase, Reader, StoreView};
+use aria_runtime::state::{Audit, Challenge, Doubt, Member, Phase, Reader, StoreView};
 use serde_json::{Value, json};
 
 use super::api::{Answer, unavailable};
@@ -20,9 +20,11 @@ pub(super) fn get_audit(services: &dyn Services, arguments: &Arguments) -> Answe
     let going_on = Reader(&state).audit(entry.height, entry.index).map_err(|error| unavailable(&error))?;
     let doubt = Reader(&state).doubt(entry.height, entry.index).map_err(|error| unavailable(&error))?;
     let doubt = going_on.as_ref().zip(doubt).map(|(audit, doubt)| doubted(audit, &doubt));
+    let challenge = Reader(&state).challenge(entry.height, entry.index).map_err(|error| unavailable(&error))?;
     let Some(audit) = ended.as_deref().and_then(Audit::from_bytes).or(going_on) else { return Ok(Value::Null) };
     let mut view = view(&audit, (entry.height, entry.index), entry.status);
     view["doubt"] = doubt.unwrap_or(Value::Null);
+    view["challenge"] = challenge.as_ref().map_or(Value::Null, challenged);
     Ok(view)
 }
 
@@ -33,6 +35,19 @@ fn doubted(audit: &Audit, doubt: &Doubt) -> Value {
         "deposit": doubt.deposit.to_string(),
         "auditor": doubt.accused.node,
         "judges": audit.members.iter().map(member).collect::<Vec<Value>>(),
+    })
+}
+
+/// Who asks the provider for what did not come, and how much of it did.
+fn challenged(challenge: &Challenge) -> Value {
+    json!({
+        "by": challenge.by,
+        "deposit": challenge.deposit.to_string(),
+        "spent": challenge.spent.to_string(),
+        "until": challenge.until,
+        "parts": (challenge.parts > 0).then_some(challenge.parts),
+        "delivered": challenge.delivered.count_ones(),
+        "answered": challenge.is_answered(),
     })
 }
 

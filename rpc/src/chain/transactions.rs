@@ -7,7 +7,7 @@ use aria_chain::proof::SignedProof;
 use aria_chain::store::Cursor;
 use aria_chain::transaction::SignedTransaction;
 use aria_runtime::fixed::part;
-use aria_runtime::rules::transaction::price;
+use aria_runtime::rules::transaction::{own_fee, price};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
 
@@ -37,7 +37,8 @@ pub(super) fn get_receipt(services: &dyn Services, arguments: &Arguments) -> Ans
     let Some((place, signed)) = found else { return Ok(Value::Null) };
     let header = store.header(place.height).map_err(|error| unavailable(&error))?;
     let (fee, params) = (signed.transaction.fee.get(), params(services)?);
-    let burned = part(fee, params.fee_burn_ppm);
+    let own = own_fee(&signed.transaction, &params).get();
+    let to_proposer = own - part(own, params.fee_burn_ppm);
     Ok(json!({
         "id": id,
         "success": true,
@@ -47,8 +48,9 @@ pub(super) fn get_receipt(services: &dyn Services, arguments: &Arguments) -> Ans
         "timestamp": header.as_ref().map(|header| header.timestamp_ms),
         "action": signed.transaction.action.name(),
         "fee": fee.to_string(),
-        "fee_burned": burned.to_string(),
-        "fee_to_proposer": (fee - burned).to_string(),
+        "fee_burned": (fee - to_proposer).to_string(),
+        "fee_to_proposer": to_proposer.to_string(),
+        "fee_of_deposit": (fee - own).to_string(),
         "registration_fee": price(&signed.transaction.action, &params).to_string(),
         "proposer": header.as_ref().map(|header| header.proposer),
     }))

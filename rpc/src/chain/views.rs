@@ -88,6 +88,8 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
         "doubt": null,
         "sobriety": null,
         "leak": null,
+        "challenge": null,
+        "delivery": null,
         "signature": signed.signature.to_string(),
     });
     match &transaction.action {
@@ -101,6 +103,11 @@ pub fn transaction(signed: &SignedTransaction) -> Value {
             view["leak"] = shown(*index, opening);
             view["leak"]["height"] = json!(height);
             view["leak"]["auditor"] = json!(auditor);
+        }
+        Action::Challenge { height, index } => view["challenge"] = json!({"height": height, "index": index}),
+        Action::Deliver { height, index, part, parts, sealed } => {
+            view["delivery"] =
+                json!({"height": height, "index": index, "part": part, "parts": parts, "bytes": sealed.len()});
         }
         Action::Sobriety(attestation) => view["sobriety"] = json!(attestation),
         Action::RegisterModel { model, name, shape } => {
@@ -259,16 +266,31 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_leak_shows_whose_it_is_and_what() {
+    fn shown_as(action: Action) -> Value {
         let (key, chain_id) = (NodeKey::from_seed(&[1; 32]), "aria-test".parse().expect("a name"));
-        let auditor = NodeKey::from_seed(&[2; 32]).node_id();
-        let opening = Opening { secret: [3; 32], verdict: Verdict::Valid, root: Digest::new([4; 32]) };
-        let action = Action::Leak { height: Height::new(9), index: 5, auditor, opening };
         let (fee, expiry) = (NanoAria::new(7), Height::new(8));
         let transaction = Transaction { chain_id, sender: key.node_id(), nonce: 6, fee, expiry, action };
         let signature = key.sign_transaction(&transaction.chain_id, &transaction.id());
-        let view = super::transaction(&SignedTransaction { transaction, signature });
+        super::transaction(&SignedTransaction { transaction, signature })
+    }
+
+    #[test]
+    fn a_challenge_and_its_answer_show_about_which_record() {
+        let (height, index) = (Height::new(9), 5);
+        let view = shown_as(Action::Challenge { height, index });
+        let challenge = json!({"height": 9, "index": 5});
+        assert_eq!((&view["action"], &view["challenge"]), (&json!("challenge"), &challenge));
+        let view = shown_as(Action::Deliver { height, index, part: 1, parts: 2, sealed: vec![3; 40] });
+        let delivery = json!({"height": 9, "index": 5, "part": 1, "parts": 2, "bytes": 40});
+        assert_eq!((&view["action"], &view["delivery"]), (&json!("deliver"), &delivery));
+    }
+
+    #[test]
+    fn a_leak_shows_whose_it_is_and_what() {
+        let auditor = NodeKey::from_seed(&[2; 32]).node_id();
+        let opening = Opening { secret: [3; 32], verdict: Verdict::Valid, root: Digest::new([4; 32]) };
+        let action = Action::Leak { height: Height::new(9), index: 5, auditor, opening };
+        let view = shown_as(action);
         let (secret, root) = ("03".repeat(32), "04".repeat(32));
         let leak =
             json!({"height": 9, "index": 5, "auditor": auditor, "secret": secret, "verdict": "valid", "root": root});

@@ -9,6 +9,7 @@
 //!    which half or more say that nothing came, or say nothing: whoever may take away a provider's pay by silence would. The strongest
 //!    voters run the record again, and more than two thirds of their power decide; who said otherwise is slashed. If they do not
 //!    decide, nobody gains and nobody loses: a record that nobody could tell anything of is unavailable.
+//!    Before that a member may challenge the provider to post what did not come: [`super::challenge`].
 //! 5. A record that was not drawn is accepted when the time is over.
 //! 6. Who was drawn for a record that others could judge, and said nothing of it, loses what it would have been paid.
 
@@ -21,6 +22,7 @@ use aria_chain::units::Height;
 
 use self::draw::is_own;
 use self::ends::pay;
+use super::challenge;
 use super::doubt;
 use super::record::Place;
 use super::settle::Earned;
@@ -100,11 +102,13 @@ pub(crate) type Ended = (RecordId, RecordStatus, Audit);
 
 /// Makes a record wait for its draw.
 pub(super) fn wait(proof: &VerifiedProof, earned: Earned, place: Place<'_>, index: u32, overlay: &mut Overlay<'_>) {
+    let record = proof.record();
     let audit = Audit {
         record: proof.record_id(),
         requester: proof.request().requester,
-        stages: proof.record().stages.clone(),
+        stages: record.stages.clone(),
         earned,
+        tokens: u64::from(record.prompt_tokens).saturating_add(u64::from(record.tokens_generated)),
         seed: Digest::ZERO,
         phase: Phase::Waiting,
         members: Vec::new(),
@@ -229,6 +233,9 @@ pub(crate) fn expire(place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<Vec<
     let span = place.params().audit_blocks;
     let mut ended = Vec::new();
     doubt::expire(place, overlay)?;
+    for (at, audit) in challenge::expire(place, overlay)? {
+        ended.push(end(at, audit, (RecordStatus::Unavailable, true), place, overlay)?);
+    }
     let over = [(1, Phase::Drawn), (1, Phase::Passed), (2, Phase::Disputed), (doubt::SPANS, Phase::Doubted)];
     for (spans, phase) in over {
         let Some(height) = back(place.height, span.saturating_mul(spans).saturating_add(DRAW_AFTER)) else { continue };
@@ -245,7 +252,7 @@ pub(crate) fn expire(place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<Vec<
 /// Ends an audit, or begins a dispute, or ends a doubt; then nothing is returned.
 fn conclude(
     at: (Height, u32),
-    mut audit: Audit,
+    audit: Audit,
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<Option<Ended>, StateError> {
@@ -256,6 +263,7 @@ fn conclude(
             if found.is_none()
                 && let Some(judges) = judges_beyond(&audit, overlay)?
             {
+                challenge::end(at, place, overlay)?;
                 dispute(at, audit, judges, overlay)?;
                 return Ok(None);
             }
@@ -273,13 +281,27 @@ fn conclude(
             return Ok(None);
         }
     };
+    // A provider answers for what it withholds, not for auditors who say nothing.
+    let is_withheld = count(&audit, Verdict::Missing) > audit.members.len().div_euclid(2);
+    end(at, audit, (status, is_withheld), place, overlay).map(Some)
+}
+
+/// Ends an audit for good.
+fn end(
+    at: (Height, u32),
+    mut audit: Audit,
+    (status, is_withheld): (RecordStatus, bool),
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<Ended, StateError> {
+    challenge::end(at, place, overlay)?;
     overlay.delete(key::audit(at.0, at.1));
     if status != RecordStatus::Verified {
         doubt::forget(at, overlay);
     }
-    pay(&audit, status, place, overlay)?;
+    pay(&audit, (status, is_withheld), place, overlay)?;
     audit.outcome = Some((status, place.height));
-    Ok(Some((audit.record, status, audit)))
+    Ok((audit.record, status, audit))
 }
 
 /// Rule 3. None: its auditors contradict each other, or half of them and more said nothing.

@@ -104,6 +104,7 @@ pub(super) fn raise(
         requester: *doubter,
         stages: Vec::new(),
         earned: Earned { audit_fee: judge_fee(place.params()), ..Earned::default() },
+        tokens: 0,
         seed: Digest::ZERO,
         phase: Phase::Doubted,
         members,

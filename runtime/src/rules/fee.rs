@@ -1,4 +1,4 @@
-//! What requesters and doubters put down: held while it is open what becomes of it, then given back, or spent.
+//! What requesters, doubters and challengers put down: held while it is open what becomes of it, then given back, or spent.
 //!
 //! A request's fee pays for its audit, since five auditors spend more than one provider; a part is destroyed, and a little is the
 //! stages'. Its requester has all of it back where the answer was false, or nobody could check it. On a network of several, what is
@@ -13,6 +13,11 @@ use super::transaction::credit_balance;
 use crate::fixed::part;
 use crate::params::Params;
 use crate::state::{Overlay, StateError, Supply, key};
+
+/// Least fee of a transaction that takes so many places of a block.
+pub fn least(places: usize, params: &Params) -> NanoAria {
+    NanoAria::new(params.fee_min_nano.saturating_mul(u64::try_from(places).unwrap_or(u64::MAX)))
+}
 
 /// The part of a fee that nobody gets.
 pub fn burned(fee: NanoAria, params: &Params) -> NanoAria {

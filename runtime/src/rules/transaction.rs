@@ -10,7 +10,9 @@ use aria_chain::limits::STATE_SCAN_MAX;
 use aria_chain::transaction::{Action, Transaction, VerifiedTransaction};
 use aria_chain::units::{Epoch, Height, Microjoules, NanoAria, Overflow};
 
+use super::challenge::{self, Part};
 use super::doubt;
+use super::fee::least;
 use super::leak;
 use super::model::{self, ModelFault};
 use super::record::Place;
@@ -58,12 +60,12 @@ pub enum TransactionFault {
         /// Of the account.
         next: u64,
     },
-    /// A place in a block has a price.
-    #[error("fee {fee} is below the least of {min} nano-ARIA; raise it")]
+    /// Each place in a block has a price.
+    #[error("fee {fee} is below the least of {min} nano-ARIA for a transaction of this size; raise it")]
     FeeTooLow {
         /// Offered.
         fee: NanoAria,
-        /// See [`Params::fee_min_nano`](crate::params::Params::fee_min_nano).
+        /// [`Params::fee_min_nano`](crate::params::Params::fee_min_nano) for each place that it takes.
         min: u64,
     },
     /// Nobody spends what they have not.
@@ -146,6 +148,100 @@ pub enum TransactionFault {
         /// Of the record in it.
         index: u32,
     },
+    /// Only what a committee looks for can be asked for.
+    #[error("record {index} of block {height} is not before a committee; challenge a record while one audits it")]
+    NothingToChallenge {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Who needs it may ask for it.
+    #[error("the sender was not drawn for record {index} of block {height}; leave it to who was")]
+    ChallengeNotDrawn {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Who knows what to say needs nothing more.
+    #[error("the sender has committed to a verdict on record {index} of block {height} already; challenge before")]
+    ChallengeCommitted {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Once is enough.
+    #[error("the provider of record {index} of block {height} was challenged already; look at what it posts")]
+    ChallengedBefore {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Behind the answer the committee needs its time.
+    #[error("it is too late to challenge the provider of record {index} of block {height}; say what you found")]
+    ChallengeTooLate {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Nobody is asked for what it could not bring.
+    #[error("what is behind a record of {tokens} tokens is too long for the chain; say what you found")]
+    PayloadTooLong {
+        /// Of prompt and answer.
+        tokens: u64,
+    },
+    /// What is asked for must find room.
+    #[error(
+        "open challenges leave no room for {parts} parts more, there is some for {room} in all; try again when one is answered"
+    )]
+    ChallengesFull {
+        /// Most parts of what would be asked for.
+        parts: u8,
+        /// Parts for which there is room.
+        room: usize,
+    },
+    /// Who was not asked brings nothing.
+    #[error("no challenge about record {index} of block {height} is open; there is nothing to deliver")]
+    NothingToDeliver {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// Nobody else's bytes get in the way.
+    #[error("the sender is not the first node of record {index} of block {height}; leave it to that one")]
+    DeliveredByOther {
+        /// Of the record's block.
+        height: Height,
+        /// Of the record in it.
+        index: u32,
+    },
+    /// The deposit pays for what a record needs, and for no more.
+    #[error("there are {parts} parts, what is behind this record fits {max}; make them longer")]
+    TooManyParts {
+        /// As given.
+        parts: u8,
+        /// Most that there may be.
+        max: u8,
+    },
+    /// All parts are of one whole.
+    #[error("there are {parts} parts, the ones before are of {expected}; deliver those")]
+    OtherParts {
+        /// As given.
+        parts: u8,
+        /// As in the first that came.
+        expected: u8,
+    },
+    /// Each part once.
+    #[error("part {part} was delivered already; deliver another")]
+    DeliveredBefore {
+        /// Which.
+        part: u8,
+    },
     /// An epoch is attested in the next one.
     #[error("epoch {got} cannot be attested in epoch {now}; attest the one before it")]
     SobrietyEpoch {
@@ -227,18 +323,19 @@ pub(crate) fn apply(
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<NanoAria, OrderError> {
-    let transaction = verified.transaction();
-    check_time(transaction, place)?;
+    let (transaction, least) = (verified.transaction(), least(verified.places(), place.params()));
+    check_time(transaction, least, place)?;
     let mut effects = Overlay::new(overlay);
-    pay(transaction, place, &mut effects)?;
-    act(transaction, place, &mut effects)?;
-    let left = burn(transaction, place, &mut effects)?;
+    let own = own_fee(transaction, place.params());
+    pay(transaction, own, place, &mut effects)?;
+    act(transaction, least, place, &mut effects)?;
+    let left = burn(transaction, own, place, &mut effects)?;
     let changes = effects.into_changes();
     overlay.absorb(changes);
     Ok(left)
 }
 
-fn check_time(transaction: &Transaction, place: Place<'_>) -> Result<(), TransactionFault> {
+fn check_time(transaction: &Transaction, least: NanoAria, place: Place<'_>) -> Result<(), TransactionFault> {
     let (expiry, height, max) = (transaction.expiry, place.height, place.params().request_expiry_blocks_max);
     if expiry < height {
         return Err(TransactionFault::Expired { expiry, height });
@@ -246,14 +343,22 @@ fn check_time(transaction: &Transaction, place: Place<'_>) -> Result<(), Transac
     if expiry.blocks_since(height) > max {
         return Err(TransactionFault::ExpiryTooFar { expiry, height, max });
     }
-    let (fee, min) = (transaction.fee, place.params().fee_min_nano);
-    if fee < NanoAria::new(min) {
-        return Err(TransactionFault::FeeTooLow { fee, min });
+    let fee = transaction.fee;
+    if fee < least {
+        return Err(TransactionFault::FeeTooLow { fee, min: least.get() });
     }
     Ok(())
 }
 
-/// What an action costs besides the fee, all of it destroyed. What a doubt is backed with may come back, and is no price.
+/// What of a fee its sender pays: what a part of a payload costs at least, the deposit of who asked for it pays, and nobody gets.
+pub fn own_fee(transaction: &Transaction, params: &Params) -> NanoAria {
+    match transaction.action {
+        Action::Deliver { .. } => transaction.fee.minus_or_zero(least(transaction.places(), params)),
+        _ => transaction.fee,
+    }
+}
+
+/// What an action costs besides the fee, all of it destroyed. What a doubt or a challenge is backed with may come back, and is no price.
 pub fn price(action: &Action, params: &Params) -> NanoAria {
     match action {
         Action::RegisterModel { .. } => params.model_fee(),
@@ -264,12 +369,19 @@ pub fn price(action: &Action, params: &Params) -> NanoAria {
         | Action::ConfirmModel { .. }
         | Action::Doubt { .. }
         | Action::Sobriety(_)
-        | Action::Leak { .. } => NanoAria::ZERO,
+        | Action::Leak { .. }
+        | Action::Challenge { .. }
+        | Action::Deliver { .. } => NanoAria::ZERO,
     }
 }
 
-/// Takes fees and amount from the sender, and counts the transaction.
-fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+/// Takes amount and fees from the sender, of the fee what is its own to pay, and counts the transaction.
+fn pay(
+    transaction: &Transaction,
+    own: NanoAria,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), OrderError> {
     let Transaction { sender, nonce, fee, action, .. } = transaction;
     let mut account = overlay.read().account(sender)?.unwrap_or_default();
     let (got, next) = (*nonce, account.nonce);
@@ -279,8 +391,9 @@ fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
     if got > next {
         return Err(TransactionFault::NonceAhead { got, next }.into());
     }
-    let fees = fee.checked_add(price(action, place.params()))?;
-    let needed = fees.checked_add(action.spends())?;
+    let price = price(action, place.params());
+    let fees = fee.checked_add(price)?;
+    let needed = own.checked_add(price)?.checked_add(action.spends())?;
     let balance = account.balance;
     account.balance = balance.checked_sub(needed).map_err(|_| TransactionFault::BalanceTooLow { balance, needed })?;
     account.nonce = next.checked_add(1).ok_or(TransactionFault::Overflow { quantity: "nonce" })?;
@@ -292,7 +405,13 @@ fn pay(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
     Ok(())
 }
 
-fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<(), OrderError> {
+/// Does what is ordered. `least`: the least fee.
+fn act(
+    transaction: &Transaction,
+    least: NanoAria,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<(), OrderError> {
     let sender = &transaction.sender;
     match &transaction.action {
         Action::Transfer { to, amount } => credit_balance(to, *amount, overlay).map_err(OrderError::State),
@@ -309,6 +428,11 @@ fn act(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -
         Action::Doubt { height, index, auditor } => doubt::raise(sender, (*height, *index), auditor, place, overlay),
         Action::Leak { height, index, auditor, opening } => {
             leak::show(sender, (*height, *index), (auditor, opening), place, overlay)
+        }
+        Action::Challenge { height, index } => challenge::raise(sender, (*height, *index), place, overlay),
+        Action::Deliver { height, index, part, parts, sealed } => {
+            let part = Part { number: (*part, *parts), sealed, fee: least };
+            challenge::deliver(sender, (*height, *index), &part, place, overlay)
         }
         Action::Sobriety(attestation) => sobriety::attest(sender, attestation, place, overlay),
         Action::Consent { contract } => state_consent(sender, *contract, place.height, overlay),
@@ -361,9 +485,14 @@ fn unbond(node: &NodeId, amount: NanoAria, place: Place<'_>, overlay: &mut Overl
     Ok(())
 }
 
-/// Destroys what nobody gets: a part of the fee, and the whole price. Returns the rest of the fee.
-fn burn(transaction: &Transaction, place: Place<'_>, overlay: &mut Overlay<'_>) -> Result<NanoAria, OrderError> {
-    let (fee, params) = (transaction.fee, place.params());
+/// Destroys what nobody gets: a part of what the sender paid as a fee, and the whole price. Returns the rest of the fee.
+fn burn(
+    transaction: &Transaction,
+    fee: NanoAria,
+    place: Place<'_>,
+    overlay: &mut Overlay<'_>,
+) -> Result<NanoAria, OrderError> {
+    let params = place.params();
     let burned = NanoAria::new(part(fee.get(), params.fee_burn_ppm));
     let mut supply = overlay.read().supply()?;
     supply.burned = supply.burned.checked_add(burned)?.checked_add(price(&transaction.action, params))?;

@@ -125,7 +125,7 @@ pub struct Supply {
     pub issued: NanoAria,
     /// Taken from bonds and fees and destroyed since.
     pub burned: NanoAria,
-    /// Taken from balances until it is open no more what becomes of it: fees of records that are audited, and what doubts are backed with.
+    /// Taken from balances until it is open no more what becomes of it: fees of records that are audited, and what doubts and challenges are backed with.
     pub held: NanoAria,
 }
 
@@ -191,6 +191,8 @@ pub struct Audit {
     pub stages: Vec<Stage>,
     /// What it would earn.
     pub earned: Earned,
+    /// Tokens of its prompt and its answer: what is behind it is so long.
+    pub tokens: u64,
     /// What drew the committee; zero before.
     pub seed: Digest,
     /// How far it has come.
@@ -271,6 +273,63 @@ pub struct Doubt {
     pub deposit: NanoAria,
     /// Whose root it is.
     pub accused: OpenedRoot,
+}
+
+/// Somebody who was drawn for a record says that what an audit needs did not come.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Challenge {
+    /// Who says so.
+    pub by: NodeId,
+    /// What it put down.
+    pub deposit: NanoAria,
+    /// What of it went for parts.
+    pub spent: NanoAria,
+    /// The last block that takes parts.
+    pub until: Height,
+    /// To whom they are sealed: who was drawn.
+    pub readers: Vec<NodeId>,
+    /// Most parts that there may be.
+    pub parts_max: u8,
+    /// How many there are; zero before the first has come.
+    pub parts: u8,
+    /// Which have come, a bit each.
+    pub delivered: u64,
+}
+
+const _: () = assert!(
+    64 + 32 * COMMITTEE_MAX as usize + 32 <= STATE_VALUE_BYTES_MAX,
+    "a challenge of the largest committee fits one value"
+);
+
+impl Challenge {
+    /// Whether all parts are there.
+    pub fn is_answered(&self) -> bool {
+        self.parts > 0 && self.delivered.count_ones() == u32::from(self.parts)
+    }
+
+    /// Whether a block at this height takes parts.
+    pub fn stands(&self, height: Height) -> bool {
+        !self.is_answered() && height <= self.until
+    }
+
+    /// Whether a part has come.
+    pub fn has(&self, part: u8) -> bool {
+        self.delivered & bit(part) != 0
+    }
+
+    pub(crate) fn take(&mut self, part: u8) {
+        self.delivered |= bit(part);
+    }
+
+    /// What of the deposit did not go for parts.
+    pub fn left(&self) -> NanoAria {
+        self.deposit.minus_or_zero(self.spent)
+    }
+}
+
+/// The bit of a part.
+fn bit(part: u8) -> u64 {
+    1_u64.checked_shl(part.into()).unwrap_or(0)
 }
 
 impl Supply {

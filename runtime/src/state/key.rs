@@ -26,6 +26,9 @@
 //! | `14` epoch (8) node | [`SobrietyAttestation`](aria_chain::sobriety::SobrietyAttestation) of the node for the epoch |
 //! | `15` epoch (8) model node | [`Spent`](crate::state::Spent): measured energy of the node's answers by the model, until it is compared |
 //! | `16` node model | [`Standing`](crate::state::Standing) in this epoch |
+//! | `17` height (8) index (4) | [`Challenge`](crate::state::Challenge) of the provider of the record at this place |
+//! | `18` height (8) index (4) part (1) | bytes of a sealed part that it posted |
+//! | `19` until (8) height (8) index (4) | nothing: a challenge that is open, by the last block that takes parts |
 //! | `0b` height (8) node | [`NanoAria`](aria_chain::units::NanoAria) of the node's bond that is paid out at the height |
 
 use aria_chain::ids::{Digest, ModelId, NodeId, RequestId};
@@ -165,6 +168,38 @@ pub fn opened(height: Height, index: u32) -> Vec<u8> {
 /// The doubt about one of them.
 pub fn doubt(height: Height, index: u32) -> Vec<u8> {
     [DOUBTS, &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
+}
+
+/// Table of challenges, by the place of their record.
+pub const CHALLENGES: &[u8] = &[0x17];
+
+/// The challenge of a record's provider.
+pub fn challenge(height: Height, index: u32) -> Vec<u8> {
+    [CHALLENGES, &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
+}
+
+/// A part that was posted.
+pub fn delivered(height: Height, index: u32, part: u8) -> Vec<u8> {
+    [&[0x18], height.get().to_be_bytes().as_slice(), &index.to_be_bytes(), &[part]].concat()
+}
+
+/// Table of open challenges, by the last block that takes parts.
+pub const CHALLENGES_DUE: &[u8] = &[0x19];
+
+/// Those of a block.
+pub fn challenges_due(until: Height) -> Vec<u8> {
+    [CHALLENGES_DUE, &until.get().to_be_bytes()].concat()
+}
+
+/// One of them.
+pub fn challenge_due(until: Height, height: Height, index: u32) -> Vec<u8> {
+    [challenges_due(until).as_slice(), &height.get().to_be_bytes(), &index.to_be_bytes()].concat()
+}
+
+/// The record's place inside a key of the one above.
+pub fn place_of_due(key: &[u8]) -> Option<(Height, u32)> {
+    let (height, index) = key.last_chunk::<12>()?.split_at_checked(8)?;
+    Some((Height::new(u64::from_be_bytes(height.try_into().ok()?)), u32::from_be_bytes(index.try_into().ok()?)))
 }
 
 /// A node that may get power.

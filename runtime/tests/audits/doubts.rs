@@ -94,7 +94,8 @@ fn a_doubt_without_ground_costs_what_it_was_backed_with() {
 
 #[test]
 fn a_doubt_that_nobody_decides_costs_nobody() {
-    let mut chain = chain(5, &[("audit_blocks = 64", "audit_blocks = 6")]);
+    let mut chain =
+        chain(5, &[("audit_blocks = 64", "audit_blocks = 6"), ("challenge_blocks = 16", "challenge_blocks = 1")]);
     let (record, at) = verified(&mut chain);
     let before = balance(&chain, 1);
     let doubt = doubts(&chain, 1, at, 3);
@@ -122,7 +123,8 @@ fn a_doubt_that_nobody_decides_costs_nobody() {
 
 #[test]
 fn only_what_was_opened_is_doubted_and_not_for_ever() {
-    let mut chain = chain(5, &[("audit_blocks = 64", "audit_blocks = 6")]);
+    let mut chain =
+        chain(5, &[("audit_blocks = 64", "audit_blocks = 6"), ("challenge_blocks = 16", "challenge_blocks = 1")]);
     let (record, at, _) = included(&mut chain);
     let early = doubts(&chain, 1, at, 3);
     chain.refuses(&early, &TransactionFault::DoubtTooEarly { height: at, index: 0 });

@@ -7,8 +7,14 @@ const PLACE: u64 = PAID * 3 / 20;
 
 /// Eight nodes; a record with its committee of three.
 fn drawn() -> (Scenario, RecordId, Height, Earned, Vec<u8>) {
-    let mut chain =
-        chain(8, &[("committee_size = 5", "committee_size = 3"), ("audit_blocks = 64", "audit_blocks = 6")]);
+    let mut chain = chain(
+        8,
+        &[
+            ("committee_size = 5", "committee_size = 3"),
+            ("audit_blocks = 64", "audit_blocks = 6"),
+            ("challenge_blocks = 16", "challenge_blocks = 1"),
+        ],
+    );
     let (record, at, earned) = included(&mut chain);
     let drawn = committee(&chain, at);
     assert_eq!(drawn.len(), 3);

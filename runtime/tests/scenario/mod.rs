@@ -20,6 +20,7 @@ use aria_runtime::beacon;
 use aria_runtime::execute::{BlockFault, ExecuteError, ExecutedBlock, execute};
 use aria_runtime::genesis::Genesis;
 use aria_runtime::propose::{Proposal, ProposeError, Slot, Waiting, check_orderable, propose};
+use aria_runtime::rules::fee::least;
 use aria_runtime::rules::transaction::{OrderError, TransactionFault};
 use aria_runtime::state::{MemoryState, Reader};
 use aria_runtime::voters::Voters;
@@ -189,10 +190,11 @@ impl Scenario {
             chain_id: self.genesis.chain_id().clone(),
             sender: key(n).node_id(),
             nonce: account.nonce,
-            fee: NanoAria::new(self.genesis.params().fee_min_nano),
+            fee: NanoAria::ZERO,
             expiry: self.tip.height.plus(100).unwrap(),
             action,
         };
+        transaction.fee = least(transaction.places(), self.genesis.params());
         change(&mut transaction);
         let signature = key(n).sign_transaction(self.genesis.chain_id(), &transaction.id());
         SignedTransaction { transaction, signature }.verify(self.genesis.chain_id()).unwrap()

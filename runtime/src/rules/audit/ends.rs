@@ -7,7 +7,6 @@ use aria_chain::ids::NodeId;
 use aria_chain::record::RecordStatus;
 use aria_chain::units::NanoAria;
 
-use super::count;
 use crate::params::Params;
 use crate::reputation::Outcome;
 use crate::rules::evidence::{forfeit, slash};
@@ -16,10 +15,10 @@ use crate::rules::settle::Earned;
 use crate::rules::{fee, settle};
 use crate::state::{Audit, Overlay, StateError, key};
 
-/// Pays and punishes, by the status that a record ends with.
+/// Pays and punishes, by the status that a record ends with, and by whether its provider is to blame where nobody could check it.
 pub(super) fn pay(
     audit: &Audit,
-    status: RecordStatus,
+    (status, is_withheld): (RecordStatus, bool),
     place: Place<'_>,
     overlay: &mut Overlay<'_>,
 ) -> Result<(), StateError> {
@@ -52,10 +51,7 @@ pub(super) fn pay(
     let outcome = match status {
         RecordStatus::Verified => Some(Outcome::Verified),
         RecordStatus::Refuted => Some(Outcome::Refuted),
-        // A provider answers for what it withholds, not for auditors who say nothing.
-        RecordStatus::Unavailable if count(audit, Verdict::Missing) > audit.members.len().div_euclid(2) => {
-            Some(Outcome::Unavailable)
-        }
+        RecordStatus::Unavailable if is_withheld => Some(Outcome::Unavailable),
         _ => None,
     };
     if let Some(outcome) = outcome {
