@@ -136,7 +136,7 @@ impl Pipeline {
                 let (pipeline, network) = (Arc::clone(self), network.clone());
                 tokio::spawn(async move {
                     let refused = |reason: String| {
-                        tracing::info!(%peer, reason, "a stage of a pipeline is refused");
+                        tracing::debug!(%peer, reason, "a stage of a pipeline is refused");
                         Answer::Refused(Reason::new(&reason))
                     };
                     let answer = pipeline.serve(peer, ask).await.unwrap_or_else(refused);
@@ -150,7 +150,7 @@ impl Pipeline {
 
     /// Ends what a peer that is gone had begun here.
     pub fn forget(&self, peer: &NodeId) {
-        self.serving().forget(peer);
+        self.end(|(gateway, _), _| gateway == peer);
     }
 
     /// Asks a stage, and waits for its answer for as long as it is connected.

@@ -33,7 +33,7 @@ const KEPT_MAX: usize = 4_096;
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
 /// A stage of another node's answer.
-struct Begun {
+pub(super) struct Begun {
     id: StageId,
     request: InferenceRequest,
     stage: Stage,
@@ -47,23 +47,6 @@ struct Begun {
 #[derive(Default)]
 pub(super) struct Serving {
     begun: HashMap<(NodeId, u64), Begun>,
-    /// Those that nobody asks for any more, to be ended in the engine.
-    left: Vec<StageId>,
-}
-
-impl Serving {
-    pub(super) fn forget(&mut self, peer: &NodeId) {
-        self.remove(|(gateway, _), _| gateway == peer);
-    }
-
-    fn remove(&mut self, is_over: impl Fn(&(NodeId, u64), &Begun) -> bool) {
-        let left = &mut self.left;
-        self.begun.retain(|key, begun| {
-            let goes = is_over(key, begun);
-            left.extend((goes && begun.end.is_none()).then_some(begun.id));
-            !goes
-        });
-    }
 }
 
 impl Pipeline {
@@ -74,7 +57,6 @@ impl Pipeline {
     /// Does what a gateway asks, or says why not.
     pub(super) async fn serve(self: &Arc<Self>, peer: NodeId, ask: Ask) -> Result<Answer, String> {
         let served = self.served.get().ok_or("the model is being loaded")?;
-        self.end_what_is_left(served);
         match ask {
             Ask::Open(number, asked) => self.begin((peer, number), *asked, served).await,
             Ask::Run(number, states) => {
@@ -91,20 +73,26 @@ impl Pipeline {
         }
     }
 
-    /// Ends, in the engine, stages that were forgotten: of gateways that are gone, or that said nothing for too long.
-    fn end_what_is_left(&self, served: &Served) {
-        let left = {
-            let mut serving = self.serving();
-            serving.remove(|_, begun| begun.last.elapsed() > IDLE_MAX);
-            std::mem::take(&mut serving.left)
-        };
-        for id in left {
+    /// Forgets stages, and ends them in the engine.
+    pub(super) fn end(&self, is_over: impl Fn(&(NodeId, u64), &Begun) -> bool) {
+        let Some(served) = self.served.get() else { return };
+        let over: Vec<Begun> =
+            self.serving().begun.extract_if(|key, begun| is_over(key, begun)).map(|(_, begun)| begun).collect();
+        for begun in over.into_iter().filter(|begun| begun.end.is_none()) {
             // An engine that has stopped has nothing left to end.
-            let _ = served.backend.stage(StageJob::Close { id, reply: Box::new(drop) });
+            let _ = served.backend.stage(StageJob::Close { id: begun.id, reply: Box::new(drop) });
         }
     }
 
-    async fn begin(&self, key: (NodeId, u64), asked: ToRun, served: &Served) -> Result<Answer, String> {
+    /// Ends a stage whose gateway says nothing for too long.
+    async fn watch(self: Arc<Self>, key: (NodeId, u64)) {
+        while self.serving().begun.contains_key(&key) {
+            tokio::time::sleep(IDLE_MAX).await;
+            self.end(|other, begun| *other == key && begun.last.elapsed() >= IDLE_MAX);
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, key: (NodeId, u64), asked: ToRun, served: &Served) -> Result<Answer, String> {
         let (id, request) = (StageId::next(), asked.request.clone());
         let permit = self.admit(&key, &asked, served)?;
         let stage =
@@ -125,8 +113,14 @@ impl Pipeline {
             serving.begun.insert(key, begun);
         }
         match run(&*served.backend, |reply| StageJob::Open { id, plan, reply }).await {
+            Ok(_) if !self.serving().begun.contains_key(&key) => {
+                // Its gateway has gone meanwhile.
+                let _ = served.backend.stage(StageJob::Close { id, reply: Box::new(drop) });
+                Err(NO_STAGE.into())
+            }
             Ok(_) => {
                 metrics::counter!("aria_stages_served_total").increment(1);
+                tokio::spawn(Arc::clone(self).watch(key));
                 Ok(Answer::Open)
             }
             Err(error) => {
