@@ -38,7 +38,13 @@ fn lie(member: &Member, payload: &Payload, proof: &SignedProof, nonce: u64) -> S
 }
 
 /// Says what it was told to of a record, as its auditor and as a judge, as soon as the chain lets it. Returns how it ended.
-fn attend(bought: &Stranger, first: &Member, record: &str, verdict: Verdict) -> (String, Value) {
+fn attend(
+    bought: &Stranger,
+    first: &Member,
+    record: &str,
+    verdict: Verdict,
+    each: impl Fn(RecordId),
+) -> (String, Value) {
     let (id, me) = (record.parse::<RecordId>().unwrap(), bought.node_id().to_string());
     let begun = Instant::now();
     loop {
@@ -47,6 +53,7 @@ fn attend(bought: &Stranger, first: &Member, record: &str, verdict: Verdict) -> 
         if phase == "ended" {
             return (status(first, record), audit);
         }
+        each(id);
         let auditors = audit["auditors"].as_array().cloned().unwrap_or_default();
         if let Some(own) = auditors.iter().find(|one| one["node_id"] == json!(me)) {
             // It is no auditor that tells its secret before its time.
@@ -97,6 +104,7 @@ fn a_lie_that_a_bought_auditor_calls_right_is_refuted_by_one_layer() {
     let (payload, proof) = taken(&network.members[3], &record);
     network.start_again(2);
     let bought = Stranger::connect(&network, key, Some(BOUGHT));
+    let curious = Stranger::connect(&network, Arc::new(NodeKey::from_seed(&[99; 32])), Some(BOUGHT));
     let first = &network.members[0];
     let before = bonds(first, &nodes);
 
@@ -105,7 +113,7 @@ fn a_lie_that_a_bought_auditor_calls_right_is_refuted_by_one_layer() {
         assert!(lies < 8, "it is never drawn");
         let lie = lie(&network.members[3], &payload, &proof, lies);
         lies += 1;
-        let (status, audit) = attend(&bought, first, &lie, Verdict::Valid);
+        let (status, audit) = attend(&bought, first, &lie, Verdict::Valid, |record| curious.ask_layer(record));
         assert_eq!(status, "refuted", "{audit}");
         if audit["was_disputed"] == json!(true) {
             break audit;
@@ -126,6 +134,8 @@ fn a_lie_that_a_bought_auditor_calls_right_is_refuted_by_one_layer() {
     for judge in judges {
         assert_eq!((judged(judge, "layer"), judged(judge, "record")), (1, 0), "{}", judge.log());
     }
+    let shown = curious.shown.lock().unwrap();
+    assert!(!shown.is_empty() && shown.iter().all(Option::is_none), "who judges nothing is shown nothing");
     network.terminate();
 }
 
@@ -142,7 +152,7 @@ fn who_accuses_an_honest_record_is_heard_and_pays() {
     for turn in 0.. {
         assert!(turn < 12, "it is never drawn");
         let record = first.ask(&format!("Is {turn} right?"));
-        let (status, audit) = attend(&bought, first, &record, Verdict::Invalid);
+        let (status, audit) = attend(&bought, first, &record, Verdict::Invalid, |_| {});
         assert_eq!(status, "verified", "{audit}");
         if audit["was_disputed"] == json!(true) {
             break;

@@ -68,6 +68,8 @@ pub(crate) struct Stranger {
     pub(crate) heard: Arc<Mutex<Heard>>,
     /// What it shows to judges who ask where a record is false, and how often it was asked.
     pub(crate) shows: Arc<Mutex<(Option<Part>, usize)>>,
+    /// What it was shown itself.
+    pub(crate) shown: Arc<Mutex<Vec<Option<Part>>>>,
 }
 
 impl Stranger {
@@ -81,7 +83,9 @@ impl Stranger {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let ear = Arc::clone(&heard);
         let shows = Arc::new(Mutex::new((None, 0)));
-        let shown = Arc::clone(&shows);
+        let offered = Arc::clone(&shows);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&shown);
         let peers = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -96,12 +100,16 @@ impl Stranger {
                         PeerEvent::Frame(_, Channel::Consensus, received) => {
                             ear.lock().unwrap().hear(&Message::decode(&received.bytes).expect("nodes speak well"));
                         }
-                        PeerEvent::Frame(peer, Channel::Sync, received) => {
-                            let Ok(Sync::AskLayer(record, number)) = Sync::decode(&received.bytes) else { continue };
-                            let mut shown = shown.lock().unwrap();
-                            shown.1 += 1;
-                            voice.send(&peer, Channel::Sync, &Sync::Layer(record, number, shown.0.clone()).encode());
-                        }
+                        PeerEvent::Frame(peer, Channel::Sync, received) => match Sync::decode(&received.bytes) {
+                            Ok(Sync::AskLayer(record, number)) => {
+                                let mut offered = offered.lock().unwrap();
+                                offered.1 += 1;
+                                let answer = Sync::Layer(record, number, offered.0.clone());
+                                voice.send(&peer, Channel::Sync, &answer.encode());
+                            }
+                            Ok(Sync::Layer(.., part)) => told.lock().unwrap().push(part),
+                            _ => {}
+                        },
                         _ => {}
                     }
                 }
@@ -116,7 +124,7 @@ impl Stranger {
             assert!(begun.elapsed() < PATIENCE, "nobody answers");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Stranger { runtime, network: peers, chain_id, key, heard, shows }
+        Stranger { runtime, network: peers, chain_id, key, heard, shows, shown }
     }
 
     pub(crate) fn vote(&self, height: u64, value: NilOrVal<BlockId>) -> Message {
@@ -140,6 +148,12 @@ impl Stranger {
     /// Whose place it takes.
     pub(crate) fn node_id(&self) -> NodeId {
         self.key.node_id()
+    }
+
+    /// Asks everybody for the layer at which a record is false.
+    pub(crate) fn ask_layer(&self, record: RecordId) {
+        let _inside = self.runtime.enter();
+        self.network.broadcast(Channel::Sync, &Sync::AskLayer(record, 0).encode(), None);
     }
 
     /// What binds it to an opening.
