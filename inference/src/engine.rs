@@ -112,6 +112,9 @@ pub enum EngineError {
     /// R1: a thread's float environment was changed.
     #[error(transparent)]
     FloatMode(#[from] FloatModeError),
+    /// Several nodes gave the answer, and could not end it.
+    #[error("the nodes that give this answer together could not end it: {0}; ask again")]
+    Stages(String),
     /// The engine ended before the request did.
     #[error("the engine stopped before the request was finished")]
     Stopped,

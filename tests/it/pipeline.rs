@@ -14,6 +14,7 @@ use aria_inference::energy::Meter;
 use aria_inference::engine::{Engine, EngineOptions};
 use aria_inference::gguf::Gguf;
 use aria_inference::stage::{StageId, StageInput, StageJob, StageOutput, StagePlan, StageSink};
+use aria_inference::transcript::Transcript;
 use aria_node::network::{Channel, Identity, Kept, Network, NetworkConfig, PeerEvent};
 use aria_node::pipeline::talk::{Answer, Ask, Closed, Reason, Roots, States, Talk};
 use aria_tests::devnet::Member;
@@ -183,45 +184,68 @@ fn done(backend: &Builtin, job: impl FnOnce(StageSink) -> StageJob) -> StageOutp
     output.recv_timeout(PATIENCE).unwrap().unwrap()
 }
 
-/// Its stages by their numbers, each with the steps so far.
-type Begun = HashMap<u64, (StageId, usize, Vec<[u8; 32]>)>;
+/// One of its stages: the steps so far, and the root that fits what it really passed on.
+struct Begun {
+    id: StageId,
+    steps: usize,
+    end: usize,
+    passed: Transcript,
+}
+
+impl Begun {
+    fn note(&mut self, states: &[f32], dim: usize) {
+        let mut bytes = Vec::new();
+        for state in states.chunks(dim) {
+            let (boundary, position) =
+                (u32::try_from(self.end).unwrap(), u32::try_from(self.passed.positions()).unwrap());
+            let mut leaves = vec![[0; 32]; self.passed.boundary_roots().len()];
+            leaves[self.end] = self.passed.leaves().leaf(boundary, position, state, &mut bytes);
+            self.passed.push(&leaves);
+        }
+    }
+}
 
 /// What it answers.
-fn act(backend: &Builtin, key: &NodeKey, conduct: Conduct, begun: &mut Begun, ask: Ask) -> Answer {
+fn act(backend: &Builtin, key: &NodeKey, conduct: Conduct, begun: &mut HashMap<u64, Begun>, ask: Ask) -> Answer {
     match ask {
-        Ask::Open(number, opening) => {
-            let (id, layers) = (StageId::next(), usize::from(opening.layer_start)..usize::from(opening.layer_end));
-            let (positions, leaf_key) = (opening.positions as usize, opening.leaf_key);
+        Ask::Open(number, asked) => {
+            let (id, layers) = (StageId::next(), usize::from(asked.layer_start)..usize::from(asked.layer_end));
+            let (positions, leaf_key) = (asked.positions as usize, asked.leaf_key);
             done(backend, |reply| StageJob::Open {
                 id,
                 plan: StagePlan { layers, positions, leaf_key, draws: None },
                 reply,
             });
-            begun.insert(number, (id, 0, Vec::new()));
+            let passed = Transcript::new(leaf_key, backend.model().hyper.layers);
+            begun.insert(number, Begun { id, steps: 0, end: usize::from(asked.layer_end), passed });
             Answer::Open
         }
         Ask::Run(number, States(states)) => {
-            let (id, steps, _) = begun.get_mut(&number).unwrap();
-            *steps += 1;
+            let stage = begun.get_mut(&number).unwrap();
+            stage.steps += 1;
             match conduct {
-                Conduct::Fails(at) if *steps >= at => Answer::Refused(Reason::new("out of order")),
+                Conduct::Fails(at) if stage.steps >= at => Answer::Refused(Reason::new("out of order")),
                 Conduct::Short => Answer::States(States(states[1..].to_vec())),
                 _ => {
-                    let (id, input) = (*id, StageInput::States(states.clone()));
+                    let (id, input) = (stage.id, StageInput::States(states.clone()));
                     let output = done(backend, |reply| StageJob::Run { id, input, reply });
                     let StageOutput::States(given) = output else { panic!("states") };
-                    Answer::States(States(if conduct == Conduct::Skips { states } else { given }))
+                    let given = if conduct == Conduct::Skips { states } else { given };
+                    stage.note(&given, backend.model().hyper.dim);
+                    Answer::States(States(given))
                 }
             }
         }
         Ask::Close(number) => {
-            let id = begun[&number].0;
+            let stage = &begun[&number];
+            let id = stage.id;
             let StageOutput::Closed(end) = done(backend, |reply| StageJob::Close { id, reply }) else {
                 panic!("an end")
             };
             let mut roots = end.roots;
-            if conduct == Conduct::OtherRoots {
-                roots[0][0] ^= 1;
+            match conduct {
+                Conduct::OtherRoots => roots[0][0] ^= 1,
+                _ => *roots.last_mut().unwrap() = stage.passed.boundary_roots()[stage.end],
             }
             Answer::Closed(Closed { roots: Roots(roots), energy_uj: 1, is_measured: false })
         }
@@ -263,7 +287,7 @@ impl Crook {
                 Network::start((listener, address), identity, NetworkConfig::default(), Kept::default(), None, stop);
             let peers = network.clone();
             tokio::spawn(async move {
-                let mut begun = Begun::new();
+                let mut begun = HashMap::new();
                 while let Some(event) = events.recv().await {
                     let PeerEvent::Frame(peer, Channel::Stages, received) = event else { continue };
                     let Ok(Talk::Ask(number, ask)) = Talk::decode(&received.bytes) else { panic!("a question") };
@@ -320,6 +344,8 @@ fn nothing_that_a_stage_does_changes_an_answer() {
         *crook.conduct.lock().unwrap() = conduct;
         let refused = http::post(&api(&network.members[0]), "/v1/chat/completions", &body(false));
         assert_eq!(refused.status, 500, "{conduct:?}: {}", refused.body);
+        let why = if conduct == Conduct::Skips { "did not pass this node's own check" } else { "two stages differ" };
+        assert!(refused.body.contains(why), "{conduct:?}: {}", refused.body);
         assert_eq!(metric(&network.members[0], "aria_stages_distrusted_total"), 1, "{conduct:?}");
         let (text, _, named) = answer(&network.members[0]);
         assert_eq!((&text, &named), (&alone, &one), "{conduct:?}");

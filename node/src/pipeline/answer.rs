@@ -89,7 +89,7 @@ impl Pipeline {
                 HopError::Stage(StageError::Engine(error)) => error,
                 error => {
                     tracing::warn!(%error, "an answer by several nodes came to no end");
-                    EngineError::Stopped
+                    EngineError::Stages(error.to_string())
                 }
             })
         });
