@@ -123,6 +123,8 @@ impl Node {
         let (tell, told) = mpsc::channel(consensus::run::TOLD_MAX);
         let peers_address = doors.peers_address;
         let legacy = LegacyDoor::new(services, Arc::clone(&chain.clock));
+        let spawner = supervisor.spawner(Stage::Consensus);
+        spawner.spawn(Arc::clone(&pipeline).keep_company(spawner.stop().clone()));
         start_peers((config, &governor), (&chain, pipeline), &supervisor, (doors.peers, peers_address), legacy, tell);
         let block_maker = Arc::clone(&chain);
         let files = Arc::new(Mutex::new(Files::new(dir.models())));

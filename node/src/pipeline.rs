@@ -22,6 +22,7 @@ use aria_chain::ids::NodeId;
 use aria_runtime::reputation::Reputation;
 use aria_runtime::state::Reader;
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::serve::Serving;
 use self::talk::{Answer, Ask, Reason, Talk};
@@ -40,6 +41,8 @@ pub mod talk;
 const STEP_MAX: Duration = Duration::from_secs(30);
 /// How often to look whether it is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often to look for stages that are not connected.
+const REACH_EVERY: Duration = Duration::from_secs(5);
 /// How long a stage that did wrong is not asked.
 const DISTRUST: Duration = Duration::from_secs(600);
 /// Nodes that can be named.
@@ -177,6 +180,22 @@ impl Pipeline {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Keeps connections to the nodes that are named for this node's answers, as far as it knows where they are, until told to stop.
+    pub async fn keep_company(self: Arc<Self>, stop: CancellationToken) {
+        let keep = async {
+            while !self.config.stages.is_empty() {
+                if let Some(network) = self.chain.network.get() {
+                    for node in &self.config.stages {
+                        // One that cannot be reached is tried again the next time.
+                        let _is_there = network.reach(node).await;
+                    }
+                }
+                tokio::time::sleep(REACH_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(Box::pin(keep)).await;
     }
 
     /// Nodes that can be given layers now, who has most reputation first.
