@@ -419,7 +419,7 @@ mod tests {
             outputs: vec![Vec::new(); CHOICES_MAX.into()],
             stop: vec!["x".repeat(STOP_BYTES_MAX); STOPS_MAX],
             bias_ppm: vec![(1, -1); LOGIT_BIAS_MAX],
-            ..payload
+            ..payload.without_ends()
         };
         let rest = longest.encode().len();
         assert!((PAYLOAD_OPTIONS_BYTES_MAX - 64..=PAYLOAD_OPTIONS_BYTES_MAX).contains(&rest), "{rest}");
