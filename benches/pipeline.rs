@@ -90,7 +90,10 @@ fn post(port: u16, path: &str, body: &Value) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the door is open");
     let body = body.to_string();
     let head = "content-type: application/json\r\nconnection: close";
-    let request = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the whole answer");
