@@ -1,7 +1,13 @@
 //! What a person types, and what the machine refuses.
 
-use std::{net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Output};
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
+use aria_tests::node::binary;
 use aria_tests::{Node, aria};
 use serde_json::{Value, json};
 
@@ -12,6 +18,17 @@ fn text(output: &Output) -> String {
 fn value(output: &Output) -> Value {
     assert!(output.status.success(), "{}", text(output));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
+}
+
+#[test]
+fn who_reads_only_the_beginning_is_told_nothing_of_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.arg("--data-dir").arg(folder.path()).args(["model", "list"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output)), (Some(141), String::new()));
 }
 
 #[test]
