@@ -1,7 +1,10 @@
 //! What the benches share: proofs and blocks as a node makes them, from fixed keys, so that every run measures the same bytes.
 //!
 //! Run all with `cargo bench -p aria-benches`; figures and their commands are in `docs/benchmarks.md`. In reading order: `engine`
-//! (prefill and decode), `execute` (signatures and the state transition), `store` (commits and reads), `network` (a devnet under load).
+//! (prefill and decode), `execute` (signatures and the state transition), `store` (commits and reads), `network` (a devnet under load), `pipeline` (answers by
+//! several nodes of one); [`devnet`] starts it.
+
+pub mod devnet;
 
 use aria_chain::{
     block::{FinalBlock, Header},

@@ -9,12 +9,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aria_benches::devnet::Devnet;
 use aria_benches::{program, proof_at};
 use aria_chain::codec::Versioned;
 use aria_chain::keys::NodeKey;
@@ -25,16 +26,6 @@ use serde_json::{Value, json};
 
 /// Calls of one batch.
 const BATCH: u64 = 20;
-
-struct Devnet(Child);
-
-impl Drop for Devnet {
-    fn drop(&mut self) {
-        let stopped = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        assert!(stopped.is_ok_and(|status| status.success()), "the network is told to stop");
-        self.0.wait().expect("the child is ours");
-    }
-}
 
 fn main() {
     let numbers: Vec<u64> = std::env::args().filter_map(|word| word.parse().ok()).collect();
@@ -179,15 +170,9 @@ fn watch(port: u16, followed: &Receiver<(Value, Instant)>, latencies: &Mutex<Vec
 }
 
 fn start(folder: &Path, nodes: u64) -> (Devnet, Vec<u16>) {
-    let mut command = Command::new(program());
-    command.arg("--data-dir").arg(folder).args(["--json", "devnet", "--base-port", "23700"]);
-    command.args(["--nodes", &nodes.to_string()]).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("aria starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-    let ready: Value = serde_json::from_str(&line).expect("a ready line");
+    let (devnet, ready) = Devnet::start(folder, nodes, &[]);
     let ports = ready["nodes"].as_array().expect("nodes").iter().map(|node| node["rpc_port"].as_u64().expect("a port"));
-    (Devnet(child), ports.map(|port| u16::try_from(port).expect("a port")).collect())
+    (devnet, ports.map(|port| u16::try_from(port).expect("a port")).collect())
 }
 
 fn call(port: u16, method: &str, params: &Value) -> Value {

@@ -5,26 +5,16 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Instant;
 
-use aria_benches::program;
+use aria_benches::devnet::Devnet;
 use serde_json::{Value, json};
 
 /// Answers that are timed, after one that is not.
 const ANSWERS: usize = 16;
-
-struct Devnet(Child);
-
-impl Drop for Devnet {
-    fn drop(&mut self) {
-        let stopped = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        assert!(stopped.is_ok_and(|status| status.success()), "the network is told to stop");
-        self.0.wait().expect("the child is ours");
-    }
-}
 
 fn main() {
     let mut alone = None;
@@ -53,15 +43,8 @@ fn main() {
     }
 }
 
-fn start(folder: &std::path::Path, pipeline: usize) -> (Devnet, u16) {
-    let mut command = Command::new(program());
-    command.arg("--data-dir").arg(folder).args(["--json", "devnet", "--base-port", "23800"]);
-    command.args(["--nodes", "4", "--pipeline", &pipeline.to_string()]).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("aria starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-    let ready: Value = serde_json::from_str(&line).expect("a ready line");
-    let devnet = Devnet(child);
+fn start(folder: &Path, pipeline: usize) -> (Devnet, u16) {
+    let (devnet, ready) = Devnet::start(folder, 4, &["--pipeline", &pipeline.to_string()]);
     let port = |name: &str| u16::try_from(ready["nodes"][0][name].as_u64().expect("a port")).expect("a port");
     // Who is ready has not met the others yet.
     while post(port("rpc_port"), "/", &json!({"jsonrpc": "2.0", "id": 1, "method": "net_listPeers", "params": []}))

@@ -127,10 +127,8 @@ pub struct StageEnd {
     pub roots: Vec<Hash>,
     /// Positions that it computed.
     pub positions: usize,
-    /// Energy and processor time attributed to it.
+    /// Energy attributed to it.
     pub energy: Energy,
-    /// In microseconds.
-    pub cpu_us: u64,
 }
 
 /// Why a stage does not do what it is asked.

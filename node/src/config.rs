@@ -230,7 +230,7 @@ fn pipeline(flags: &StartArgs, file: &ConfigFile) -> Result<PipelineConfig, Node
             return Err(NodeError::Value { name, reason: format!("must be at most {NAMED_MAX} nodes") });
         }
         let parse = |text: &String| {
-            let reason = || format!("`{text}` must be the id of a node, as `aria wallet show` prints it");
+            let reason = || format!("`{text}` must be the id of a node, as `aria key show` prints it");
             text.parse::<NodeId>().map_err(|_| NodeError::Value { name, reason: reason() })
         };
         named.iter().map(parse).collect::<Result<Vec<NodeId>, NodeError>>()

@@ -162,6 +162,8 @@ enum Conduct {
     Fails(usize),
     /// Gives fewer states than entered.
     Short,
+    /// Computes, and says nothing of use at the end.
+    NoEnd,
     /// Computes, and does not sign.
     SignsNothing,
     /// Signs something else.
@@ -236,6 +238,7 @@ fn act(backend: &Builtin, key: &NodeKey, conduct: Conduct, begun: &mut HashMap<u
                 }
             }
         }
+        Ask::Close(_) if conduct == Conduct::NoEnd => Answer::Refused(Reason::new("no end")),
         Ask::Close(number) => {
             let stage = &begun[&number];
             let id = stage.id;
@@ -325,6 +328,7 @@ fn nothing_that_a_stage_does_changes_an_answer() {
         (Conduct::Fails(1), &one),
         (Conduct::Fails(20), &one),
         (Conduct::Short, &one),
+        (Conduct::NoEnd, &one),
         (Conduct::SignsNothing, &both),
         (Conduct::SignsOther, &both),
     ] {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::plan::Cost;
 use super::slab::Slab;
@@ -35,7 +35,6 @@ struct Stage {
     layers: Range<usize>,
     session: usize,
     head: Option<Head>,
-    cpu: Duration,
     energy: Option<Energy>,
 }
 
@@ -120,7 +119,7 @@ impl Stages {
         let head = plan.draws.as_ref().filter(|_| is_head);
         let head = head.map(|(request, choice)| Head::new(engine, request, *choice));
         let session = Session::under(info.kv_shape(), plan.positions, Some(plan.leaf_key));
-        let stage = Stage { layers, session: sessions.insert(session), head, cpu: Duration::ZERO, energy: None };
+        let stage = Stage { layers, session: sessions.insert(session), head, energy: None };
         if let Some(old) = self.open.insert(id, stage) {
             sessions.remove(old.session);
         }
@@ -159,7 +158,6 @@ impl Stages {
             roots: roots.get(stage.layers.start..=last).unwrap_or_default().to_vec(),
             positions: session.position(),
             energy: stage.energy.unwrap_or(Energy { microjoules: 0, source: EnergySource::Estimated }),
-            cpu_us: u64::try_from(stage.cpu.as_micros()).unwrap_or(u64::MAX),
         }))
     }
 
@@ -198,9 +196,7 @@ impl Stages {
         let (dim, mut logits) = (engine.info().hyper.dim, 0);
         for (id, range, reply) in parts {
             let Some(stage) = self.open.get_mut(&id) else { continue };
-            let cpu = cost.share(range.len());
-            let energy = meter.of_cpu(cpu);
-            stage.cpu += cpu;
+            let energy = meter.of_cpu(cost.share(range.len()));
             stage.energy = Some(stage.energy.as_ref().map_or(energy.clone(), |sum| sum.plus(&energy)));
             let drawn = rows[range.end - 1].wants.any().then_some(logits);
             logits += usize::from(drawn.is_some());

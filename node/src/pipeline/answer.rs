@@ -138,7 +138,7 @@ impl Run {
         for layers in cuts {
             // The first takes tokens, which stay here.
             let hop = if layers.start == 0 {
-                Hop::Local(Local::open(Arc::clone(&run.backend), plan(&run.asked, layers.clone())).await?)
+                Hop::Local(run.open_here(&layers, &[]).await?)
             } else {
                 run.open(&layers, &[]).await?
             };
@@ -155,11 +155,15 @@ impl Run {
                 Err(error) => tracing::info!(%node, %error, "runs no layers of this answer"),
             }
         }
+        self.open_here(layers, seen).await.map(Hop::Local)
+    }
+
+    async fn open_here(&self, layers: &Range<usize>, seen: &[f32]) -> Result<Local, HopError> {
         let local = Local::open(Arc::clone(&self.backend), plan(&self.asked, layers.clone())).await?;
         for step in seen.chunks(self.step_values()) {
             local.run(StageInput::States(step.to_vec())).await?;
         }
-        Ok(Hop::Local(local))
+        Ok(local)
     }
 
     async fn open_at(&self, node: NodeId, layers: &Range<usize>, seen: &[f32]) -> Result<Remote, HopError> {
@@ -310,13 +314,14 @@ impl Run {
             first_token_ms: prefill_ms,
             total_ms,
             prefill_ms,
+            // Of other nodes nobody here knows it.
             cpu_us: 0,
             energy: spent.unwrap_or_else(nothing),
             cancelled: false,
         })))
     }
 
-    /// Ends a part, or the head behind the last. A stage that fails here is replaced like any other.
+    /// Ends a part, or the head behind the last. For a stage that fails here, this node runs its layers.
     async fn close_part(&mut self, index: usize) -> Result<Closed, HopError> {
         let Some(part) = self.parts.get_mut(index) else { return self.head.close().await };
         let failed = match &mut part.hop {
@@ -329,12 +334,10 @@ impl Run {
         tracing::warn!(%failed, "a stage failed at the end; its layers are run again here");
         metrics::counter!("aria_stages_replaced_total").increment(1);
         let (layers, seen) = (part.layers.clone(), std::mem::take(&mut part.seen));
-        self.spares.clear();
-        self.parts[index].hop = self.open(&layers, &seen).await?;
-        match &mut self.parts[index].hop {
-            Hop::Local(local) => local.close().await,
-            Hop::Remote(_) => Err(failed),
-        }
+        let mut local = self.open_here(&layers, &seen).await?;
+        let closed = local.close().await?;
+        self.parts[index].hop = Hop::Local(local);
+        Ok(closed)
     }
 
     /// Passes an event on. A client that is gone, or a cancelled request, ends the answer.

@@ -266,7 +266,7 @@ mod tests {
         let stage = Stage { node_id: key.node_id(), layer_start: 2, layer_end: 4 };
         let roots: Vec<[u8; 32]> = (0..8).map(|boundary| [boundary; 32]).collect();
         let energy = Energy { microjoules: 40, source: energy::EnergySource::Measured };
-        let end = StageEnd { roots: roots[2..=4].to_vec(), positions: 10, energy, cpu_us: 5 };
+        let end = StageEnd { roots: roots[2..=4].to_vec(), positions: 10, energy };
         let root = request_root(&[choice_root(&MODEL, &roots, &[9; 32])]);
         let gateway = NodeKey::from_seed(&[3; 32]).node_id();
         let other = |layer_start, layer_end| Stage { node_id: gateway, layer_start, layer_end };
